@@ -1,0 +1,2 @@
+//! The `foolproof` command.
+fn main() {}

@@ -1,0 +1,3 @@
+//! foolproof: can your edge classifier be fooled? Find out on the device itself.
+#![no_std]
+#![deny(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Set-up, firmware builds and emulator runs.
+fn main() {}
