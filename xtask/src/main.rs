@@ -1,2 +1,88 @@
-//! Set-up, firmware builds and emulator runs.
-fn main() {}
+//! Set-up, firmware builds and checks: what a shell script would do, in Rust.
+//!
+//! `cargo xtask setup` makes this machine able to build and emulate the firmware, `cargo xtask
+//! firmware` builds it, `cargo xtask ci` runs everything that must pass before a change is merged.
+
+mod boards;
+mod ci;
+mod emulator;
+mod firmware;
+mod setup;
+mod source;
+mod tool;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use pico_args::Arguments;
+
+use crate::boards::Board;
+use crate::setup::Way;
+
+const HELP: &str = "\
+cargo xtask setup    [--from-source] [--board B]...   bare-metal targets and emulators
+cargo xtask firmware --board B [--from-source]        build; the last line on stdout is the ELF's path
+cargo xtask ci       [--from-source]                  every check, one verdict
+cargo xtask boards                                    what the firmware supports
+
+--from-source builds Rust's `core` for the bare-metal targets from source and never calls rustup;
+the environment variable FOOLPROOF_SETUP=from-source means the same.";
+
+fn main() -> ExitCode {
+    match run(Arguments::from_env()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(mut arguments: Arguments) -> Result<ExitCode> {
+    if arguments.contains(["-h", "--help"]) {
+        println!("{HELP}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let command = arguments.subcommand()?;
+    let way = Way::from_flag(arguments.contains("--from-source"))?;
+    let names: Vec<String> = arguments.values_from_str("--board")?;
+    let rest = arguments.finish();
+    if let Some(extra) = rest.first() {
+        bail!("unexpected argument {extra:?}; see cargo xtask --help");
+    }
+    let boards = boards::select(&names)?;
+    match command.as_deref() {
+        Some("setup") => {
+            setup::toolchain(&targets(&boards), way)?;
+            emulator::install(&boards)?;
+        }
+        Some("firmware") => {
+            if names.is_empty() {
+                bail!("firmware needs --board, one of: {}", boards::names(&boards));
+            }
+            for board in &boards {
+                println!("{}", firmware::build(board, way)?.display());
+            }
+        }
+        Some("ci") => return ci::run(way),
+        Some("boards") => {
+            for board in &boards {
+                println!(
+                    "{:<12} {:<12} {:<28} tested: {}",
+                    board.name, board.core, board.target, board.tested
+                );
+            }
+        }
+        Some(other) => bail!("unknown command {other:?}; see cargo xtask --help"),
+        None => println!("{HELP}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The boards' targets, each once.
+fn targets(boards: &[Board]) -> Vec<&str> {
+    let mut targets: Vec<&str> = boards.iter().map(|board| board.target.as_str()).collect();
+    targets.sort_unstable();
+    targets.dedup();
+    targets
+}

@@ -1,0 +1,49 @@
+//! `firmware/boards.toml`: the boards, as far as building needs them.
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+/// One board; the other keys of the file matter to the host tools only.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Board {
+    /// The name used everywhere; also the firmware's cargo feature.
+    pub name: String,
+    /// The processor core, for people.
+    pub core: String,
+    /// Rust's target triple.
+    pub target: String,
+    /// The emulator's program.
+    pub qemu: String,
+    /// How the board was tested.
+    pub tested: String,
+}
+
+#[derive(Deserialize)]
+struct File {
+    board: Vec<Board>,
+}
+
+/// The boards called `names`, or all of them if `names` is empty.
+pub fn select(names: &[String]) -> Result<Vec<Board>> {
+    let file: File = toml::from_str(include_str!("../../firmware/boards.toml"))
+        .context("firmware/boards.toml")?;
+    for name in names {
+        if !file.board.iter().any(|board| &board.name == name) {
+            bail!(
+                "unknown board {name:?}; one of: {}",
+                self::names(&file.board)
+            );
+        }
+    }
+    Ok(file
+        .board
+        .into_iter()
+        .filter(|board| names.is_empty() || names.contains(&board.name))
+        .collect())
+}
+
+/// The boards' names, for a message.
+pub fn names(boards: &[Board]) -> String {
+    let names: Vec<&str> = boards.iter().map(|board| board.name.as_str()).collect();
+    names.join(", ")
+}

@@ -1,0 +1,162 @@
+//! Every check that must pass before a change is merged.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::setup::{self, Toolchain, Way};
+use crate::tool::{cargo, root, step};
+use crate::{boards, emulator, firmware, targets};
+
+/// The outcome of one check.
+struct Check {
+    name: String,
+    error: Option<String>,
+    time: Duration,
+}
+
+/// Runs all checks, prints a table, and fails if any check failed.
+pub fn run(way: Way) -> Result<ExitCode> {
+    let boards = boards::select(&[])?;
+    let mut checks = Checks::default();
+
+    checks.cargo("format", &["fmt", "--all", "--check"]);
+    checks.run("format, firmware", || {
+        let firmware = root().join("firmware");
+        crate::tool::run(cargo().current_dir(firmware).args(["fmt", "--check"]))
+    });
+    checks.cargo(
+        "lints",
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--all-features",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    );
+    checks.run("docs", || {
+        let mut doc = cargo();
+        doc.current_dir(root()).env("RUSTDOCFLAGS", "-D warnings");
+        crate::tool::run(doc.args([
+            "doc",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+            "--locked",
+        ]))
+    });
+
+    let mut toolchain = None;
+    checks.run("bare-metal targets", || {
+        toolchain = Some(setup::toolchain(&targets(&boards), way)?);
+        Ok(())
+    });
+    checks.run("emulators", || emulator::install(&boards));
+    if let Some(toolchain) = &toolchain {
+        bare_metal(&mut checks, toolchain, &boards);
+    }
+    // The tests build firmware themselves: let them go the same way.
+    checks.run("tests", || {
+        let mut test = cargo();
+        test.current_dir(root());
+        if way == Way::FromSource {
+            test.env("FOOLPROOF_SETUP", "from-source");
+        }
+        crate::tool::run(test.args(["test", "--workspace", "--locked"]))
+    });
+    Ok(checks.verdict())
+}
+
+/// The checks that need a bare-metal compiler.
+fn bare_metal(checks: &mut Checks, toolchain: &Toolchain, boards: &[boards::Board]) {
+    // Features that another package turns on would hide a `std` that slipped into the engine.
+    checks.run("engine alone, no_std", || {
+        let mut build = toolchain.cargo();
+        build
+            .current_dir(root())
+            .args(["build", "--package", "foolproof", "--lib", "--release"]);
+        build.args([
+            "--no-default-features",
+            "--locked",
+            "--target",
+            "thumbv6m-none-eabi",
+        ]);
+        build.arg("--target-dir").arg(firmware::folder());
+        crate::tool::run(&mut build)
+    });
+    for board in boards {
+        checks.run(format!("firmware, {}", board.name), || {
+            firmware::build_with(board, toolchain).map(|_| ())
+        });
+        checks.run(format!("lints, {}", board.name), || {
+            let mut clippy = toolchain.clippy();
+            clippy.current_dir(root().join("firmware"));
+            clippy.args(["--release", "--locked", "--quiet"]);
+            clippy.args(firmware::board_arguments(board));
+            clippy.arg("--target-dir").arg(firmware::folder());
+            crate::tool::run(clippy.args(["--", "-D", "warnings"]))
+        });
+    }
+}
+
+#[derive(Default)]
+struct Checks {
+    done: Vec<Check>,
+}
+
+impl Checks {
+    fn run(&mut self, name: impl Into<String>, check: impl FnOnce() -> Result<()>) {
+        let name = name.into();
+        step(format!("check: {name}"));
+        let start = Instant::now();
+        let error = check().err().map(|error| format!("{error:#}"));
+        if let Some(error) = &error {
+            step(format!("FAILED: {name}: {error}"));
+        }
+        self.done.push(Check {
+            name,
+            error,
+            time: start.elapsed(),
+        });
+    }
+
+    fn cargo(&mut self, name: &str, arguments: &[&str]) {
+        self.run(name, || {
+            crate::tool::run(cargo().current_dir(root()).args(arguments))
+        });
+    }
+
+    /// The table of all checks, and the exit code.
+    fn verdict(&self) -> ExitCode {
+        eprintln!();
+        for check in &self.done {
+            let mark = if check.error.is_none() {
+                "ok"
+            } else {
+                "FAILED"
+            };
+            eprintln!(
+                "{:<28} {mark:<8}{:>7.1} s",
+                check.name,
+                check.time.as_secs_f32()
+            );
+        }
+        let failed = self
+            .done
+            .iter()
+            .filter(|check| check.error.is_some())
+            .count();
+        if failed == 0 {
+            eprintln!("all {} checks passed", self.done.len());
+            ExitCode::SUCCESS
+        } else {
+            eprintln!("{failed} of {} checks failed", self.done.len());
+            ExitCode::FAILURE
+        }
+    }
+}

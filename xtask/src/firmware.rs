@@ -1,0 +1,52 @@
+//! Building the firmware for one board.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::boards::Board;
+use crate::setup::{self, Toolchain, Way};
+use crate::tool::{root, run, step, target_dir};
+
+/// Builds the firmware for `board`, with the toolchain that can be had, and returns the ELF's path.
+pub fn build(board: &Board, way: Way) -> Result<PathBuf> {
+    let toolchain = setup::toolchain(&[&board.target], way)?;
+    build_with(board, &toolchain)
+}
+
+/// Builds the firmware for `board` with `toolchain`.
+pub fn build_with(board: &Board, toolchain: &Toolchain) -> Result<PathBuf> {
+    let out = folder();
+    step(format!("building the firmware for {}", board.name));
+    run(toolchain
+        .cargo()
+        .current_dir(root().join("firmware"))
+        .args(["build", "--release", "--locked", "--quiet"])
+        .args(board_arguments(board))
+        .arg("--target-dir")
+        .arg(&out))
+    .with_context(|| format!("the firmware for {}", board.name))?;
+    // Boards share targets, and cargo's own output has one name: keep one ELF a board.
+    let built = out.join(&board.target).join("release/foolproof-firmware");
+    let elf = out.join(format!("{}.elf", board.name));
+    let partial = out.join(format!("{}.elf.{}", board.name, std::process::id()));
+    fs::copy(&built, &partial).with_context(|| format!("copying {}", built.display()))?;
+    fs::rename(&partial, &elf).with_context(|| format!("writing {}", elf.display()))?;
+    Ok(elf)
+}
+
+/// The cargo arguments that pick a board.
+pub fn board_arguments(board: &Board) -> [String; 4] {
+    [
+        "--target".to_string(),
+        board.target.clone(),
+        "--features".to_string(),
+        board.name.clone(),
+    ]
+}
+
+/// Where firmware builds go.
+pub fn folder() -> PathBuf {
+    target_dir().join("firmware")
+}

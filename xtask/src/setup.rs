@@ -1,0 +1,130 @@
+//! A Rust toolchain that can build for the bare-metal targets.
+//!
+//! Tried in this order: the targets are installed; `rustup target add`; Rust's `core` built from
+//! source by a compiler of the same version ([`crate::source`]).
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::source;
+use crate::tool::{self, cargo, exists, output, step};
+
+/// How a missing target may be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Installed, else rustup, else from source.
+    Any,
+    /// From source only; rustup is never called.
+    FromSource,
+}
+
+impl Way {
+    /// The way that the flag or the environment variable FOOLPROOF_SETUP asks for.
+    pub fn from_flag(from_source: bool) -> Result<Self> {
+        match env::var("FOOLPROOF_SETUP").as_deref() {
+            Ok("from-source") => Ok(Way::FromSource),
+            Ok(other) if !other.is_empty() => {
+                bail!("FOOLPROOF_SETUP is {other:?}; it may be \"from-source\" or unset")
+            }
+            _ if from_source => Ok(Way::FromSource),
+            _ => Ok(Way::Any),
+        }
+    }
+}
+
+/// How cargo must be called to build for the bare-metal targets.
+#[derive(Debug, Default, Clone)]
+pub struct Toolchain {
+    /// Environment variables for cargo.
+    pub env: Vec<(String, PathBuf)>,
+    /// The `cargo-clippy` that matches the compiler, where it is not the active one.
+    pub clippy: Option<PathBuf>,
+}
+
+impl Toolchain {
+    /// A cargo that can build for the targets this toolchain was made for.
+    pub fn cargo(&self) -> Command {
+        self.prepare(cargo())
+    }
+
+    /// A clippy of the same compiler; its first argument must be a cargo option.
+    pub fn clippy(&self) -> Command {
+        let mut command = match &self.clippy {
+            Some(program) => Command::new(program),
+            None => cargo(),
+        };
+        command.arg("clippy");
+        self.prepare(command)
+    }
+
+    fn prepare(&self, mut command: Command) -> Command {
+        // Flags from the user's environment would replace the target's own.
+        for name in [
+            "RUSTFLAGS",
+            "CARGO_ENCODED_RUSTFLAGS",
+            "RUSTC",
+            "RUSTC_WRAPPER",
+        ] {
+            command.env_remove(name);
+        }
+        for (name, value) in &self.env {
+            command.env(name, value);
+        }
+        command
+    }
+}
+
+/// Makes `targets` buildable and says how to call cargo for them.
+pub fn toolchain(targets: &[&str], way: Way) -> Result<Toolchain> {
+    if way == Way::FromSource {
+        return source::toolchain(targets);
+    }
+    let missing = missing(targets)?;
+    if missing.is_empty() {
+        return Ok(Toolchain::default());
+    }
+    let names = missing.join(" ");
+    let reason = if exists("rustup") {
+        step(format!("rustup target add {names}"));
+        match output(
+            Command::new("rustup")
+                .args(["target", "add"])
+                .args(&missing),
+        ) {
+            Ok(_) if self::missing(targets)?.is_empty() => return Ok(Toolchain::default()),
+            Ok(_) => {
+                "rustup added the targets to another toolchain than the active one".to_string()
+            }
+            Err(error) => first_line(&error),
+        }
+    } else {
+        "rustup is not installed".to_string()
+    };
+    step(format!("{reason}; building core from source instead"));
+    source::toolchain(targets).with_context(|| {
+        format!("the bare-metal targets {names} cannot be had; `rustup target add {names}` on a machine with network would do")
+    })
+}
+
+/// The targets that the active toolchain cannot build for.
+fn missing<'a>(targets: &[&'a str]) -> Result<Vec<&'a str>> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let mut missing = Vec::new();
+    for target in targets {
+        let mut command = Command::new(&rustc);
+        command.args(["--print", "target-libdir", "--target", target]);
+        let dir = PathBuf::from(tool::output(&mut command)?.trim());
+        if !source::has_core(&dir) {
+            missing.push(*target);
+        }
+    }
+    Ok(missing)
+}
+
+fn first_line(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    text.lines().next().unwrap_or_default().to_string()
+}
