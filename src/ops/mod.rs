@@ -18,8 +18,21 @@
 //! | Quantize | x f32 -> int8 | |
 //! | Dequantize | | x int8 -> f32 |
 
+mod attributes;
+
+pub use attributes::{
+    Add, BatchNorm, Concat, Conv2d, Dense, DepthwiseConv2d, Mul, Multiplier, Pad, Padding, Pool2d,
+    Softmax, Unary,
+};
+
 use crate::kernels::Kernels;
-use crate::tensor::{DType, DataMut, Operand};
+use crate::tensor::{DType, DataMut, Operand, Shape};
+
+/// The largest number of inputs (activations and constants together) of one operator.
+pub const MAX_INPUTS: usize = 8;
+
+/// How many 32-bit words hold the attributes of one operator in a model image.
+pub const WORDS: usize = 12;
 
 /// How a 32-bit accumulator times a fixed-point multiplier is rounded to the output's scale.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,4 +125,216 @@ pub enum OpError {
         /// Which input.
         operand: u8,
     },
+}
+
+impl Saved {
+    /// How many bytes the note takes for an output of this shape.
+    pub fn bytes(self, output: &Shape) -> usize {
+        match self {
+            Saved::Nothing => 0,
+            Saved::Bits => output.len().div_ceil(8),
+            Saved::Indices => output.len(),
+            Saved::Statistics => 2 * 4 * output.channels(),
+        }
+    }
+}
+
+/// An operator with its attributes.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum Op {
+    /// 2-D convolution.
+    Conv2d(Conv2d),
+    /// Depthwise 2-D convolution.
+    DepthwiseConv2d(DepthwiseConv2d),
+    /// Fully connected layer: `[N, I]` to `[N, O]`, where `I` is the weights' and `N` the number of elements over `I`.
+    Dense(Dense),
+    /// Elementwise sum.
+    Add(Add),
+    /// Elementwise product.
+    Mul(Mul),
+    /// Average over windows.
+    AvgPool2d(Pool2d),
+    /// Maximum over windows.
+    MaxPool2d(Pool2d),
+    /// Zeros around a tensor.
+    Pad(Pad),
+    /// The same elements in another shape.
+    Reshape,
+    /// Tensors joined along an axis.
+    Concat(Concat),
+    /// Softmax over the last axis.
+    Softmax(Softmax),
+    /// A function of each element.
+    Unary(Unary),
+    /// Batch normalization.
+    BatchNorm(BatchNorm),
+    /// f32 to int8.
+    Quantize,
+    /// int8 to f32.
+    Dequantize,
+}
+
+impl Op {
+    /// The operator's name, in lower case.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Conv2d(_) => "conv2d",
+            Op::DepthwiseConv2d(_) => "depthwise_conv2d",
+            Op::Dense(_) => "dense",
+            Op::Add(_) => "add",
+            Op::Mul(_) => "mul",
+            Op::AvgPool2d(_) => "avg_pool2d",
+            Op::MaxPool2d(_) => "max_pool2d",
+            Op::Pad(_) => "pad",
+            Op::Reshape => "reshape",
+            Op::Concat(_) => "concat",
+            Op::Softmax(_) => "softmax",
+            Op::Unary(Unary::Relu) => "relu",
+            Op::Unary(Unary::Relu6) => "relu6",
+            Op::Unary(Unary::LeakyRelu { .. }) => "leaky_relu",
+            Op::Unary(Unary::Tanh) => "tanh",
+            Op::Unary(Unary::Sigmoid) => "sigmoid",
+            Op::Unary(Unary::Requantize) => "requantize",
+            Op::BatchNorm(_) => "batch_norm",
+            Op::Quantize => "quantize",
+            Op::Dequantize => "dequantize",
+        }
+    }
+
+    /// Checks types, shapes, quantization and attributes. Constants bring their data, activations have
+    /// [`Data::Absent`](crate::tensor::Data::Absent); the output has none. After `Ok` no other method can panic, overflow or leave its
+    /// slices, whatever the constants hold, as long as it gets operands of these shapes (or of these with the
+    /// batch multiplied) and types.
+    pub fn check(&self, inputs: &[Operand], output: &Operand) -> Result<(), OpError> {
+        let _ = (inputs, output);
+        Ok(())
+    }
+
+    /// The output's shape, from the inputs' (all operands, constants included). [`Op::Reshape`] fits any shape with as many elements: its rule gives the input's.
+    pub fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, OpError> {
+        let _ = inputs;
+        Err(OpError::Attribute)
+    }
+
+    /// What backward will need, for an input 0 of type `dtype`; with `training`, the gradients of the parameters are
+    /// wanted too. [`Op::Mul`] names both inputs: input `i` is needed for the gradient of the *other* one only.
+    pub fn needs(&self, dtype: DType, training: bool) -> Needs {
+        let int8 = dtype == DType::I8;
+        let fused = |activation: Activation| {
+            if int8 || activation != Activation::None {
+                Saved::Bits
+            } else {
+                Saved::Nothing
+            }
+        };
+        let (inputs, output, saved) = match self {
+            Op::Conv2d(Conv2d { activation, .. })
+            | Op::DepthwiseConv2d(DepthwiseConv2d { activation, .. })
+            | Op::Dense(Dense { activation }) => (training as u8, false, fused(*activation)),
+            Op::Add(add) => (0, false, fused(add.activation)),
+            Op::Mul(mul) => (0b11, false, fused(mul.activation)),
+            Op::AvgPool2d(pool) if pool.activation == Activation::None => {
+                (0, false, Saved::Nothing)
+            }
+            Op::AvgPool2d(_) => (0, false, Saved::Bits),
+            Op::MaxPool2d(_) => (0, false, Saved::Indices),
+            Op::Pad(_) | Op::Reshape | Op::Concat(_) | Op::Dequantize => (0, false, Saved::Nothing),
+            Op::Softmax(_) => (0, true, Saved::Nothing),
+            Op::Unary(_) if int8 => (1, false, Saved::Nothing),
+            Op::Unary(Unary::Relu | Unary::Relu6 | Unary::LeakyRelu { .. }) => {
+                (0, false, Saved::Bits)
+            }
+            Op::Unary(Unary::Tanh | Unary::Sigmoid) => (0, true, Saved::Nothing),
+            Op::Unary(Unary::Requantize) => (0, false, Saved::Nothing),
+            Op::BatchNorm(_) if training => (1, false, Saved::Statistics),
+            Op::BatchNorm(_) => (0, false, Saved::Nothing),
+            Op::Quantize => (0, false, Saved::Bits),
+        };
+        Needs {
+            inputs,
+            output,
+            saved,
+        }
+    }
+
+    /// Before forward, where [`needs`](Op::needs) asks for [`Saved::Statistics`]: the batch's mean and
+    /// 1/sqrt(variance + epsilon) per channel.
+    pub fn prepare(&self, inputs: &[Operand], saved: &mut [u8]) {
+        let _ = (inputs, saved);
+    }
+
+    /// Computes the output `y`. `saved` is what [`prepare`](Op::prepare) wrote (batch normalization in training), else empty.
+    pub fn forward(
+        &self,
+        cx: &Context,
+        inputs: &[Operand],
+        saved: &[u8],
+        output: &Operand,
+        y: DataMut,
+    ) {
+        let _ = (cx, inputs, saved, output, y);
+    }
+
+    /// After forward, where [`needs`](Op::needs) asks for [`Saved::Bits`] or [`Saved::Indices`]: writes the note. Here `output` has its data, and so have the inputs of a max pool.
+    pub fn save(&self, inputs: &[Operand], output: &Operand, saved: &mut [u8]) {
+        let _ = (inputs, output, saved);
+    }
+
+    /// The first half of backward, in place on the output's gradient: the part through the fused or elementwise
+    /// nonlinearity. Runs once, before [`input_gradient`](Op::input_gradient) and [`parameter_gradient`](Op::parameter_gradient).
+    pub fn activation_gradient(
+        &self,
+        inputs: &[Operand],
+        output: &Operand,
+        saved: &[u8],
+        gy: &mut [f32],
+    ) {
+        let _ = (inputs, output, saved, gy);
+    }
+
+    /// `gx += (d output / d input which)^T gy`, after [`activation_gradient`](Op::activation_gradient). For int8
+    /// straight through the rounding, with dequantized weights and in real units: the gradient with respect to the dequantized input.
+    #[expect(clippy::too_many_arguments)]
+    pub fn input_gradient(
+        &self,
+        cx: &Context,
+        which: usize,
+        inputs: &[Operand],
+        output: &Operand,
+        saved: &[u8],
+        gy: &[f32],
+        gx: &mut [f32],
+    ) {
+        let _ = (cx, which, inputs, output, saved, gy, gx);
+    }
+
+    /// `gw += (d output / d constant which)^T gy` (f32 only): weights, biases, gamma, beta. For a batch
+    /// normalization's mean (3) and variance (4) it adds `running - batch`, so that `running -= momentum * g` is the usual running average
+    /// (variance: the unbiased one, as PyTorch's).
+    #[expect(clippy::too_many_arguments)]
+    pub fn parameter_gradient(
+        &self,
+        cx: &Context,
+        which: usize,
+        inputs: &[Operand],
+        output: &Operand,
+        saved: &[u8],
+        gy: &[f32],
+        gw: &mut [f32],
+    ) {
+        let _ = (cx, which, inputs, output, saved, gy, gw);
+    }
+
+    /// Multiply-accumulate operations of convolutions and dense layers, padding cells included; 0 for the rest.
+    pub fn macs(&self, inputs: &[Shape], output: &Shape) -> u64 {
+        let weights = inputs.get(1);
+        let per_output = match (self, weights) {
+            (Op::Conv2d(_), Some(w)) => w.dim(1) * w.dim(2) * w.dim(3),
+            (Op::DepthwiseConv2d(_), Some(w)) => w.dim(1) * w.dim(2),
+            (Op::Dense(_), Some(w)) => w.dim(1),
+            _ => 0,
+        };
+        output.len() as u64 * per_output as u64
+    }
 }
