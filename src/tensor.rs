@@ -1,5 +1,7 @@
 //! Shapes, element types and quantization: what a tensor is, apart from its bytes.
 
+use zerocopy::FromBytes;
+
 /// The largest number of dimensions a tensor may have.
 pub const MAX_RANK: usize = 6;
 
@@ -12,6 +14,12 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// No dimensions, one element.
+    pub const SCALAR: Shape = Shape {
+        dims: [1; MAX_RANK],
+        rank: 0,
+    };
+
     /// A shape with the given dimensions; `None` where there are more than [`MAX_RANK`] of them, one is
     /// zero, or their product does not fit in 31 bits.
     pub fn new(dims: &[u32]) -> Option<Shape> {
@@ -191,4 +199,23 @@ pub enum DataMut<'a> {
     F32(&'a mut [f32]),
     /// int8.
     I8(&'a mut [i8]),
+}
+
+/// Bytes as elements; `Absent` where length or alignment do not fit (not for anything that was validated).
+pub(crate) fn typed(dtype: DType, bytes: &[u8]) -> Data<'_> {
+    let data = match dtype {
+        DType::F32 => <[f32]>::ref_from_bytes(bytes).map(Data::F32).ok(),
+        DType::I8 => <[i8]>::ref_from_bytes(bytes).map(Data::I8).ok(),
+        DType::I32 => <[i32]>::ref_from_bytes(bytes).map(Data::I32).ok(),
+    };
+    data.unwrap_or(Data::Absent)
+}
+
+/// The same for writing.
+pub(crate) fn typed_mut(dtype: DType, bytes: &mut [u8]) -> Option<DataMut<'_>> {
+    match dtype {
+        DType::F32 => <[f32]>::mut_from_bytes(bytes).map(DataMut::F32).ok(),
+        DType::I8 => <[i8]>::mut_from_bytes(bytes).map(DataMut::I8).ok(),
+        DType::I32 => None,
+    }
 }
