@@ -2,6 +2,14 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+pub mod attack;
 pub mod kernels;
+pub mod loss;
+pub mod memory;
+pub mod model;
 pub mod ops;
+pub mod optim;
+mod oracle;
+pub mod session;
 pub mod tensor;
+pub mod threat;

@@ -102,7 +102,7 @@ pub enum SessionError {
         /// What the model has.
         dtype: DType,
     },
-    /// Backward before any forward.
+    /// Nothing ran yet, or a second backward after one forward (the first may overwrite what it has read).
     NotRun,
 }
 
@@ -128,12 +128,22 @@ impl core::fmt::Display for SessionError {
                 write!(f, "{got} elements where {needed} are needed")
             }
             SessionError::Type { dtype } => write!(f, "the model's elements are {dtype:?}"),
-            SessionError::NotRun => write!(f, "backward needs a forward before it"),
+            SessionError::NotRun => write!(f, "backward needs a forward of its own before it"),
         }
     }
 }
 
 impl core::error::Error for SessionError {}
+
+/// What the buffer holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Empty,
+    /// Everything that backward needs.
+    Forward,
+    /// Gradients have been written over what backward no longer needs; output and logits are still there.
+    Backward,
+}
 
 /// A model ready to run in a caller's buffer.
 #[derive(Debug)]
@@ -141,7 +151,7 @@ pub struct Session<'a> {
     model: Model<'a>,
     options: Options,
     buffer: &'a mut [u8],
-    has_run: bool,
+    state: State,
 }
 
 impl<'a> Session<'a> {
@@ -188,7 +198,7 @@ impl<'a> Session<'a> {
             model: *model,
             options,
             buffer,
-            has_run: false,
+            state: State::Empty,
         };
         if mode == Mode::Train {
             session.load_parameters();
@@ -296,7 +306,7 @@ impl<'a> Session<'a> {
         for k in 0..self.model.tables().op_count() {
             self.forward_op(k);
         }
-        self.has_run = true;
+        self.state = State::Forward;
     }
 
     fn forward_op(&mut self, k: usize) {
@@ -349,7 +359,7 @@ impl<'a> Session<'a> {
     /// `out` is not `batch` times [`Model::classes`] long, or nothing ran.
     pub fn logits(&self, out: &mut [f32]) -> Result<(), SessionError> {
         let t = self.model.tables().logits();
-        if !self.has_run {
+        if self.state == State::Empty {
             return Err(SessionError::NotRun);
         }
         let needed = self.model.classes() * self.options.batch;
@@ -387,7 +397,7 @@ impl<'a> Session<'a> {
             let t = self.model.tables().node(k).output;
             inspect(t, self.value(t));
         }
-        self.has_run = true;
+        self.state = State::Forward;
         Ok(())
     }
 
@@ -395,7 +405,7 @@ impl<'a> Session<'a> {
 
     /// The gradient of `sum(gradient * logits)` with respect to the input, in real units per real unit
     /// (multiply by the input's scale for units per LSB). In Train mode the parameters' gradients are
-    /// *added* to [`Session::parameter_gradients`]. May be called again after one forward.
+    /// *added* to [`Session::parameter_gradients`]. One forward serves one backward.
     ///
     /// # Errors
     /// The session is in Infer mode, nothing ran, or the gradient has the wrong length.
@@ -455,9 +465,10 @@ impl<'a> Session<'a> {
         if self.options.mode == Mode::Infer {
             return Err(SessionError::WrongMode { mode: Mode::Infer });
         }
-        if !self.has_run {
+        if self.state != State::Forward {
             return Err(SessionError::NotRun);
         }
+        self.state = State::Backward;
         self.zero_gradients(0, self.backward_start(from));
         Ok(self.slot(from, Role::Gradient).unwrap_or(0..0))
     }

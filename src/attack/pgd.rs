@@ -1,0 +1,122 @@
+//! Iterated FGSM with projection: Kurakin, Goodfellow, Bengio, "Adversarial examples in the physical world"
+//! (2016), equation 2 (BIM), and with random starts Madry et al., "Towards deep learning models resistant to
+//! adversarial attacks" (2017), section 2.1 (PGD): `x_i = clip_eps(x_{i-1} + step * sign(grad L(x_{i-1})))`.
+
+use super::AttackRng;
+use super::ball::{Ball, Norm};
+use crate::loss::Objective;
+use crate::threat::{Element, GradientOracle};
+
+/// Parameters of [`pgd`].
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Pgd {
+    /// Where to search.
+    pub ball: Ball,
+    /// Length of a step, in the units of epsilon.
+    pub step: f32,
+    /// Steps per start.
+    pub steps: u16,
+    /// Starts.
+    pub starts: u16,
+    /// Whether the first start is random too.
+    pub random_start: bool,
+}
+
+/// Searches until a point fools the oracle or all starts are used. `out` receives that point, or else the last one;
+/// returns its label. An input that already meets the goal without a random start is returned as it is. Costs at
+/// most `starts * (steps + 1)` queries, of which `starts * steps` with a gradient.
+///
+/// In the l2 norm the second element of `state`, as long as `x`, holds the iterate before it is
+/// rounded to the lattice: small steps add up instead of being lost.
+///
+/// # Errors
+/// The oracle's.
+pub fn pgd<E: Element, O: GradientOracle<E>>(
+    oracle: &mut O,
+    parameters: &Pgd,
+    objective: Objective,
+    x: &[E],
+    out: &mut [E],
+    state: (&mut AttackRng, &mut [f32]),
+) -> Result<usize, O::Error> {
+    let ball = &parameters.ball;
+    let (rng, shadow) = state;
+    let mut label = 0;
+    for start in 0..parameters.starts {
+        let random = start > 0 || parameters.random_start;
+        begin(ball, x, random.then_some(&mut *rng), out, shadow);
+        for _ in 0..parameters.steps {
+            let answer = oracle.gradient(out, objective)?;
+            if objective.goal.is_met(answer.label) {
+                return Ok(answer.label);
+            }
+            advance(ball, parameters.step, answer.input, x, out, shadow);
+        }
+        label = oracle.classify(out)?;
+        if objective.goal.is_met(label) {
+            break;
+        }
+    }
+    Ok(label)
+}
+
+fn begin<E: Element>(
+    ball: &Ball,
+    x: &[E],
+    rng: Option<&mut AttackRng>,
+    out: &mut [E],
+    shadow: &mut [f32],
+) {
+    match (ball.norm, rng) {
+        (Norm::Linf, None) => out.copy_from_slice(x),
+        (Norm::Linf, Some(rng)) => {
+            ball.random_start(x, rng, |i, v| out[i] = E::from_f32(v));
+        }
+        (Norm::L2, rng) => {
+            match rng {
+                Some(rng) => ball.random_start(x, rng, |i, v| shadow[i] = v),
+                None => {
+                    for (s, x) in shadow.iter_mut().zip(x) {
+                        *s = x.to_f32();
+                    }
+                }
+            }
+            ball.project_l2(shadow, x);
+            ball.snap_l2(shadow, x, out);
+        }
+    }
+}
+
+fn advance<E: Element>(
+    ball: &Ball,
+    step: f32,
+    gradient: &[f32],
+    x: &[E],
+    out: &mut [E],
+    shadow: &mut [f32],
+) {
+    let scale = ball.direction_scale(gradient);
+    match ball.norm {
+        Norm::Linf => {
+            for ((o, x), &g) in out.iter_mut().zip(x).zip(gradient) {
+                let moved = o.to_f32() + step * ball.direction(g, scale);
+                *o = E::from_f32(toward(ball.clip(moved, x.to_f32()), x));
+            }
+        }
+        Norm::L2 => {
+            for (s, &g) in shadow.iter_mut().zip(gradient) {
+                *s += step * ball.direction(g, scale);
+            }
+            ball.project_l2(shadow, x);
+            ball.snap_l2(shadow, x, out);
+        }
+    }
+}
+
+/// On the lattice, the whole step nearest to `v` on the side of `x`: stays in a ball of fractional radius.
+fn toward<E: Element>(v: f32, x: &E) -> f32 {
+    match E::LATTICE {
+        true => x.to_f32() + libm::truncf(v - x.to_f32()),
+        false => v,
+    }
+}
