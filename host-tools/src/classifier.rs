@@ -1,0 +1,240 @@
+//! A model as a classifier on the host: it converts inputs to what the model takes, and answers for many samples
+//! at once.
+
+use foolproof::kernels::Kernels;
+use foolproof::loss;
+use foolproof::memory::Mode;
+use foolproof::model::Model;
+use foolproof::session::{Options, Session, SessionError};
+use foolproof::tensor::{DType, Data};
+use rayon::prelude::*;
+
+/// A model and the inner loops it runs with.
+#[derive(Clone, Copy, Debug)]
+pub struct Classifier<'a> {
+    model: Model<'a>,
+    kernels: Kernels,
+}
+
+/// Samples in the model's own element type, one after the other.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Inputs {
+    /// In real units.
+    F32(Vec<f32>),
+    /// On the model's int8 grid.
+    I8(Vec<i8>),
+}
+
+impl Inputs {
+    /// Elements in all.
+    pub fn len(&self) -> usize {
+        match self {
+            Inputs::F32(x) => x.len(),
+            Inputs::I8(x) => x.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The first `count` samples of `n` elements.
+    pub fn truncated(&self, count: usize, n: usize) -> Inputs {
+        let end = (count * n).min(self.len());
+        match self {
+            Inputs::F32(x) => Inputs::F32(x[..end].to_vec()),
+            Inputs::I8(x) => Inputs::I8(x[..end].to_vec()),
+        }
+    }
+
+    /// Sample `i` of `n` elements as bytes, as the model's memory has it (f32 little-endian).
+    pub fn bytes(&self, i: usize, n: usize) -> Vec<u8> {
+        match self {
+            Inputs::F32(x) => x[i * n..(i + 1) * n]
+                .iter()
+                .flat_map(|v| v.to_le_bytes())
+                .collect(),
+            Inputs::I8(x) => x[i * n..(i + 1) * n].iter().map(|&v| v as u8).collect(),
+        }
+    }
+}
+
+/// What the model says about one sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The label: the first of the largest output elements.
+    pub label: usize,
+    /// Class scores before a final softmax, real units.
+    pub logits: Vec<f32>,
+    /// The output's bytes as the device has them (int8, or f32 little-endian).
+    pub output: Vec<u8>,
+}
+
+impl Answer {
+    /// Softmax of the logits at the label.
+    pub fn confidence(&self) -> f32 {
+        let mut p = self.logits.clone();
+        loss::softmax(&mut p);
+        p.get(self.label).copied().unwrap_or(0.0)
+    }
+}
+
+impl<'a> Classifier<'a> {
+    /// A classifier on this model.
+    pub fn new(model: Model<'a>, kernels: Kernels) -> Classifier<'a> {
+        Classifier { model, kernels }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model<'a> {
+        &self.model
+    }
+
+    /// Which inner loops run.
+    pub fn kernels(&self) -> Kernels {
+        self.kernels
+    }
+
+    /// Elements of one input.
+    pub fn input_len(&self) -> usize {
+        self.model.input_shape().len()
+    }
+
+    /// Whether inputs are int8.
+    pub fn is_quantized(&self) -> bool {
+        let model = &self.model;
+        model.tables().dtype(model.tables().input()) == DType::I8
+    }
+
+    /// Real units per step of an int8 input; 1 for f32.
+    pub fn input_scale(&self) -> f32 {
+        let model = &self.model;
+        model.tables().quant(model.tables().input()).scale
+    }
+
+    /// Smallest and largest value of an input element, in the element's own units.
+    pub fn element_range(&self) -> (f32, f32) {
+        let (low, high) = self.model.input_range();
+        match self.is_quantized() {
+            false => (low, high),
+            true => (f32::from(self.quantize(low)), f32::from(self.quantize(high))),
+        }
+    }
+
+    /// The grid point nearest to a real value.
+    pub fn quantize(&self, real: f32) -> i8 {
+        let model = &self.model;
+        let quant = model.tables().quant(model.tables().input());
+        let q = (real / quant.scale).round() + quant.zero_point as f32;
+        q.clamp(-128.0, 127.0) as i8
+    }
+
+    /// The real value of a grid point.
+    pub fn dequantize(&self, q: i8) -> f32 {
+        let model = &self.model;
+        let quant = model.tables().quant(model.tables().input());
+        quant.scale * (i32::from(q) - quant.zero_point) as f32
+    }
+
+    /// Real inputs as the model takes them.
+    pub fn inputs(&self, real: &[f32]) -> Inputs {
+        match self.is_quantized() {
+            false => Inputs::F32(real.to_vec()),
+            true => Inputs::I8(real.iter().map(|&v| self.quantize(v)).collect()),
+        }
+    }
+
+    /// Inputs as real numbers.
+    pub fn real(&self, inputs: &Inputs) -> Vec<f32> {
+        match inputs {
+            Inputs::F32(x) => x.clone(),
+            Inputs::I8(x) => x.iter().map(|&q| self.dequantize(q)).collect(),
+        }
+    }
+
+    /// A buffer for [`Classifier::session`].
+    pub fn buffer(&self, mode: Mode) -> Vec<u128> {
+        vec![0; self.model.required_buffer(mode).div_ceil(16)]
+    }
+
+    /// A session for one sample at a time.
+    ///
+    /// # Errors
+    /// As [`Session::with_options`].
+    pub fn session<'s>(
+        &self,
+        mode: Mode,
+        buffer: &'s mut [u128],
+    ) -> Result<Session<'s>, SessionError>
+    where
+        'a: 's,
+    {
+        let options = Options {
+            kernels: self.kernels,
+            ..Options::new(mode)
+        };
+        Session::with_options(&self.model, options, zerocopy::IntoBytes::as_mut_bytes(buffer))
+    }
+
+    /// What the model says about every sample.
+    ///
+    /// # Errors
+    /// The inputs are of another type than the model's, or not whole samples.
+    pub fn answers(&self, inputs: &Inputs) -> Result<Vec<Answer>, SessionError> {
+        let n = self.input_len();
+        if !inputs.len().is_multiple_of(n) {
+            return Err(SessionError::Length {
+                needed: n,
+                got: inputs.len() % n,
+            });
+        }
+        (0..inputs.len() / n)
+            .into_par_iter()
+            .map_init(
+                || self.buffer(Mode::Infer),
+                |buffer, i| {
+                    let mut session = self.session(Mode::Infer, buffer)?;
+                    match inputs {
+                        Inputs::F32(x) => {
+                            session.forward_f32(&x[i * n..(i + 1) * n])?;
+                        }
+                        Inputs::I8(x) => {
+                            session.forward_i8(&x[i * n..(i + 1) * n])?;
+                        }
+                    }
+                    answer(&session)
+                },
+            )
+            .collect()
+    }
+}
+
+fn answer(session: &Session<'_>) -> Result<Answer, SessionError> {
+    let mut logits = vec![0.0; session.model().classes()];
+    session.logits(&mut logits)?;
+    let output = session.output();
+    let (label, bytes) = match output {
+        Data::F32(y) => (
+            loss::argmax(y),
+            y.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        ),
+        Data::I8(y) => (loss::argmax(y), y.iter().map(|&v| v as u8).collect()),
+        Data::I32(_) | Data::Absent => return Err(SessionError::NotRun),
+    };
+    Ok(Answer {
+        label,
+        logits,
+        output: bytes,
+    })
+}
+
+/// The share of answers whose label is right.
+pub fn accuracy(answers: &[Answer], labels: &[usize]) -> f64 {
+    let right = answers
+        .iter()
+        .zip(labels)
+        .filter(|(a, y)| a.label == **y)
+        .count();
+    right as f64 / labels.len().max(1) as f64
+}

@@ -1,0 +1,112 @@
+//! Training on the engine's own forward and backward.
+//!
+//! A batch is cut into shards of a fixed size. Shards run on any number of threads, each on a session of its own;
+//! their gradients are added in shard order. So the result does not depend on the number of threads.
+
+pub mod classifier;
+
+use crate::graph::{Graph, GraphError, TensorData};
+use foolproof::kernels::Kernels;
+use foolproof::memory::Mode;
+use foolproof::model::Model;
+use foolproof::model::format::TensorRole;
+use foolproof::session::{Options, Session, SessionError};
+use std::ops::Range;
+use zerocopy::IntoBytes;
+
+/// Why training stopped.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum TrainError {
+    /// The network cannot be made.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The engine refused something: the model cannot be trained.
+    #[error("the model cannot be trained: {0}")]
+    Session(#[from] SessionError),
+    /// The loss is no longer a number.
+    #[error("training diverged: the loss is not finite from step {step} (epoch {epoch}); a smaller learning rate would be right")]
+    Diverged {
+        /// The first step, counted from 1, whose loss is not finite.
+        step: u64,
+        /// Its epoch, counted from 1.
+        epoch: usize,
+    },
+    /// A parameter of the configuration or the data is out of range.
+    #[error("{0}")]
+    Config(String),
+}
+
+/// Samples per shard. Fixed: it is part of the result.
+pub const SHARD: usize = 8;
+
+/// One shard's session, in Train mode.
+pub struct Replica<'a> {
+    /// The session.
+    pub session: Session<'a>,
+    /// Loss over the shard's samples in this step.
+    pub loss: f64,
+}
+
+/// Buffers for `count` replicas of a model.
+///
+/// # Errors
+/// The model cannot be trained with this many samples at once.
+pub fn buffers(
+    model: &Model<'_>,
+    shard: usize,
+    count: usize,
+) -> Result<Vec<Vec<u128>>, SessionError> {
+    let bytes = model
+        .required_buffer_for(Mode::Train, shard)
+        .ok_or(SessionError::ModeUnsupported { mode: Mode::Train })?;
+    Ok(vec![vec![0; bytes.div_ceil(16)]; count])
+}
+
+/// One replica per buffer.
+///
+/// # Errors
+/// As [`Session::with_options`].
+pub fn replicas<'a>(
+    model: &Model<'a>,
+    shard: usize,
+    kernels: Kernels,
+    buffers: &'a mut [Vec<u128>],
+) -> Result<Vec<Replica<'a>>, SessionError> {
+    let options = Options {
+        mode: Mode::Train,
+        batch: shard,
+        kernels,
+    };
+    buffers
+        .iter_mut()
+        .map(|buffer| {
+            Ok(Replica {
+                session: Session::with_options(model, options, buffer.as_mut_bytes())?,
+                loss: 0.0,
+            })
+        })
+        .collect()
+}
+
+/// Adds the shards' gradients in shard order into `sum`.
+pub fn reduce(replicas: &mut [Replica<'_>], sum: &mut [f32]) -> Result<(), SessionError> {
+    sum.fill(0.0);
+    for replica in replicas {
+        for (s, g) in sum.iter_mut().zip(replica.session.parameter_gradients()?) {
+            *s += *g;
+        }
+    }
+    Ok(())
+}
+
+/// Parameters with their place among all parameters of a session: (tensor, role, range).
+pub type ParameterTable = Vec<(usize, TensorRole, Range<usize>)>;
+
+/// Writes trained parameters back into the graph that the image was made of.
+pub fn store(graph: &mut Graph, table: &ParameterTable, parameters: &[f32]) {
+    for (t, _, range) in table {
+        if let TensorData::F32(data) = &mut graph.tensors[*t].data {
+            data.copy_from_slice(&parameters[range.clone()]);
+        }
+    }
+}
