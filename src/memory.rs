@@ -174,7 +174,12 @@ mod tests {
 
     #[test]
     fn a_gap_is_filled_from_below() {
-        let mut r = [request(8, 0, 9), request(8, 0, 3), request(8, 0, 9), request(8, 4, 9)];
+        let mut r = [
+            request(8, 0, 9),
+            request(8, 0, 3),
+            request(8, 0, 9),
+            request(8, 4, 9),
+        ];
         assert_eq!(place(&mut r), 24);
         assert_eq!(r[3].offset, 8);
     }

@@ -8,11 +8,11 @@
 //! dequantized, and the gradient is zero where an activation lies on a rail (saturated, or clamped by a fused ReLU).
 
 use crate::kernels::Kernels;
+use crate::loss::Objective;
 use crate::memory::{Mode, Role};
 use crate::model::Model;
 use crate::model::format::{ALIGN, TensorRole};
-use crate::ops::{Context, MAX_INPUTS, Saved};
-use crate::loss::Objective;
+use crate::ops::{Activation, Context, MAX_INPUTS, Op, Saved};
 use crate::tensor::{DType, Data, Operand, Quant, typed, typed_mut};
 use core::ops::Range;
 use zerocopy::{FromBytes, IntoBytes};
@@ -526,7 +526,7 @@ impl<'a> Session<'a> {
         // still wants to move the score, so the last operator's saturation bits are not applied
         let is_answer = node.output == tables.storage_of(tables.logits());
         let integer = tables.dtype(node.output) == DType::I8;
-        if !(is_answer && integer && node.op.saturates_only()) {
+        if !(is_answer && integer && saturates_only(&node.op)) {
             self.with_output(node.output, Role::Gradient, |s, rest, out| {
                 let Ok(gy) = <[f32]>::mut_from_bytes(out) else {
                     return;
@@ -586,9 +586,7 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// The session is not in Train mode.
-    pub fn parameters_and_gradients(
-        &mut self,
-    ) -> Result<(&mut [f32], &mut [f32]), SessionError> {
+    pub fn parameters_and_gradients(&mut self) -> Result<(&mut [f32], &mut [f32]), SessionError> {
         let mode = self.options.mode;
         let wrong = SessionError::WrongMode { mode };
         if mode != Mode::Train {
@@ -640,13 +638,6 @@ impl<'a> Session<'a> {
         self.model.slot(mode, batch, t, role)
     }
 
-    fn context(&self) -> Context {
-        Context {
-            kernels: self.options.kernels,
-            rounding: self.model.rounding(),
-        }
-    }
-
     /// Takes one slot out of the buffer to write it, while the rest can be read.
     fn with_output(
         &mut self,
@@ -670,6 +661,19 @@ impl<'a> Session<'a> {
         };
         write(&view, &rest, out);
     }
+}
+
+/// Whether the only nonlinearity fused into an int8 operator is the saturation of its output.
+fn saturates_only(op: &Op) -> bool {
+    let activation = match op {
+        Op::Conv2d(conv) => conv.activation,
+        Op::DepthwiseConv2d(conv) => conv.activation,
+        Op::Dense(dense) => dense.activation,
+        Op::Add(add) => add.activation,
+        Op::Mul(mul) => mul.activation,
+        _ => return false,
+    };
+    activation == Activation::None
 }
 
 fn dequantize(z: Data<'_>, quant: Quant<'_>, out: &mut [f32]) {

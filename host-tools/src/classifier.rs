@@ -118,7 +118,10 @@ impl<'a> Classifier<'a> {
         let (low, high) = self.model.input_range();
         match self.is_quantized() {
             false => (low, high),
-            true => (f32::from(self.quantize(low)), f32::from(self.quantize(high))),
+            true => (
+                f32::from(self.quantize(low)),
+                f32::from(self.quantize(high)),
+            ),
         }
     }
 
@@ -174,7 +177,11 @@ impl<'a> Classifier<'a> {
             kernels: self.kernels,
             ..Options::new(mode)
         };
-        Session::with_options(&self.model, options, zerocopy::IntoBytes::as_mut_bytes(buffer))
+        Session::with_options(
+            &self.model,
+            options,
+            zerocopy::IntoBytes::as_mut_bytes(buffer),
+        )
     }
 
     /// What the model says about every sample.

@@ -1,1 +1,6 @@
-//! The host side of foolproof.
+//! The host side of foolproof: everything that needs an allocator, threads or files.
+
+pub mod attack;
+pub mod classifier;
+pub mod graph;
+pub mod train;

@@ -204,7 +204,10 @@ mod tests {
             BALL.snap_l2(&v, &x, &mut out);
             let distance = length(out.iter().map(|&o| o as f32));
             assert!(distance <= 5.0, "{distance}");
-            assert!(distance > 2.0, "snapping must not throw the perturbation away: {distance}");
+            assert!(
+                distance > 2.0,
+                "snapping must not throw the perturbation away: {distance}"
+            );
         }
     }
 

@@ -165,7 +165,9 @@ pub struct OpRecord {
 
 /// Where a slot lies in the buffer and when it is in use: from time `first` to time `last`, both included.
 /// Times are those of [`crate::memory`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
 #[repr(C)]
 pub struct Span {
     /// Bytes from the start of the buffer (for one sample); [`NONE`]: no such slot.

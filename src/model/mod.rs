@@ -316,7 +316,11 @@ impl core::fmt::Display for ModelError {
             }
             ModelError::Magic => write!(f, "not a model image: it must begin with FPI\\x1a"),
             ModelError::Version { got } => {
-                write!(f, "format version {got}; this build reads {}", format::VERSION)
+                write!(
+                    f,
+                    "format version {got}; this build reads {}",
+                    format::VERSION
+                )
             }
             ModelError::Misaligned => write!(f, "the image must start at a multiple of 16 bytes"),
             ModelError::Checksum { stored, computed } => write!(
@@ -326,7 +330,10 @@ impl core::fmt::Display for ModelError {
             ModelError::Header => write!(f, "a header field is out of range"),
             ModelError::Count { part, got } => write!(f, "{got} entries in {part:?}: out of range"),
             ModelError::Range { part, tensor } => {
-                write!(f, "{part:?} of tensor {tensor} lies outside the image or is misaligned")
+                write!(
+                    f,
+                    "{part:?} of tensor {tensor} lies outside the image or is misaligned"
+                )
             }
             ModelError::Tensor { tensor } => write!(
                 f,
@@ -336,7 +343,10 @@ impl core::fmt::Display for ModelError {
                 write!(f, "operator {op} has unknown code {code} or attributes")
             }
             ModelError::TensorIndex { op, tensor } => {
-                write!(f, "operator {op} refers to tensor {tensor}, which does not exist")
+                write!(
+                    f,
+                    "operator {op} refers to tensor {tensor}, which does not exist"
+                )
             }
             ModelError::Order { op, tensor } => write!(
                 f,
@@ -345,7 +355,10 @@ impl core::fmt::Display for ModelError {
             ModelError::NotComputed { tensor } => write!(f, "no operator computes tensor {tensor}"),
             ModelError::Op { op, error } => write!(f, "operator {op}: {error}"),
             ModelError::TooMuchWork { macs } => {
-                write!(f, "{macs} multiply-accumulates a run; the limit is {MAX_MACS}")
+                write!(
+                    f,
+                    "{macs} multiply-accumulates a run; the limit is {MAX_MACS}"
+                )
             }
             ModelError::Plan { mode, tensor } => write!(
                 f,

@@ -1,8 +1,8 @@
 //! The tables of an image: parsed and bounds-checked, before anything is said about their meaning.
 
 use super::format::{
-    self, ALIGN, Header, MAGIC, MAX_ACTIVATIONS, MAX_OPS, MAX_TENSORS, NO_OP, OpRecord, Span, TensorRecord,
-    TensorRole, VERSION,
+    self, ALIGN, Header, MAGIC, MAX_ACTIVATIONS, MAX_OPS, MAX_TENSORS, NO_OP, OpRecord, Span,
+    TensorRecord, TensorRole, VERSION,
 };
 use super::{ModelError, Part};
 use crate::memory::{Mode, Role};
@@ -101,7 +101,12 @@ impl<'a> Tables<'a> {
     fn check_header(&self) -> Result<(), ModelError> {
         let h = self.header;
         let (low, high) = (h.input_low.get(), h.input_high.get());
-        let arenas = [&h.infer_bytes, &h.attack_bytes, &h.train_bytes, &h.parameter_bytes];
+        let arenas = [
+            &h.infer_bytes,
+            &h.attack_bytes,
+            &h.train_bytes,
+            &h.parameter_bytes,
+        ];
         let ok = h.rounding <= 1
             && h.reserved == 0
             && h.reserved2.get() == 0
@@ -186,7 +191,10 @@ impl<'a> Tables<'a> {
     }
 
     fn check_op(&self, k: usize, r: &OpRecord) -> Result<(), ModelError> {
-        let unknown = ModelError::UnknownOp { op: k, code: r.code };
+        let unknown = ModelError::UnknownOp {
+            op: k,
+            code: r.code,
+        };
         if r.input_count as usize > MAX_INPUTS || r.input_count == 0 {
             return Err(unknown);
         }
@@ -269,7 +277,10 @@ impl<'a> Tables<'a> {
 
     /// A tensor's name; may be empty.
     pub fn name(&self, t: usize) -> &'a str {
-        self.text(self.tensors[t].name.get(), self.tensors[t].name_len.get().into())
+        self.text(
+            self.tensors[t].name.get(),
+            self.tensors[t].name_len.get().into(),
+        )
     }
 
     fn text(&self, offset: u32, len: u32) -> &'a str {
@@ -400,7 +411,9 @@ impl<'a> Tables<'a> {
 
     /// Where a tensor's slot lies, if it has one in this mode.
     pub fn span(&self, mode: Mode, t: usize, role: Role) -> Option<Span> {
-        let span = self.plan.get(span_index(self.tensors.len(), mode, t, role)?)?;
+        let span = self
+            .plan
+            .get(span_index(self.tensors.len(), mode, t, role)?)?;
         span.is_present().then_some(*span)
     }
 }

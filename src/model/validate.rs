@@ -3,7 +3,7 @@
 use super::format::TensorRole;
 use super::{MAX_MACS, ModelError, Tables};
 use crate::memory::{self, Mode, Role};
-use crate::ops::MAX_INPUTS;
+use crate::ops::{MAX_INPUTS, Op};
 use crate::tensor::Operand;
 
 /// Every operator reads what is there, writes what is its own, and fits its operands.
@@ -59,12 +59,28 @@ fn available(model: &Tables<'_>, t: usize, k: usize) -> bool {
     model.is_in_image(t) || t == model.input() || model.producer(t).is_some_and(|p| p < k)
 }
 
-/// Whether the outermost dimension is a batch dimension throughout.
+/// Whether the outermost dimension is a batch dimension throughout: 1 everywhere, and no operator mixes it
+/// with others.
 pub(super) fn batchable(model: &Tables<'_>) -> bool {
     let activations_ok = (0..model.tensor_count())
         .filter(|&t| !model.is_in_image(t))
-        .all(|t| model.shape(t).rank() > 0 && model.shape(t).dim(0) == 1);
-    activations_ok && (0..model.op_count()).all(|k| model.node(k).op.is_batchable())
+        .all(|t| model.shape(t).rank() > 1 && model.shape(t).dim(0) == 1);
+    activations_ok && (0..model.op_count()).all(|k| keeps_samples_apart(model, k))
+}
+
+fn keeps_samples_apart(model: &Tables<'_>, k: usize) -> bool {
+    let node = model.node(k);
+    match node.op {
+        Op::Concat(concat) => concat.axis != 0,
+        Op::Pad(pad) => pad.before[0] == 0 && pad.after[0] == 0,
+        Op::Add(_) | Op::Mul(_) => {
+            // broadcasting aligns the last axes: operands of fewer axes would take the batch for another one
+            let rank = model.shape(node.output).rank();
+            node.inputs()
+                .all(|t| model.is_in_image(t) || model.shape(t).rank() == rank)
+        }
+        _ => true,
+    }
 }
 
 /// Every slot is there whenever it is used, lies inside the buffer, and shares no byte with another that
@@ -140,12 +156,7 @@ fn slot(model: &Tables<'_>, mode: Mode, t: usize, role: Role) -> Result<(), Mode
 
 /// Parameters have a place in the part of the Train buffer that does not grow with the batch: first all
 /// values, then all gradients, both in tensor order. So the place follows from the table; it is checked.
-fn parameter_slot(
-    model: &Tables<'_>,
-    mode: Mode,
-    t: usize,
-    role: Role,
-) -> Result<(), ModelError> {
+fn parameter_slot(model: &Tables<'_>, mode: Mode, t: usize, role: Role) -> Result<(), ModelError> {
     let expected = match mode {
         Mode::Train => parameter_offset(model, t, role),
         Mode::Infer | Mode::Attack => None,
@@ -162,10 +173,7 @@ fn parameter_slot(
 }
 
 fn is_parameter(model: &Tables<'_>, t: usize) -> bool {
-    matches!(
-        model.role(t),
-        TensorRole::Parameter | TensorRole::Statistic
-    )
+    matches!(model.role(t), TensorRole::Parameter | TensorRole::Statistic)
 }
 
 /// Elements of all parameters and statistics among the first `end` tensors.

@@ -127,6 +127,44 @@ pub enum OpError {
     },
 }
 
+impl core::fmt::Display for OpError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let operand = |operand: u8| match operand {
+            255 => ("output", 0),
+            i => ("input", i),
+        };
+        match *self {
+            OpError::InputCount { expected, got } => {
+                write!(f, "{got} inputs where it takes {expected}")
+            }
+            OpError::Type { operand: o } => {
+                let (what, i) = operand(o);
+                write!(f, "{what} {i} has a type that it does not take")
+            }
+            OpError::Shape { operand: o } => {
+                let (what, i) = operand(o);
+                write!(f, "the shape of {what} {i} does not fit the others")
+            }
+            OpError::Quantization { operand: o } => {
+                let (what, i) = operand(o);
+                write!(
+                    f,
+                    "a scale, zero point, multiplier or shift of {what} {i} is out of range"
+                )
+            }
+            OpError::Attribute => {
+                write!(
+                    f,
+                    "a stride, dilation, padding, axis or window is out of range"
+                )
+            }
+            OpError::NotConstant { operand: o } => write!(f, "input {o} must be a constant"),
+        }
+    }
+}
+
+impl core::error::Error for OpError {}
+
 impl Saved {
     /// How many bytes the note takes for an output of this shape.
     pub fn bytes(self, output: &Shape) -> usize {

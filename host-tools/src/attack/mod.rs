@@ -8,7 +8,7 @@ use foolproof::threat::{Element, GradientOracle};
 use rayon::prelude::*;
 
 /// What an attack on a data set is told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Run<'a> {
     /// The attack, in units of the model's input elements (see [`Classifier::spec`]).
     pub spec: Spec,
@@ -138,7 +138,7 @@ impl Classifier<'_> {
         let (low, high) = self.element_range();
         let epsilon = match (self.is_quantized(), norm) {
             (false, _) => epsilon,
-            (true, Norm::Linf) => crate::quantize::units::lsb_epsilon(epsilon, self.input_scale()),
+            (true, Norm::Linf) => whole_steps(epsilon / self.input_scale()),
             (true, _) => epsilon / self.input_scale(),
         };
         Ball {
@@ -157,4 +157,9 @@ impl Classifier<'_> {
             false => spec,
         }
     }
+}
+
+/// The largest whole number of steps in `steps`, where a hair below a whole number (8/255 over 1/255) counts as it.
+fn whole_steps(steps: f32) -> f32 {
+    (steps * (1.0 + 4.0 * f32::EPSILON)).floor()
 }

@@ -297,7 +297,13 @@ impl Builder {
             kernel: [shape.dim(1) as u16, shape.dim(2) as u16],
             ..Window::same(1)
         };
-        self.avg_pool2d(x, Window { same: false, ..whole })
+        self.avg_pool2d(
+            x,
+            Window {
+                same: false,
+                ..whole
+            },
+        )
     }
 
     fn pool(&self, x: TensorId, window: Window) -> Pool2d {

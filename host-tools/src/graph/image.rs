@@ -138,11 +138,7 @@ pub fn to_image(graph: &Graph) -> Result<Image, GraphError> {
 }
 
 /// The plan needs the tables, so it is made from the image's own and then written into it.
-fn make_plans(
-    image: &mut Image,
-    mut header: Header,
-    trainable: bool,
-) -> Result<(), GraphError> {
+fn make_plans(image: &mut Image, mut header: Header, trainable: bool) -> Result<(), GraphError> {
     let unplanned = image.clone();
     let tables = Tables::parse(unplanned.bytes())?;
     let bytes = image.bytes_mut();
@@ -433,5 +429,7 @@ where
     T: zerocopy::Immutable,
 {
     // constants were checked for length and alignment
-    <[T]>::ref_from_bytes(bytes).map(<[T]>::to_vec).unwrap_or_default()
+    <[T]>::ref_from_bytes(bytes)
+        .map(<[T]>::to_vec)
+        .unwrap_or_default()
 }

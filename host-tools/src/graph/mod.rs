@@ -134,9 +134,9 @@ impl Graph {
 
     /// Whether it computes in int8 (its input or any activation is int8).
     pub fn is_quantized(&self) -> bool {
-        self.tensors.iter().any(|t| {
-            t.role == TensorRole::Activation && t.data.dtype() == DType::I8
-        })
+        self.tensors
+            .iter()
+            .any(|t| t.role == TensorRole::Activation && t.data.dtype() == DType::I8)
     }
 
     /// The f32 elements of a constant or parameter; empty for anything else.
@@ -176,7 +176,8 @@ impl Graph {
             kept += usize::from(u);
         }
         let mut keep = used.iter();
-        self.tensors.retain(|_| keep.next().copied().unwrap_or(false));
+        self.tensors
+            .retain(|_| keep.next().copied().unwrap_or(false));
         self.input = new_id[self.input];
         self.output = new_id[self.output];
         for node in &mut self.nodes {

@@ -171,7 +171,9 @@ fn check(graph: &Graph, samples: Samples<'_>, config: &Config) -> Result<(), Tra
     }
     if let Some(i) = samples.y.iter().position(|&y| y >= classes) {
         let label = samples.y[i];
-        return fail(format!("sample {i} has label {label}; the network has {classes} classes"));
+        return fail(format!(
+            "sample {i} has label {label}; the network has {classes} classes"
+        ));
     }
     if config.batch == 0 || !config.batch.is_multiple_of(SHARD) {
         let batch = config.batch;
@@ -195,7 +197,8 @@ fn check(graph: &Graph, samples: Samples<'_>, config: &Config) -> Result<(), Tra
         && config.noise >= 0.0;
     if !others_ok {
         return fail(
-            "warmup must lie in 0..=1, momentum in 0..1, weight decay and noise not below 0".to_string(),
+            "warmup must lie in 0..=1, momentum in 0..1, weight decay and noise not below 0"
+                .to_string(),
         );
     }
     Ok(())
@@ -304,7 +307,12 @@ impl<'a> Stepper<'a> {
             .iter()
             .filter(|(_, role, _)| *role == TensorRole::Statistic)
             .flat_map(|(_, _, range)| range.clone())
-            .map(|i| (i, parameters[i] - STATISTICS_MOMENTUM * gradients[i] / shards))
+            .map(|i| {
+                (
+                    i,
+                    parameters[i] - STATISTICS_MOMENTUM * gradients[i] / shards,
+                )
+            })
             .collect();
         match self.config.optimizer {
             Optimizer::Adam => {
@@ -334,7 +342,9 @@ fn schedule(step: u64, total: u64, warmup: f32) -> f32 {
     let done = step as f32 / total.max(1) as f32;
     match done < warmup {
         true => done / warmup,
-        false => 0.5 * (1.0 + (std::f32::consts::PI * (done - warmup) / (1.0 - warmup).max(1e-6)).cos()),
+        false => {
+            0.5 * (1.0 + (std::f32::consts::PI * (done - warmup) / (1.0 - warmup).max(1e-6)).cos())
+        }
     }
 }
 
@@ -345,4 +355,3 @@ fn shuffle(order: &mut [usize], rng: &mut impl Rng) {
         order.swap(i, j);
     }
 }
-

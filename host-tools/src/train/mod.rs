@@ -24,7 +24,9 @@ pub enum TrainError {
     #[error("the model cannot be trained: {0}")]
     Session(#[from] SessionError),
     /// The loss is no longer a number.
-    #[error("training diverged: the loss is not finite from step {step} (epoch {epoch}); a smaller learning rate would be right")]
+    #[error(
+        "training diverged: the loss is not finite from step {step} (epoch {epoch}); a smaller learning rate would be right"
+    )]
     Diverged {
         /// The first step, counted from 1, whose loss is not finite.
         step: u64,
