@@ -1,0 +1,248 @@
+//! Backward: from an output gradient to the input's and the parameters'.
+
+use super::view::dequantize;
+use super::{Session, SessionError, State};
+use crate::loss::Objective;
+use crate::memory::{Mode, Role};
+use crate::model::format::TensorRole;
+use crate::ops::{Activation, Op};
+use crate::tensor::DType;
+use core::ops::Range;
+use zerocopy::{FromBytes, IntoBytes};
+
+impl<'a> Session<'a> {
+    /// The gradient of `sum(gradient * logits)` with respect to the input, in real units per real unit
+    /// (multiply by the input's scale for units per LSB). In Train mode the parameters' gradients are
+    /// *added* to [`Session::parameter_gradients`]. One forward serves one backward.
+    ///
+    /// # Errors
+    /// The session is in Infer mode, nothing ran, or the gradient has the wrong length.
+    pub fn backward(&mut self, gradient: &[f32]) -> Result<&[f32], SessionError> {
+        self.backward_from(self.model.tables().logits(), gradient)
+    }
+
+    /// The same from the model's output, through a final softmax if there is one.
+    ///
+    /// # Errors
+    /// As [`Session::backward`].
+    pub fn backward_from_output(&mut self, gradient: &[f32]) -> Result<&[f32], SessionError> {
+        self.backward_from(self.model.tables().output(), gradient)
+    }
+
+    /// The value of an objective of the logits of one sample, and its gradient with respect to the input.
+    ///
+    /// # Errors
+    /// The session is in Infer mode or runs more than one sample, or nothing ran.
+    pub fn differentiate(&mut self, objective: Objective) -> Result<(f32, &[f32]), SessionError> {
+        let batch = self.options.batch;
+        if batch != 1 {
+            return Err(SessionError::Batch { batch });
+        }
+        let logits = self.model.tables().logits();
+        self.begin_backward(logits)?;
+        let value = {
+            // the logits' gradient slot holds first the logits, then the gradient
+            let quant = self.model.tables().quant(logits);
+            let mut value = 0.0;
+            self.with_output(logits, Role::Gradient, |s, rest, out| {
+                let Ok(z) = <[f32]>::mut_from_bytes(out) else {
+                    return;
+                };
+                dequantize(s.operand(rest, logits, true).data, quant, z);
+                value = objective.differentiate(z);
+            });
+            value
+        };
+        Ok((value, self.finish_backward(logits)))
+    }
+
+    fn backward_from(&mut self, from: usize, gradient: &[f32]) -> Result<&[f32], SessionError> {
+        let seed = self.begin_backward(from)?;
+        if seed.len() != gradient.len() * 4 {
+            return Err(SessionError::Length {
+                needed: seed.len() / 4,
+                got: gradient.len(),
+            });
+        }
+        self.buffer[seed].copy_from_slice(gradient.as_bytes());
+        Ok(self.finish_backward(from))
+    }
+
+    /// Clears what must be clear; returns where the gradient of tensor `from` goes.
+    fn begin_backward(&mut self, from: usize) -> Result<Range<usize>, SessionError> {
+        if self.options.mode == Mode::Infer {
+            return Err(SessionError::WrongMode { mode: Mode::Infer });
+        }
+        if self.state != State::Forward {
+            return Err(SessionError::NotRun);
+        }
+        self.state = State::Backward;
+        self.zero_gradients(0, self.backward_start(from));
+        Ok(self.slot(from, Role::Gradient).unwrap_or(0..0))
+    }
+
+    /// The time just before the first backward step from tensor `from`.
+    fn backward_start(&self, from: usize) -> usize {
+        let tables = self.model.tables();
+        let last = tables.producer(from).map_or(0, |k| k + 1);
+        2 * tables.op_count() - last
+    }
+
+    fn finish_backward(&mut self, from: usize) -> &[f32] {
+        let model = self.model;
+        let tables = model.tables();
+        let n = tables.op_count();
+        let start = self.backward_start(from);
+        for k in (0..2 * n - start).rev() {
+            let time = 2 * n - 1 - k;
+            if time > start {
+                self.zero_gradients(time, time);
+            }
+            self.backward_op(k);
+        }
+        self.zero_gradients(2 * n, 2 * n);
+        let range = self.slot(tables.input(), Role::Gradient).unwrap_or(0..0);
+        <[f32]>::ref_from_bytes(&self.buffer[range]).unwrap_or(&[])
+    }
+
+    /// Gradient slots whose life begins from time `first` to time `last` start at zero.
+    fn zero_gradients(&mut self, first: usize, last: usize) {
+        let tables = self.model.tables();
+        for t in 0..tables.tensor_count() {
+            if self.in_image(t) {
+                continue;
+            }
+            let begins = tables
+                .span(self.options.mode, t, Role::Gradient)
+                .map(|s| s.first.get() as usize);
+            if let (Some(time), Some(range)) = (begins, self.slot(t, Role::Gradient))
+                && (first..=last).contains(&time)
+            {
+                self.buffer[range].fill(0);
+            }
+        }
+    }
+
+    fn backward_op(&mut self, k: usize) {
+        let model = self.model;
+        let tables = model.tables();
+        if tables.is_reshape(k) {
+            return;
+        }
+        let node = tables.node(k);
+        // a model that answers with raw logits: a rail there is no reason to be silent, the attacker
+        // still wants to move the score, so the last operator's saturation bits are not applied
+        let is_answer = node.output == tables.storage_of(tables.logits());
+        let integer = tables.dtype(node.output) == DType::I8;
+        if !(is_answer && integer && saturates_only(&node.op)) {
+            self.with_output(node.output, Role::Gradient, |s, rest, out| {
+                let Ok(gy) = <[f32]>::mut_from_bytes(out) else {
+                    return;
+                };
+                let output = s.operand(rest, node.output, true);
+                let saved = s.slice(rest, node.output, Role::Saved);
+                node.op
+                    .activation_gradient(&s.inputs(k, rest), &output, saved, gy);
+            });
+        }
+        for (i, t) in node.inputs().enumerate() {
+            let parameter = self.in_image(t);
+            if parameter && self.slot(t, Role::Gradient).is_none() {
+                continue;
+            }
+            self.with_output(t, Role::Gradient, |s, rest, out| {
+                let Ok(gx) = <[f32]>::mut_from_bytes(out) else {
+                    return;
+                };
+                let inputs = s.inputs(k, rest);
+                let output = s.operand(rest, node.output, true);
+                let saved = s.slice(rest, node.output, Role::Saved);
+                let gy = s.slice(rest, node.output, Role::Gradient);
+                let gy = <[f32]>::ref_from_bytes(gy).unwrap_or(&[]);
+                let cx = s.context();
+                match parameter {
+                    false => node
+                        .op
+                        .input_gradient(&cx, i, &inputs, &output, saved, gy, gx),
+                    true => node
+                        .op
+                        .parameter_gradient(&cx, i, &inputs, &output, saved, gy, gx),
+                }
+            });
+        }
+    }
+
+    /// All parameters and running statistics, in tensor order, as one slice (see [`Session::parameter_table`]).
+    ///
+    /// # Errors
+    /// The session is not in Train mode.
+    pub fn parameters(&mut self) -> Result<&mut [f32], SessionError> {
+        Ok(self.parameters_and_gradients()?.0)
+    }
+
+    /// Their gradients, in the same order, summed since the last [`Session::zero_parameter_gradients`].
+    ///
+    /// # Errors
+    /// The session is not in Train mode.
+    pub fn parameter_gradients(&mut self) -> Result<&mut [f32], SessionError> {
+        Ok(self.parameters_and_gradients()?.1)
+    }
+
+    /// Both at once, for an optimizer.
+    ///
+    /// # Errors
+    /// The session is not in Train mode.
+    pub fn parameters_and_gradients(&mut self) -> Result<(&mut [f32], &mut [f32]), SessionError> {
+        let mode = self.options.mode;
+        let wrong = SessionError::WrongMode { mode };
+        if mode != Mode::Train {
+            return Err(wrong);
+        }
+        let fixed = self.model.fixed_bytes(mode);
+        let both = <[f32]>::mut_from_bytes(&mut self.buffer[..fixed]).map_err(|_| wrong)?;
+        let half = both.len() / 2;
+        Ok(both.split_at_mut(half))
+    }
+
+    /// Sets the parameters' gradients to zero.
+    ///
+    /// # Errors
+    /// The session is not in Train mode.
+    pub fn zero_parameter_gradients(&mut self) -> Result<(), SessionError> {
+        self.parameter_gradients()?.fill(0.0);
+        Ok(())
+    }
+
+    /// Which tensors the slices of [`Session::parameters`] hold: tensor, role, and its elements' range.
+    pub fn parameter_table(
+        &self,
+    ) -> impl Iterator<Item = (usize, TensorRole, Range<usize>)> + use<'a> {
+        let tables = *self.model.tables();
+        let mut at = 0;
+        (0..tables.tensor_count())
+            .filter(move |&t| {
+                matches!(
+                    tables.role(t),
+                    TensorRole::Parameter | TensorRole::Statistic
+                )
+            })
+            .map(move |t| {
+                let start = at;
+                at += tables.shape(t).len();
+                (t, tables.role(t), start..at)
+            })
+    }
+}
+
+/// Whether the only nonlinearity fused into an int8 operator is the saturation of its output.
+fn saturates_only(op: &Op) -> bool {
+    let activation = match op {
+        Op::Conv2d(conv) => conv.activation,
+        Op::DepthwiseConv2d(conv) => conv.activation,
+        Op::Dense(dense) => dense.activation,
+        Op::Add(add) => add.activation,
+        Op::Mul(mul) => mul.activation,
+        _ => return false,
+    };
+    activation == Activation::None
+}

@@ -1,0 +1,179 @@
+//! Forward: from the input to the output, operator by operator.
+
+use super::view::dequantize;
+use super::{Session, SessionError, State};
+use crate::memory::{Mode, Role};
+use crate::ops::Saved;
+use crate::tensor::{DType, Data, typed, typed_mut};
+use zerocopy::IntoBytes;
+
+impl Session<'_> {
+    /// Runs an f32 model on `batch` samples and returns its output.
+    ///
+    /// # Errors
+    /// The model's input or output is not f32, or `x` has the wrong length.
+    pub fn forward_f32(&mut self, x: &[f32]) -> Result<&[f32], SessionError> {
+        self.run_f32(x)?;
+        let t = self.model.tables().output();
+        match self.value(t) {
+            Data::F32(y) => Ok(y),
+            _ => Err(SessionError::Type {
+                dtype: self.model.tables().dtype(t),
+            }),
+        }
+    }
+
+    /// Runs an int8 model on `batch` samples and returns its output.
+    ///
+    /// # Errors
+    /// The model's input or output is not int8, or `x` has the wrong length.
+    pub fn forward_i8(&mut self, x: &[i8]) -> Result<&[i8], SessionError> {
+        self.run_i8(x)?;
+        let t = self.model.tables().output();
+        match self.value(t) {
+            Data::I8(y) => Ok(y),
+            _ => Err(SessionError::Type {
+                dtype: self.model.tables().dtype(t),
+            }),
+        }
+    }
+
+    /// Runs a model on `batch` samples given as bytes: f32 little-endian or int8, as the model's input is.
+    ///
+    /// # Errors
+    /// `x` has the wrong length.
+    pub fn forward_bytes(&mut self, x: &[u8]) -> Result<Data<'_>, SessionError> {
+        let dtype = self.model.tables().dtype(self.model.tables().input());
+        self.set_input(x, dtype, x.len() / dtype.size())?;
+        self.run();
+        Ok(self.value(self.model.tables().output()))
+    }
+
+    pub(crate) fn run_f32(&mut self, x: &[f32]) -> Result<(), SessionError> {
+        self.set_input(x.as_bytes(), DType::F32, x.len())?;
+        self.run();
+        Ok(())
+    }
+
+    pub(crate) fn run_i8(&mut self, x: &[i8]) -> Result<(), SessionError> {
+        self.set_input(x.as_bytes(), DType::I8, x.len())?;
+        self.run();
+        Ok(())
+    }
+
+    fn set_input(&mut self, x: &[u8], dtype: DType, got: usize) -> Result<(), SessionError> {
+        let t = self.model.tables().input();
+        let expected = self.model.tables().dtype(t);
+        if dtype != expected {
+            return Err(SessionError::Type { dtype: expected });
+        }
+        let range = self.slot(t, Role::Value).unwrap_or(0..0);
+        if x.len() != range.len() {
+            return Err(SessionError::Length {
+                needed: range.len() / dtype.size(),
+                got,
+            });
+        }
+        self.buffer[range].copy_from_slice(x);
+        Ok(())
+    }
+
+    fn run(&mut self) {
+        for k in 0..self.model.tables().op_count() {
+            self.forward_op(k);
+        }
+        self.state = State::Forward;
+    }
+
+    fn forward_op(&mut self, k: usize) {
+        let model = self.model;
+        let tables = model.tables();
+        if tables.is_reshape(k) {
+            return;
+        }
+        let node = tables.node(k);
+        let backward = self.options.mode != Mode::Infer;
+        let saved = match backward {
+            true => tables.needs(&node, self.options.mode).saved,
+            false => Saved::Nothing,
+        };
+        if saved == Saved::Statistics {
+            self.with_output(node.output, Role::Saved, |s, rest, saved| {
+                node.op.prepare(&s.inputs(k, rest), saved);
+            });
+        }
+        self.with_output(node.output, Role::Value, |s, rest, out| {
+            let dtype = tables.dtype(node.output);
+            let Some(y) = typed_mut(dtype, out) else {
+                return;
+            };
+            let output = s.operand(rest, node.output, false);
+            let statistics = match saved {
+                Saved::Statistics => s.slice(rest, node.output, Role::Saved),
+                _ => &[],
+            };
+            node.op
+                .forward(&s.context(), &s.inputs(k, rest), statistics, &output, y);
+        });
+        if matches!(saved, Saved::Bits | Saved::Indices) {
+            self.with_output(node.output, Role::Saved, |s, rest, saved| {
+                let output = s.operand(rest, node.output, true);
+                node.op.save(&s.inputs(k, rest), &output, saved);
+            });
+        }
+    }
+
+    /// The elements of the model's output after a run.
+    pub fn output(&self) -> Data<'_> {
+        self.value(self.model.tables().output())
+    }
+
+    /// The class scores before a final softmax, in real units, after a run: `out[i] = scale * (q - zero_point)`
+    /// for an int8 model.
+    ///
+    /// # Errors
+    /// `out` is not `batch` times [`Model::classes`] long, or nothing ran.
+    pub fn logits(&self, out: &mut [f32]) -> Result<(), SessionError> {
+        let t = self.model.tables().logits();
+        if self.state == State::Empty {
+            return Err(SessionError::NotRun);
+        }
+        let needed = self.model.classes() * self.options.batch;
+        if out.len() != needed {
+            let got = out.len();
+            return Err(SessionError::Length { needed, got });
+        }
+        dequantize(self.value(t), self.model.tables().quant(t), out);
+        Ok(())
+    }
+
+    /// The elements of any activation that is still in the buffer: all of them in Train mode, what the plan
+    /// has kept in the others. `Absent` where the tensor has no slot.
+    pub fn value(&self, t: usize) -> Data<'_> {
+        match self.slot(t, Role::Value) {
+            Some(range) => typed(self.model.tables().dtype(t), &self.buffer[range]),
+            None => Data::Absent,
+        }
+    }
+
+    /// Runs the operators one by one and shows every activation to `inspect` (tensor, elements) while it is
+    /// there: to find the first one that differs.
+    ///
+    /// # Errors
+    /// `x` has the wrong length.
+    pub fn trace(
+        &mut self,
+        x: &[u8],
+        inspect: &mut dyn FnMut(usize, Data<'_>),
+    ) -> Result<(), SessionError> {
+        let dtype = self.model.tables().dtype(self.model.tables().input());
+        self.set_input(x, dtype, x.len() / dtype.size())?;
+        for k in 0..self.model.tables().op_count() {
+            self.forward_op(k);
+            let t = self.model.tables().node(k).output;
+            inspect(t, self.value(t));
+        }
+        self.state = State::Forward;
+        Ok(())
+    }
+}

@@ -1,0 +1,159 @@
+//! A model and a caller's buffer: forward, and backward from any output gradient.
+//!
+//! One backward serves classifiers, attacks and GANs: [`Session::backward`] is a vector-Jacobian product. A
+//! loss makes the output gradient, an attack reads the input's, a trainer the parameters'.
+//!
+//! Through an int8 model the forward pass is the integer one, to the bit. The backward pass is the
+//! straight-through estimator (Bengio et al. 2013, section 4): rounding counts as the identity, weights are
+//! dequantized, and the gradient is zero where an activation lies on a rail (saturated, or clamped by a fused ReLU).
+
+mod backward;
+mod error;
+mod forward;
+mod view;
+
+pub use error::SessionError;
+
+use crate::kernels::Kernels;
+use crate::memory::{Mode, Role};
+use crate::model::Model;
+use crate::model::format::ALIGN;
+
+/// A buffer for a session: aligned as sessions ask for.
+///
+/// ```
+/// static BUFFER: foolproof::session::Buffer<4096> = foolproof::session::Buffer::new();
+/// ```
+#[derive(Clone, Debug)]
+#[repr(C, align(16))]
+pub struct Buffer<const N: usize>(pub [u8; N]);
+
+impl<const N: usize> Buffer<N> {
+    /// All zero.
+    pub const fn new() -> Buffer<N> {
+        Buffer([0; N])
+    }
+}
+
+impl<const N: usize> Default for Buffer<N> {
+    fn default() -> Self {
+        Buffer::new()
+    }
+}
+
+/// How a session runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// What the buffer is for.
+    pub mode: Mode,
+    /// Samples per run, at least 1.
+    pub batch: usize,
+    /// Which inner loops.
+    pub kernels: Kernels,
+}
+
+impl Options {
+    /// One sample at a time, with the reference kernels: what a chip does.
+    pub const fn new(mode: Mode) -> Options {
+        Options {
+            mode,
+            batch: 1,
+            kernels: Kernels::Scalar,
+        }
+    }
+}
+/// What the buffer holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Empty,
+    /// Everything that backward needs.
+    Forward,
+    /// Gradients have been written over what backward no longer needs; output and logits are still there.
+    Backward,
+}
+
+/// A model ready to run in a caller's buffer.
+#[derive(Debug)]
+pub struct Session<'a> {
+    model: Model<'a>,
+    options: Options,
+    buffer: &'a mut [u8],
+    state: State,
+}
+
+impl<'a> Session<'a> {
+    /// One sample at a time, reference kernels.
+    ///
+    /// # Errors
+    /// As [`Session::with_options`].
+    pub fn new(
+        model: &Model<'a>,
+        mode: Mode,
+        buffer: &'a mut [u8],
+    ) -> Result<Session<'a>, SessionError> {
+        Session::with_options(model, Options::new(mode), buffer)
+    }
+
+    /// A session that uses the first [`Model::required_buffer_for`] bytes of `buffer`. In Train mode the
+    /// image's parameters are copied there.
+    ///
+    /// # Errors
+    /// The buffer is too small or misaligned, or the model cannot run in this mode or with this batch.
+    pub fn with_options(
+        model: &Model<'a>,
+        options: Options,
+        buffer: &'a mut [u8],
+    ) -> Result<Session<'a>, SessionError> {
+        let Options { mode, batch, .. } = options;
+        if !model.supports(mode) {
+            return Err(SessionError::ModeUnsupported { mode });
+        }
+        if batch == 0 || (batch > 1 && !model.is_batchable()) {
+            return Err(SessionError::Batch { batch });
+        }
+        let needed = model
+            .required_buffer_for(mode, batch)
+            .ok_or(SessionError::Batch { batch })?;
+        let got = buffer.len();
+        let buffer = buffer
+            .get_mut(..needed)
+            .ok_or(SessionError::BufferTooSmall { needed, got })?;
+        if !(buffer.as_ptr() as usize).is_multiple_of(ALIGN) {
+            return Err(SessionError::BufferMisaligned);
+        }
+        let mut session = Session {
+            model: *model,
+            options,
+            buffer,
+            state: State::Empty,
+        };
+        if mode == Mode::Train {
+            session.load_parameters();
+        }
+        Ok(session)
+    }
+
+    fn load_parameters(&mut self) {
+        for t in 0..self.model.tables().tensor_count() {
+            let (Some(range), true) = (self.slot(t, Role::Value), self.in_image(t)) else {
+                continue;
+            };
+            self.buffer[range].copy_from_slice(self.model.tables().data(t));
+        }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model<'a> {
+        &self.model
+    }
+
+    /// How the session runs.
+    pub fn options(&self) -> Options {
+        self.options
+    }
+
+    /// Bytes of the buffer in use.
+    pub fn buffer_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+}
