@@ -2,5 +2,8 @@
 
 pub mod attack;
 pub mod classifier;
+pub mod data;
+pub mod error;
+pub mod files;
 pub mod graph;
 pub mod train;
