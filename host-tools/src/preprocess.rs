@@ -66,7 +66,9 @@ impl Preprocess {
                 return Err(Error::new(
                     format!("{} values that cannot be used", values.len()),
                     what,
-                    format!("one finite number, or one for each of {channels} channels; a standard deviation above 0"),
+                    format!(
+                        "one finite number, or one for each of {channels} channels; a standard deviation above 0"
+                    ),
                 ));
             }
         }

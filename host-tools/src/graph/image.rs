@@ -11,7 +11,7 @@ use foolproof::tensor::MAX_RANK;
 use rand_core::Rng;
 use std::collections::{BTreeMap, HashMap};
 use zerocopy::little_endian::{F32, I32, U16, U32};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Why a graph cannot become an image.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
@@ -423,11 +423,7 @@ pub fn from_image(model: &Model<'_>) -> Graph {
     }
 }
 
-fn read<T: FromBytes + Clone>(bytes: &[u8]) -> Vec<T>
-where
-    [T]: zerocopy::FromBytes + zerocopy::KnownLayout + zerocopy::Immutable,
-    T: zerocopy::Immutable,
-{
+fn read<T: FromBytes + Immutable + Clone>(bytes: &[u8]) -> Vec<T> {
     // constants were checked for length and alignment
     <[T]>::ref_from_bytes(bytes)
         .map(<[T]>::to_vec)

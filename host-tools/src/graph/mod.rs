@@ -5,7 +5,7 @@
 mod build;
 mod image;
 
-pub use build::Builder;
+pub use build::{Builder, Window};
 pub use image::{GraphError, Image, from_image, seal, to_image};
 
 use foolproof::model::format::TensorRole;
