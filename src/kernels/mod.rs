@@ -1,7 +1,17 @@
 //! Inner loops only. A kernel sees slices and numbers, never a model. `scalar` is the reference: it is
 //! what runs on a chip without special instructions, and what every faster kernel is compared with.
+//!
+//! The functions at this level are the one dispatch point: they hand over to the implementation that
+//! [`Kernels`] names. Loops that take no noticeable time (elementwise, pooling, normalization) have one
+//! portable form, beside their operator in `ops`.
 
+pub mod fixed_point;
 pub mod scalar;
+pub mod window;
+
+pub use window::Window;
+
+use crate::ops::{Activation, Multiplier, Rounding};
 
 /// Which implementation of the inner loops runs. The one dispatch point.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,5 +26,267 @@ impl Kernels {
     /// The fastest kernels that this machine can run.
     pub fn detect() -> Kernels {
         Kernels::Scalar
+    }
+}
+
+/// A (depthwise) convolution in f32. Weights `[O, kh, kw, C]`, depthwise `[1, kh, kw, O]`; bias `[O]`.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvF32<'a> {
+    /// Sizes.
+    pub window: &'a Window,
+    /// Input.
+    pub x: &'a [f32],
+    /// Weights.
+    pub w: &'a [f32],
+    /// Bias.
+    pub bias: &'a [f32],
+    /// Fused activation.
+    pub activation: Activation,
+}
+
+/// A (depthwise) convolution in int8; weights as in [`ConvF32`], zero point 0.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvI8<'a> {
+    /// Sizes.
+    pub window: &'a Window,
+    /// Input.
+    pub x: &'a [i8],
+    /// The input's zero point, in -128..=127.
+    pub x_zero_point: i16,
+    /// Weights.
+    pub w: &'a [i8],
+    /// From accumulator to output.
+    pub output: Requantize<'a>,
+}
+
+/// A fully connected layer in f32: `x [N, depth]`, `w [O, depth]`, `bias [O]`, depth at least 1.
+#[derive(Clone, Copy, Debug)]
+pub struct DenseF32<'a> {
+    /// Elements per sample.
+    pub depth: usize,
+    /// Input.
+    pub x: &'a [f32],
+    /// Weights.
+    pub w: &'a [f32],
+    /// Bias.
+    pub bias: &'a [f32],
+    /// Fused activation.
+    pub activation: Activation,
+}
+
+/// A fully connected layer in int8; weights with zero point 0.
+#[derive(Clone, Copy, Debug)]
+pub struct DenseI8<'a> {
+    /// Elements per sample.
+    pub depth: usize,
+    /// Input.
+    pub x: &'a [i8],
+    /// The input's zero point, in -128..=127.
+    pub x_zero_point: i16,
+    /// Weights.
+    pub w: &'a [i8],
+    /// From accumulator to output.
+    pub output: Requantize<'a>,
+}
+
+/// From an int32 accumulator to an int8 output, per output channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Requantize<'a> {
+    /// Added to the accumulator first.
+    pub bias: &'a [i32],
+    /// Fixed-point factors: mantissas.
+    pub multiplier: &'a [i32],
+    /// Fixed-point factors: shifts, in -31..=30.
+    pub shift: &'a [i32],
+    /// Which rounding.
+    pub rounding: Rounding,
+    /// Added last.
+    pub zero_point: i32,
+    /// Smallest and largest output.
+    pub range: (i32, i32),
+}
+
+impl Requantize<'_> {
+    /// The output of channel `o` for an accumulator without its bias.
+    #[inline(always)]
+    pub fn finish(&self, sum: i32, o: usize) -> i8 {
+        let sum = sum.wrapping_add(self.bias[o]);
+        let factor = Multiplier {
+            mantissa: self.multiplier[o],
+            shift: self.shift[o],
+        };
+        let q = fixed_point::requantize(sum, factor, self.rounding).wrapping_add(self.zero_point);
+        q.max(self.range.0).min(self.range.1) as i8
+    }
+}
+
+/// Forward of a convolution in f32.
+pub fn conv_f32(kernels: Kernels, p: &ConvF32, y: &mut [f32]) {
+    match kernels {
+        Kernels::Scalar => scalar::conv::forward_f32(p, y),
+    }
+}
+
+/// Forward of a convolution in int8.
+pub fn conv_i8(kernels: Kernels, p: &ConvI8, y: &mut [i8]) {
+    match kernels {
+        Kernels::Scalar => scalar::conv::forward_i8(p, y),
+    }
+}
+
+/// `gx += w^T gy` of a convolution in f32.
+pub fn conv_input_gradient_f32(
+    kernels: Kernels,
+    g: &Window,
+    w: &[f32],
+    gy: &[f32],
+    gx: &mut [f32],
+) {
+    match kernels {
+        Kernels::Scalar => scalar::conv::input_gradient_f32(g, w, gy, gx),
+    }
+}
+
+/// Weights in int8 with the scale of each output channel, for gradients.
+#[derive(Clone, Copy, Debug)]
+pub struct WeightsI8<'a> {
+    /// The integers.
+    pub w: &'a [i8],
+    /// Their quantization.
+    pub quant: crate::tensor::Quant<'a>,
+}
+
+/// `gx += w^T gy` of a convolution with dequantized int8 weights.
+pub fn conv_input_gradient_i8(
+    kernels: Kernels,
+    g: &Window,
+    w: WeightsI8,
+    gy: &[f32],
+    gx: &mut [f32],
+) {
+    match kernels {
+        Kernels::Scalar => scalar::conv::input_gradient_i8(g, w.w, |o| w.quant.scale_of(o), gy, gx),
+    }
+}
+
+/// `gw += gy x^T` of a convolution in f32.
+pub fn conv_weight_gradient_f32(
+    kernels: Kernels,
+    g: &Window,
+    x: &[f32],
+    gy: &[f32],
+    gw: &mut [f32],
+) {
+    match kernels {
+        Kernels::Scalar => scalar::conv::weight_gradient_f32(g, x, gy, gw),
+    }
+}
+
+/// Forward of a depthwise convolution in f32.
+pub fn depthwise_f32(kernels: Kernels, p: &ConvF32, y: &mut [f32]) {
+    match kernels {
+        Kernels::Scalar => scalar::depthwise::forward_f32(p, y),
+    }
+}
+
+/// Forward of a depthwise convolution in int8.
+pub fn depthwise_i8(kernels: Kernels, p: &ConvI8, y: &mut [i8]) {
+    match kernels {
+        Kernels::Scalar => scalar::depthwise::forward_i8(p, y),
+    }
+}
+
+/// `gx += w^T gy` of a depthwise convolution in f32.
+pub fn depthwise_input_gradient_f32(
+    kernels: Kernels,
+    g: &Window,
+    w: &[f32],
+    gy: &[f32],
+    gx: &mut [f32],
+) {
+    match kernels {
+        Kernels::Scalar => scalar::depthwise::input_gradient(g, |i, _| w[i], gy, gx),
+    }
+}
+
+/// `gx += w^T gy` of a depthwise convolution with dequantized int8 weights.
+pub fn depthwise_input_gradient_i8(
+    kernels: Kernels,
+    g: &Window,
+    w: WeightsI8,
+    gy: &[f32],
+    gx: &mut [f32],
+) {
+    let weight = |i: usize, o: usize| w.w[i] as f32 * w.quant.scale_of(o);
+    match kernels {
+        Kernels::Scalar => scalar::depthwise::input_gradient(g, weight, gy, gx),
+    }
+}
+
+/// `gw += gy x^T` of a depthwise convolution in f32.
+pub fn depthwise_weight_gradient_f32(
+    kernels: Kernels,
+    g: &Window,
+    x: &[f32],
+    gy: &[f32],
+    gw: &mut [f32],
+) {
+    match kernels {
+        Kernels::Scalar => scalar::depthwise::weight_gradient_f32(g, x, gy, gw),
+    }
+}
+
+/// Forward of a fully connected layer in f32.
+pub fn dense_f32(kernels: Kernels, p: &DenseF32, y: &mut [f32]) {
+    match kernels {
+        Kernels::Scalar => scalar::dense::forward_f32(p, y),
+    }
+}
+
+/// Forward of a fully connected layer in int8.
+pub fn dense_i8(kernels: Kernels, p: &DenseI8, y: &mut [i8]) {
+    match kernels {
+        Kernels::Scalar => scalar::dense::forward_i8(p, y),
+    }
+}
+
+/// `gx += w^T gy` of a fully connected layer in f32.
+pub fn dense_input_gradient_f32(
+    kernels: Kernels,
+    depth: usize,
+    w: &[f32],
+    gy: &[f32],
+    gx: &mut [f32],
+) {
+    match kernels {
+        Kernels::Scalar => scalar::dense::input_gradient_f32(depth, w, gy, gx),
+    }
+}
+
+/// `gx += w^T gy` of a fully connected layer with dequantized int8 weights.
+pub fn dense_input_gradient_i8(
+    kernels: Kernels,
+    depth: usize,
+    w: WeightsI8,
+    gy: &[f32],
+    gx: &mut [f32],
+) {
+    match kernels {
+        Kernels::Scalar => {
+            scalar::dense::input_gradient_i8(depth, w.w, |o| w.quant.scale_of(o), gy, gx)
+        }
+    }
+}
+
+/// `gw += gy x^T` of a fully connected layer in f32.
+pub fn dense_weight_gradient_f32(
+    kernels: Kernels,
+    depth: usize,
+    x: &[f32],
+    gy: &[f32],
+    gw: &mut [f32],
+) {
+    match kernels {
+        Kernels::Scalar => scalar::dense::weight_gradient_f32(depth, x, gy, gw),
     }
 }

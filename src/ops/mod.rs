@@ -18,12 +18,25 @@
 //! | Quantize | x f32 -> int8 | |
 //! | Dequantize | | x int8 -> f32 |
 
+mod activation;
+mod arithmetic;
 mod attributes;
+mod batch_norm;
+mod check;
+mod conv;
+mod dense;
+mod layout;
+mod pool;
+mod quantize;
+mod softmax;
+mod unary;
 
 pub use attributes::{
     Add, BatchNorm, Concat, Conv2d, Dense, DepthwiseConv2d, Mul, Multiplier, Pad, Padding, Pool2d,
     Softmax, Unary,
 };
+
+use conv::Convolution;
 
 use crate::kernels::Kernels;
 use crate::tensor::{DType, DataMut, Operand, Shape};
@@ -245,14 +258,53 @@ impl Op {
     /// slices, whatever the constants hold, as long as it gets operands of these shapes (or of these with the
     /// batch multiplied) and types.
     pub fn check(&self, inputs: &[Operand], output: &Operand) -> Result<(), OpError> {
-        let _ = (inputs, output);
+        if inputs.len() > MAX_INPUTS {
+            return check::count(inputs.len(), MAX_INPUTS as u8);
+        }
+        let mut shapes = [output.shape; MAX_INPUTS];
+        for (i, (input, shape)) in inputs.iter().zip(&mut shapes).enumerate() {
+            check::operand(input, i as u8)?;
+            *shape = input.shape;
+        }
+        check::operand(output, check::OUTPUT)?;
+        match self {
+            Op::Conv2d(conv) => Convolution::from(conv).check(inputs, output)?,
+            Op::DepthwiseConv2d(conv) => Convolution::from(conv).check(inputs, output)?,
+            Op::Dense(dense) => dense.check(inputs, output)?,
+            Op::Add(add) => add.check(inputs, output)?,
+            Op::Mul(mul) => mul.check(inputs, output)?,
+            Op::AvgPool2d(pool) => pool.check(false, inputs, output)?,
+            Op::MaxPool2d(pool) => pool.check(true, inputs, output)?,
+            Op::Pad(pad) => pad.check(inputs, output)?,
+            Op::Reshape => return layout::check_reshape(inputs, output),
+            Op::Concat(concat) => concat.check(inputs, output)?,
+            Op::Softmax(softmax) => softmax.check(inputs, output)?,
+            Op::Unary(unary) => unary.check(inputs, output)?,
+            Op::BatchNorm(norm) => norm.check(inputs, output)?,
+            Op::Quantize => quantize::check(DType::F32, DType::I8, inputs, output)?,
+            Op::Dequantize => quantize::check(DType::I8, DType::F32, inputs, output)?,
+        }
+        if self.output_shape(&shapes[..inputs.len()])? != output.shape {
+            return Err(OpError::Shape {
+                operand: check::OUTPUT,
+            });
+        }
         Ok(())
     }
 
     /// The output's shape, from the inputs' (all operands, constants included). [`Op::Reshape`] fits any shape with as many elements: its rule gives the input's.
     pub fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, OpError> {
-        let _ = inputs;
-        Err(OpError::Attribute)
+        match self {
+            Op::Conv2d(conv) => Convolution::from(conv).output_shape(inputs),
+            Op::DepthwiseConv2d(conv) => Convolution::from(conv).output_shape(inputs),
+            Op::Dense(dense) => dense.output_shape(inputs),
+            Op::Add(_) | Op::Mul(_) => arithmetic::output_shape(inputs),
+            Op::AvgPool2d(pool) | Op::MaxPool2d(pool) => pool.output_shape(inputs),
+            Op::Pad(pad) => pad.output_shape(inputs),
+            Op::Concat(concat) => concat.output_shape(inputs),
+            Op::Softmax(_) | Op::Unary(_) | Op::BatchNorm(_) => check::shape(inputs, 0),
+            Op::Reshape | Op::Quantize | Op::Dequantize => check::shape(inputs, 0),
+        }
     }
 
     /// What backward will need, for an input 0 of type `dtype`; with `training`, the gradients of the parameters are
@@ -296,10 +348,26 @@ impl Op {
         }
     }
 
+    /// The fused activation.
+    fn fused(&self) -> Activation {
+        match self {
+            Op::Conv2d(Conv2d { activation, .. })
+            | Op::DepthwiseConv2d(DepthwiseConv2d { activation, .. })
+            | Op::Dense(Dense { activation })
+            | Op::Add(Add { activation, .. })
+            | Op::Mul(Mul { activation, .. })
+            | Op::AvgPool2d(Pool2d { activation, .. })
+            | Op::MaxPool2d(Pool2d { activation, .. }) => *activation,
+            _ => Activation::None,
+        }
+    }
+
     /// Before forward, where [`needs`](Op::needs) asks for [`Saved::Statistics`]: the batch's mean and
     /// 1/sqrt(variance + epsilon) per channel.
     pub fn prepare(&self, inputs: &[Operand], saved: &mut [u8]) {
-        let _ = (inputs, saved);
+        if let (Op::BatchNorm(norm), Some(x)) = (self, inputs.first()) {
+            norm.prepare(x, saved);
+        }
     }
 
     /// Computes the output `y`. `saved` is what [`prepare`](Op::prepare) wrote (batch normalization in training), else empty.
@@ -311,12 +379,49 @@ impl Op {
         output: &Operand,
         y: DataMut,
     ) {
-        let _ = (cx, inputs, saved, output, y);
+        let Some(x) = inputs.first() else { return };
+        match self {
+            Op::Conv2d(conv) => Convolution::from(conv).forward(cx, inputs, output, y),
+            Op::DepthwiseConv2d(conv) => Convolution::from(conv).forward(cx, inputs, output, y),
+            Op::Dense(dense) => dense.forward(cx, inputs, output, y),
+            Op::Add(add) => add.forward(cx, inputs, output, y),
+            Op::Mul(mul) => mul.forward(cx, inputs, output, y),
+            Op::AvgPool2d(pool) => pool.average(x, output, y),
+            Op::MaxPool2d(pool) => pool.maximum(x, output, y),
+            Op::Pad(pad) => pad.forward(x, output, y),
+            Op::Reshape => layout::copy(x, y),
+            Op::Concat(concat) => concat.forward(inputs, output, y),
+            Op::Softmax(softmax) => softmax.forward(cx, x, y),
+            Op::Unary(unary) => unary.forward(inputs, y),
+            Op::BatchNorm(norm) => {
+                if let DataMut::F32(y) = y {
+                    norm.forward(inputs, saved, y);
+                }
+            }
+            Op::Quantize => {
+                if let DataMut::I8(y) = y {
+                    quantize::quantize(&output.quant, x.f32(), y);
+                }
+            }
+            Op::Dequantize => {
+                if let DataMut::F32(y) = y {
+                    quantize::dequantize(&x.quant, x.i8(), y);
+                }
+            }
+        }
     }
 
     /// After forward, where [`needs`](Op::needs) asks for [`Saved::Bits`] or [`Saved::Indices`]: writes the note. Here `output` has its data, and so have the inputs of a max pool.
     pub fn save(&self, inputs: &[Operand], output: &Operand, saved: &mut [u8]) {
-        let _ = (inputs, output, saved);
+        match self {
+            Op::MaxPool2d(pool) => {
+                if let Some(x) = inputs.first() {
+                    pool.save(x, output, saved);
+                }
+            }
+            Op::Unary(unary) => unary.save(output, saved),
+            _ => activation::save_bits(self.fused(), output, saved),
+        }
     }
 
     /// The first half of backward, in place on the output's gradient: the part through the fused or elementwise
@@ -328,7 +433,13 @@ impl Op {
         saved: &[u8],
         gy: &mut [f32],
     ) {
-        let _ = (inputs, output, saved, gy);
+        match self {
+            Op::MaxPool2d(pool) => pool.maximum_activation_gradient(saved, gy),
+            Op::Unary(unary) => unary.activation_gradient(inputs, output, saved, gy),
+            Op::BatchNorm(_) => {}
+            // No note: nothing clamps.
+            _ => activation::mask(saved, 0.0, gy),
+        }
     }
 
     /// `gx += (d output / d input which)^T gy`, after [`activation_gradient`](Op::activation_gradient). For int8
@@ -344,7 +455,25 @@ impl Op {
         gy: &[f32],
         gx: &mut [f32],
     ) {
-        let _ = (cx, which, inputs, output, saved, gy, gx);
+        let Some(x) = inputs.first() else { return };
+        match self {
+            Op::Conv2d(conv) => Convolution::from(conv).input_gradient(cx, inputs, output, gy, gx),
+            Op::DepthwiseConv2d(conv) => {
+                Convolution::from(conv).input_gradient(cx, inputs, output, gy, gx)
+            }
+            Op::Dense(dense) => dense.input_gradient(cx, inputs, gy, gx),
+            Op::Add(add) => add.input_gradient(which, inputs, output, gy, gx),
+            Op::Mul(mul) => mul.input_gradient(which, inputs, output, gy, gx),
+            Op::AvgPool2d(pool) => pool.average_gradient(x, output, gy, gx),
+            Op::MaxPool2d(pool) => pool.maximum_gradient(x, output, saved, gy, gx),
+            Op::Pad(pad) => pad.input_gradient(&x.shape, &output.shape, gy, gx),
+            Op::Concat(concat) => concat.input_gradient(which, inputs, output, gy, gx),
+            Op::Softmax(softmax) => softmax.input_gradient(output, gy, gx),
+            Op::BatchNorm(norm) => norm.input_gradient(inputs, saved, gy, gx),
+            Op::Reshape | Op::Unary(_) | Op::Quantize | Op::Dequantize => {
+                activation::accumulate(gx, gy)
+            }
+        }
     }
 
     /// `gw += (d output / d constant which)^T gy` (f32 only): weights, biases, gamma, beta. For a batch
@@ -361,7 +490,20 @@ impl Op {
         gy: &[f32],
         gw: &mut [f32],
     ) {
-        let _ = (cx, which, inputs, output, saved, gy, gw);
+        match self {
+            Op::Conv2d(conv) => {
+                Convolution::from(conv).parameter_gradient(cx, which, inputs, output, gy, gw)
+            }
+            Op::DepthwiseConv2d(conv) => {
+                Convolution::from(conv).parameter_gradient(cx, which, inputs, output, gy, gw)
+            }
+            Op::Dense(dense) => dense.parameter_gradient(cx, which, inputs, gy, gw),
+            Op::BatchNorm(norm) => norm.parameter_gradient(which, inputs, saved, gy, gw),
+            // A constant addend or factor is a parameter like any other.
+            Op::Add(add) => add.input_gradient(which, inputs, output, gy, gw),
+            Op::Mul(mul) => mul.input_gradient(which, inputs, output, gy, gw),
+            _ => {}
+        }
     }
 
     /// Multiply-accumulate operations of convolutions and dense layers, padding cells included; 0 for the rest.

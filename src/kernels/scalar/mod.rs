@@ -1,1 +1,70 @@
-//! The reference kernels: portable Rust.
+//! The reference kernels: portable Rust. They *define* the f32 results: no fused multiply-add, sums in a fixed
+//! order, so every machine gives the same bits.
+//!
+//! The order of a dot product: element `i` of each contiguous run goes to lane `i % 8`, and the eight lanes are
+//! summed as a tree at the end. That is what an 8-wide vector unit does, so the compiler may vectorise it, and
+//! a chip without one does the same additions one by one.
+
+pub mod conv;
+pub mod dense;
+pub mod depthwise;
+
+/// Lanes of a dot product.
+pub const LANES: usize = 8;
+
+/// How many filters run over the same input at once. It changes the speed, never the bits: vector registers are
+/// many on a PC and few on a chip.
+pub(crate) const FILTERS: usize = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+    4
+} else {
+    1
+};
+
+/// `lanes[i % 8] += a[i] b[i]`.
+#[inline(always)]
+pub fn dot_f32(lanes: &mut [f32; LANES], a: &[f32], b: &[f32]) {
+    let (a8, a_rest) = a.as_chunks::<LANES>();
+    let (b8, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a8.iter().zip(b8) {
+        for i in 0..LANES {
+            lanes[i] += a[i] * b[i];
+        }
+    }
+    for ((lane, &a), &b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
+        *lane += a * b;
+    }
+}
+
+/// The sum of the lanes, as a tree.
+#[inline(always)]
+pub fn sum_lanes(l: &[f32; LANES]) -> f32 {
+    ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]))
+}
+
+/// `y[i] += a x[i]`.
+#[inline(always)]
+pub fn axpy_f32(y: &mut [f32], a: f32, x: &[f32]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y += a * x;
+    }
+}
+
+/// `y[i] += a x[i]` with int8 `x`.
+#[inline(always)]
+pub fn axpy_i8(y: &mut [f32], a: f32, x: &[i8]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y += a * x as f32;
+    }
+}
+
+/// The sum of `(x[i] - zero_point) w[i]`, modulo 2^32. The differences fit in 16 bits, which lets compilers
+/// use a 16-bit multiply-add.
+#[inline(always)]
+pub fn dot_i8(x: &[i8], zero_point: i16, w: &[i8]) -> i32 {
+    let mut sum = 0i32;
+    for (&x, &w) in x.iter().zip(w) {
+        let x = x as i16 - zero_point;
+        sum = sum.wrapping_add(x as i32 * w as i32);
+    }
+    sum
+}

@@ -1,0 +1,139 @@
+//! 32-bit fixed-point arithmetic as TFLite Micro and gemmlowp define it. Wherever a hostile constant could
+//! overflow, the operation wraps: what the reference does in practice, and never a panic.
+
+use crate::ops::{Multiplier, Rounding};
+
+/// `round(a b / 2^31)`, halves away from zero for positive and towards zero for negative products as the
+/// truncating division makes it; saturates only for `a = b = i32::MIN`.
+/// (gemmlowp `SaturatingRoundingDoublingHighMul`, ARM `VQRDMULH`.)
+#[inline(always)]
+pub fn doubling_high_mul(a: i32, b: i32) -> i32 {
+    if a == i32::MIN && b == i32::MIN {
+        return i32::MAX;
+    }
+    let product = a as i64 * b as i64;
+    let nudge = if product >= 0 { 1 << 30 } else { 1 - (1 << 30) };
+    ((product + nudge) / (1 << 31)) as i32
+}
+
+/// `round(x / 2^exponent)`, halves away from zero, for an exponent in 0..=31. (gemmlowp `RoundingDivideByPOT`.)
+#[inline(always)]
+pub fn rounding_shift(x: i32, exponent: u32) -> i32 {
+    let mask = ((1i64 << exponent) - 1) as i32;
+    let remainder = x & mask;
+    let threshold = (mask >> 1) + (x < 0) as i32;
+    (x >> exponent) + (remainder > threshold) as i32
+}
+
+/// `x` times a fixed-point factor, rounded. (TFLite `MultiplyByQuantizedMultiplier`, in its two forms.)
+#[inline(always)]
+pub fn requantize(x: i32, factor: Multiplier, rounding: Rounding) -> i32 {
+    match rounding {
+        Rounding::Double => {
+            let left = factor.shift.max(0) as u32;
+            let right = (-factor.shift).max(0) as u32;
+            rounding_shift(
+                doubling_high_mul(x.wrapping_shl(left), factor.mantissa),
+                right,
+            )
+        }
+        Rounding::Single => {
+            let shift = (31 - factor.shift) as u32;
+            let product = x as i64 * factor.mantissa as i64;
+            ((product + (1i64 << (shift - 1))) >> shift) as i32
+        }
+    }
+}
+
+/// `x 2^exponent`, saturating. (gemmlowp `SaturatingRoundingMultiplyByPOT`, positive exponents.)
+#[inline(always)]
+fn saturating_shl(x: i32, exponent: u32) -> i32 {
+    let limit = (1 << (31 - exponent)) - 1;
+    if x > limit {
+        i32::MAX
+    } else if x < -limit {
+        i32::MIN
+    } else {
+        x << exponent
+    }
+}
+
+/// exp(a) for a in [-1/4, 0), argument and result with 0 integer bits: a Taylor expansion around -1/8.
+fn exp_near_zero(a: i32) -> i32 {
+    const EXP_MINUS_1_8: i32 = 1895147668;
+    const ONE_THIRD: i32 = 715827883;
+    let x = a.wrapping_add(1 << 28);
+    let x2 = doubling_high_mul(x, x);
+    let x3 = doubling_high_mul(x2, x);
+    let x4 = doubling_high_mul(x2, x2);
+    let x4_over_4 = rounding_shift(x4, 2);
+    let tail = rounding_shift(
+        doubling_high_mul(x4_over_4.wrapping_add(x3), ONE_THIRD).wrapping_add(x2),
+        1,
+    );
+    EXP_MINUS_1_8.wrapping_add(doubling_high_mul(EXP_MINUS_1_8, x.wrapping_add(tail)))
+}
+
+/// exp(a) for a <= 0 with 5 integer bits; the result has 0 integer bits. (gemmlowp `exp_on_negative_values`.)
+pub fn exp_on_negative_values(a: i32) -> i32 {
+    const FRACTION: u32 = 26;
+    const QUARTER: i32 = 1 << (FRACTION - 2);
+    // exp(-2^k) for k = -2..=4, with 0 integer bits.
+    const FACTORS: [i32; 7] = [
+        1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242,
+    ];
+    if a == 0 {
+        return i32::MAX;
+    }
+    let fraction = (a & (QUARTER - 1)) - QUARTER;
+    let mut result = exp_near_zero(saturating_shl(fraction, 5));
+    let remainder = fraction.wrapping_sub(a);
+    for (k, &factor) in FACTORS.iter().enumerate() {
+        if remainder & (QUARTER << k) != 0 {
+            result = doubling_high_mul(result, factor);
+        }
+    }
+    result
+}
+
+/// 1 / (1 + a) for a in [0, 1), 0 integer bits: three Newton-Raphson steps.
+/// (gemmlowp `one_over_one_plus_x_for_x_in_0_1`.)
+fn one_over_one_plus(a: i32) -> i32 {
+    const C48_OVER_17: i32 = 1515870810;
+    const NEG_32_OVER_17: i32 = -1010580540;
+    let sum = a as i64 + i32::MAX as i64;
+    let half_denominator = ((sum + if sum >= 0 { 1 } else { -1 }) / 2) as i32;
+    let mut x = C48_OVER_17.wrapping_add(doubling_high_mul(half_denominator, NEG_32_OVER_17));
+    for _ in 0..3 {
+        let error = (1i32 << 29).wrapping_sub(doubling_high_mul(half_denominator, x));
+        x = x.wrapping_add(saturating_shl(doubling_high_mul(x, error), 2));
+    }
+    saturating_shl(x, 1)
+}
+
+/// `1 / sum` for a positive sum with 12 integer bits, as `(mantissa, bits)`: `mantissa 2^-31 2^-bits`.
+/// (TFLite `GetReciprocal`.)
+pub fn reciprocal(sum: i32) -> (i32, i32) {
+    let headroom = (sum as u32).leading_zeros();
+    let shifted = (sum as u32).checked_shl(headroom).unwrap_or(0);
+    let mantissa = one_over_one_plus(shifted.wrapping_sub(1 << 31) as i32);
+    (mantissa, 12 - headroom as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exponential_and_reciprocal_are_close_to_the_real_ones() {
+        for i in 0..4000 {
+            let x = -16.0 * i as f64 / 4000.0;
+            let got = exp_on_negative_values((x * (1 << 26) as f64) as i32) as f64 / 2f64.powi(31);
+            assert!((got - x.exp()).abs() < 3e-7, "exp({x}) = {got}");
+            let sum = 1.0 + 500.0 * i as f64 / 4000.0;
+            let (mantissa, bits) = reciprocal((sum * (1 << 19) as f64) as i32);
+            let got = mantissa as f64 * 2f64.powi(-31 - bits);
+            assert!((got * sum - 1.0).abs() < 1e-5, "1/{sum} = {got}");
+        }
+    }
+}

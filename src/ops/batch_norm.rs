@@ -1,0 +1,231 @@
+//! Batch normalization over the last axis (Ioffe and Szegedy, 2015): x, gamma, beta, running mean, running
+//! variance.
+//!
+//! Inference uses the running statistics. Training normalizes by the batch's mean and *biased* variance; the running
+//! variance follows the *unbiased* one, as in PyTorch. With one element per channel, both are the biased one.
+
+use super::{BatchNorm, OpError, check};
+use crate::tensor::{DType, Operand};
+
+/// Channels summed at once, in double precision.
+const BLOCK: usize = 8;
+
+impl BatchNorm {
+    pub(super) fn check(&self, inputs: &[Operand], output: &Operand) -> Result<(), OpError> {
+        check::count(inputs.len(), 5)?;
+        let [x, constants @ ..] = inputs else {
+            return Err(OpError::Attribute);
+        };
+        check::dtype(x, 0, DType::F32)?;
+        check::dtype(output, check::OUTPUT, DType::F32)?;
+        for (i, constant) in constants.iter().enumerate() {
+            check::constant(constant, i as u8 + 1, DType::F32, x.shape.channels())?;
+        }
+        if !(self.epsilon.is_finite() && self.epsilon > 0.0) {
+            return Err(OpError::Attribute);
+        }
+        Ok(())
+    }
+
+    /// Writes the batch's means, then its 1/sqrt(variance + epsilon).
+    pub(super) fn prepare(&self, x: &Operand, saved: &mut [u8]) {
+        let channels = x.shape.channels();
+        let (means, inverses) = saved.split_at_mut((4 * channels).min(saved.len()));
+        let blocks = means
+            .chunks_mut(4 * BLOCK)
+            .zip(inverses.chunks_mut(4 * BLOCK));
+        for (block, (means, inverses)) in blocks.enumerate() {
+            let (mean, variance) = statistics(x.f32(), channels, block * BLOCK);
+            let values = mean.iter().zip(&variance);
+            let bytes = means.chunks_exact_mut(4).zip(inverses.chunks_exact_mut(4));
+            for ((mean_bytes, inverse_bytes), (&mean, &variance)) in bytes.zip(values) {
+                let inverse = 1.0 / libm::sqrtf(variance as f32 + self.epsilon);
+                mean_bytes.copy_from_slice(&(mean as f32).to_ne_bytes());
+                inverse_bytes.copy_from_slice(&inverse.to_ne_bytes());
+            }
+        }
+    }
+
+    /// Mean and 1/sqrt(variance + epsilon) of channel `c`: the batch's where saved, else the running ones.
+    fn normalizer(&self, inputs: &[Operand], saved: &[u8], c: usize) -> (f32, f32) {
+        let channels = inputs.first().map_or(1, |x| x.shape.channels());
+        if let (Some(mean), Some(inverse)) = (read(saved, c), read(saved, channels + c)) {
+            return (mean, inverse);
+        }
+        let running = |i: usize| {
+            inputs
+                .get(i)
+                .and_then(|x| x.f32().get(c).copied())
+                .unwrap_or(0.0)
+        };
+        (running(3), 1.0 / libm::sqrtf(running(4) + self.epsilon))
+    }
+
+    pub(super) fn forward(&self, inputs: &[Operand], saved: &[u8], y: &mut [f32]) {
+        let [x, gamma, beta, ..] = inputs else { return };
+        let channels = x.shape.channels();
+        for first in (0..channels).step_by(BLOCK) {
+            let width = BLOCK.min(channels - first);
+            let (mut mean, mut scale, mut shift) = ([0.0; BLOCK], [0.0; BLOCK], [0.0; BLOCK]);
+            for k in 0..width {
+                let (m, inverse) = self.normalizer(inputs, saved, first + k);
+                mean[k] = m;
+                scale[k] = gamma.f32()[first + k] * inverse;
+                shift[k] = beta.f32()[first + k];
+            }
+            let rows = x
+                .f32()
+                .chunks_exact(channels)
+                .zip(y.chunks_exact_mut(channels));
+            for (x, y) in rows {
+                let (x, y) = (&x[first..first + width], &mut y[first..first + width]);
+                for k in 0..width {
+                    y[k] = (x[k] - mean[k]) * scale[k] + shift[k];
+                }
+            }
+        }
+    }
+
+    /// Inference: `gamma / sqrt(variance + epsilon) gy`. Training: the full gradient, through the batch's mean
+    /// and variance too: `gamma inverse (gy - mean(gy) - normalized mean(gy normalized))`.
+    pub(super) fn input_gradient(
+        &self,
+        inputs: &[Operand],
+        saved: &[u8],
+        gy: &[f32],
+        gx: &mut [f32],
+    ) {
+        let [x, gamma, ..] = inputs else { return };
+        let channels = x.shape.channels();
+        let rows = (gy.len() / channels) as f32;
+        for first in (0..channels).step_by(BLOCK) {
+            let width = BLOCK.min(channels - first);
+            let (mut mean, mut inverse, mut scale) = ([0.0; BLOCK], [0.0; BLOCK], [0.0; BLOCK]);
+            for k in 0..width {
+                (mean[k], inverse[k]) = self.normalizer(inputs, saved, first + k);
+                scale[k] = gamma.f32()[first + k] * inverse[k];
+            }
+            if saved.is_empty() {
+                for (gy, gx) in gy.chunks_exact(channels).zip(gx.chunks_exact_mut(channels)) {
+                    let (gy, gx) = (&gy[first..first + width], &mut gx[first..first + width]);
+                    for k in 0..width {
+                        gx[k] += scale[k] * gy[k];
+                    }
+                }
+                continue;
+            }
+            let (mean_gy, mean_gy_normalized) = {
+                let (sum, sum_normalized) = self.sums(inputs, saved, first, gy);
+                (
+                    sum.map(|s| s as f32 / rows),
+                    sum_normalized.map(|s| s as f32 / rows),
+                )
+            };
+            let xs = x.f32().chunks_exact(channels);
+            for ((x, gy), gx) in xs
+                .zip(gy.chunks_exact(channels))
+                .zip(gx.chunks_exact_mut(channels))
+            {
+                let (x, gy) = (&x[first..first + width], &gy[first..first + width]);
+                for (k, gx) in gx[first..first + width].iter_mut().enumerate() {
+                    let normalized = (x[k] - mean[k]) * inverse[k];
+                    *gx += scale[k] * (gy[k] - mean_gy[k] - normalized * mean_gy_normalized[k]);
+                }
+            }
+        }
+    }
+
+    /// Sums of gy and of gy times the normalized input, for the channels from `first` on.
+    fn sums(
+        &self,
+        inputs: &[Operand],
+        saved: &[u8],
+        first: usize,
+        gy: &[f32],
+    ) -> ([f64; BLOCK], [f64; BLOCK]) {
+        let (mut sum, mut sum_normalized) = ([0.0f64; BLOCK], [0.0f64; BLOCK]);
+        let Some(x) = inputs.first() else {
+            return (sum, sum_normalized);
+        };
+        let channels = x.shape.channels();
+        let width = BLOCK.min(channels - first);
+        let (mut mean, mut inverse) = ([0.0; BLOCK], [0.0; BLOCK]);
+        for k in 0..width {
+            (mean[k], inverse[k]) = self.normalizer(inputs, saved, first + k);
+        }
+        for (x, gy) in x
+            .f32()
+            .chunks_exact(channels)
+            .zip(gy.chunks_exact(channels))
+        {
+            let (x, gy) = (&x[first..first + width], &gy[first..first + width]);
+            for k in 0..width {
+                sum[k] += gy[k] as f64;
+                sum_normalized[k] += (gy[k] * ((x[k] - mean[k]) * inverse[k])) as f64;
+            }
+        }
+        (sum, sum_normalized)
+    }
+
+    /// gamma (1), beta (2); mean (3) and variance (4) as `running - batch`.
+    pub(super) fn parameter_gradient(
+        &self,
+        which: usize,
+        inputs: &[Operand],
+        saved: &[u8],
+        gy: &[f32],
+        gw: &mut [f32],
+    ) {
+        let [x, _, _, mean, variance] = inputs else {
+            return;
+        };
+        let channels = x.shape.channels();
+        let rows = (x.shape.len() / channels) as f64;
+        let unbiased = if rows > 1.0 { rows / (rows - 1.0) } else { 1.0 };
+        for (block, gw) in gw.chunks_mut(BLOCK).enumerate() {
+            let first = block * BLOCK;
+            if which <= 2 {
+                let (sum, sum_normalized) = self.sums(inputs, saved, first, gy);
+                let sums = if which == 1 { sum_normalized } else { sum };
+                for (gw, sum) in gw.iter_mut().zip(sums) {
+                    *gw += sum as f32;
+                }
+            } else if !saved.is_empty() {
+                let (batch_mean, batch_variance) = statistics(x.f32(), channels, first);
+                for (k, gw) in gw.iter_mut().enumerate() {
+                    *gw += if which == 3 {
+                        mean.f32()[first + k] - batch_mean[k] as f32
+                    } else {
+                        variance.f32()[first + k] - (batch_variance[k] * unbiased) as f32
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// Mean and biased variance of the channels from `first` on.
+fn statistics(x: &[f32], channels: usize, first: usize) -> ([f64; BLOCK], [f64; BLOCK]) {
+    let width = BLOCK.min(channels - first);
+    let rows = (x.len() / channels).max(1) as f64;
+    let (mut mean, mut variance) = ([0.0f64; BLOCK], [0.0f64; BLOCK]);
+    for x in x.chunks_exact(channels) {
+        for (mean, &x) in mean.iter_mut().zip(&x[first..first + width]) {
+            *mean += x as f64;
+        }
+    }
+    mean = mean.map(|sum| sum / rows);
+    for x in x.chunks_exact(channels) {
+        for ((variance, mean), &x) in variance.iter_mut().zip(mean).zip(&x[first..first + width]) {
+            let d = x as f64 - mean;
+            *variance += d * d;
+        }
+    }
+    (mean, variance.map(|sum| sum / rows))
+}
+
+/// f32 number `i` of a side note.
+fn read(saved: &[u8], i: usize) -> Option<f32> {
+    let bytes = saved.get(4 * i..4 * i + 4)?;
+    Some(f32::from_ne_bytes(bytes.try_into().ok()?))
+}

@@ -1,0 +1,196 @@
+//! Conv2d and DepthwiseConv2d: x `[N, H, W, C]`, w `[O, kh, kw, C]` or `[1, kh, kw, C m]`, bias `[O]`.
+
+use super::check;
+use super::{Activation, Context, Conv2d, DepthwiseConv2d, OpError, activation};
+use crate::kernels::{self, ConvF32, ConvI8, Requantize, WeightsI8, Window};
+use crate::tensor::{DType, DataMut, Operand, Shape};
+
+/// What both convolutions are, apart from which channels meet.
+#[derive(Clone, Copy)]
+pub(super) struct Convolution {
+    pub(super) depthwise: bool,
+    stride: [u16; 2],
+    dilation: [u16; 2],
+    padding: super::Padding,
+    activation: Activation,
+}
+
+impl From<&Conv2d> for Convolution {
+    fn from(conv: &Conv2d) -> Convolution {
+        Convolution {
+            depthwise: false,
+            stride: conv.stride,
+            dilation: conv.dilation,
+            padding: conv.padding,
+            activation: conv.activation,
+        }
+    }
+}
+
+impl From<&DepthwiseConv2d> for Convolution {
+    fn from(conv: &DepthwiseConv2d) -> Convolution {
+        Convolution {
+            depthwise: true,
+            stride: conv.stride,
+            dilation: conv.dilation,
+            padding: conv.padding,
+            activation: conv.activation,
+        }
+    }
+}
+
+impl Convolution {
+    /// Output channels, or the operand whose shape is wrong.
+    fn channels(&self, x: &Shape, w: &Shape) -> Result<usize, OpError> {
+        if x.rank() != 4 {
+            return Err(OpError::Shape { operand: 0 });
+        }
+        let fits = if self.depthwise {
+            w.dim(0) == 1 && w.dim(3).is_multiple_of(x.dim(3))
+        } else {
+            w.dim(3) == x.dim(3)
+        };
+        if w.rank() != 4 || !fits {
+            return Err(OpError::Shape { operand: 1 });
+        }
+        Ok(if self.depthwise { w.dim(3) } else { w.dim(0) })
+    }
+
+    pub(super) fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, OpError> {
+        let (x, w) = (check::shape(inputs, 0)?, check::shape(inputs, 1)?);
+        let channels = self.channels(&x, &w)?;
+        let p = self.padding;
+        let rows = check::extent(
+            x.dim(1),
+            w.dim(1),
+            self.stride[0],
+            self.dilation[0],
+            (p.top, p.bottom),
+        );
+        let columns = check::extent(
+            x.dim(2),
+            w.dim(2),
+            self.stride[1],
+            self.dilation[1],
+            (p.left, p.right),
+        );
+        let (Some(rows), Some(columns)) = (rows, columns) else {
+            return Err(OpError::Attribute);
+        };
+        check::output_shape(&[x.dim(0) as u32, rows, columns, channels as u32])
+    }
+
+    pub(super) fn check(&self, inputs: &[Operand], output: &Operand) -> Result<(), OpError> {
+        let [x, w, ..] = inputs else {
+            return check::count(inputs.len(), 3);
+        };
+        check::activation_types(x, output)?;
+        check::weights(inputs, self.channels(&x.shape, &w.shape)?)
+    }
+
+    fn window(&self, x: &Shape, w: &Shape, y: &Shape) -> Window {
+        Window {
+            batch: x.dim(0),
+            input: [x.dim(1), x.dim(2)],
+            in_channels: x.dim(3),
+            output: [y.dim(1), y.dim(2)],
+            out_channels: y.dim(3),
+            kernel: [w.dim(1), w.dim(2)],
+            stride: self.stride.map(usize::from),
+            dilation: self.dilation.map(usize::from),
+            padding: [self.padding.top as usize, self.padding.left as usize],
+        }
+    }
+
+    pub(super) fn forward(&self, cx: &Context, inputs: &[Operand], output: &Operand, y: DataMut) {
+        let [x, w, bias, rest @ ..] = inputs else {
+            return;
+        };
+        let window = &self.window(&x.shape, &w.shape, &output.shape);
+        match y {
+            DataMut::F32(y) => {
+                let p = ConvF32 {
+                    window,
+                    x: x.f32(),
+                    w: w.f32(),
+                    bias: bias.f32(),
+                    activation: self.activation,
+                };
+                if self.depthwise {
+                    kernels::depthwise_f32(cx.kernels, &p, y);
+                } else {
+                    kernels::conv_f32(cx.kernels, &p, y);
+                }
+            }
+            DataMut::I8(y) => {
+                let [multiplier, shift] = rest else { return };
+                let p = ConvI8 {
+                    window,
+                    x: x.i8(),
+                    x_zero_point: x.quant.zero_point as i16,
+                    w: w.i8(),
+                    output: Requantize {
+                        bias: bias.i32(),
+                        multiplier: multiplier.i32(),
+                        shift: shift.i32(),
+                        rounding: cx.rounding,
+                        zero_point: output.quant.zero_point,
+                        range: self.activation.range_i8(&output.quant),
+                    },
+                };
+                if self.depthwise {
+                    kernels::depthwise_i8(cx.kernels, &p, y);
+                } else {
+                    kernels::conv_i8(cx.kernels, &p, y);
+                }
+            }
+        }
+    }
+
+    pub(super) fn input_gradient(
+        &self,
+        cx: &Context,
+        inputs: &[Operand],
+        output: &Operand,
+        gy: &[f32],
+        gx: &mut [f32],
+    ) {
+        let [x, w, ..] = inputs else { return };
+        let g = &self.window(&x.shape, &w.shape, &output.shape);
+        let int8 = WeightsI8 {
+            w: w.i8(),
+            quant: w.quant,
+        };
+        match (w.dtype, self.depthwise) {
+            (DType::I8, true) => kernels::depthwise_input_gradient_i8(cx.kernels, g, int8, gy, gx),
+            (DType::I8, false) => kernels::conv_input_gradient_i8(cx.kernels, g, int8, gy, gx),
+            (_, true) => kernels::depthwise_input_gradient_f32(cx.kernels, g, w.f32(), gy, gx),
+            (_, false) => kernels::conv_input_gradient_f32(cx.kernels, g, w.f32(), gy, gx),
+        }
+    }
+
+    /// Weights (1) or bias (2).
+    pub(super) fn parameter_gradient(
+        &self,
+        cx: &Context,
+        which: usize,
+        inputs: &[Operand],
+        output: &Operand,
+        gy: &[f32],
+        gw: &mut [f32],
+    ) {
+        let [x, w, ..] = inputs else { return };
+        if which == 2 {
+            for gy in gy.chunks_exact(gw.len().max(1)) {
+                activation::accumulate(gw, gy);
+            }
+            return;
+        }
+        let g = &self.window(&x.shape, &w.shape, &output.shape);
+        if self.depthwise {
+            kernels::depthwise_weight_gradient_f32(cx.kernels, g, x.f32(), gy, gw);
+        } else {
+            kernels::conv_weight_gradient_f32(cx.kernels, g, x.f32(), gy, gw);
+        }
+    }
+}

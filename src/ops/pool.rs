@@ -1,0 +1,270 @@
+//! AvgPool2d and MaxPool2d over `[N, H, W, C]`. Only cells inside the image count.
+
+use super::{Activation, OpError, Pool2d, check};
+use crate::kernels::Window;
+use crate::kernels::window::Inside;
+use crate::tensor::{DType, Data, DataMut, Operand, Shape};
+
+/// The saved index of a maximum that the fused activation clamped.
+const CLAMPED: u8 = 255;
+
+impl Pool2d {
+    pub(super) fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, OpError> {
+        let x = check::shape(inputs, 0)?;
+        if x.rank() != 4 {
+            return Err(OpError::Shape { operand: 0 });
+        }
+        let p = self.padding;
+        let [kh, kw] = self.window;
+        // Every window then holds at least one cell of the image.
+        if p.top >= kh || p.bottom >= kh || p.left >= kw || p.right >= kw {
+            return Err(OpError::Attribute);
+        }
+        let rows = check::extent(x.dim(1), kh as usize, self.stride[0], 1, (p.top, p.bottom));
+        let columns = check::extent(x.dim(2), kw as usize, self.stride[1], 1, (p.left, p.right));
+        let (Some(rows), Some(columns)) = (rows, columns) else {
+            return Err(OpError::Attribute);
+        };
+        check::output_shape(&[x.dim(0) as u32, rows, columns, x.dim(3) as u32])
+    }
+
+    pub(super) fn check(
+        &self,
+        max: bool,
+        inputs: &[Operand],
+        output: &Operand,
+    ) -> Result<(), OpError> {
+        check::count(inputs.len(), 1)?;
+        let [x] = inputs else {
+            return Err(OpError::Attribute);
+        };
+        let dtype = check::activation_types(x, output)?;
+        if dtype == DType::I8 {
+            check::same_quantization(x, 0, output)?;
+        }
+        // An average sums int8 values in 32 bits; the index of a maximum is a byte.
+        let cells = self.window[0] as u32 * self.window[1] as u32;
+        let most = match (max, self.activation) {
+            (true, Activation::None) => 256,
+            (true, _) => 255,
+            (false, _) => 1 << 23,
+        };
+        if cells > most {
+            return Err(OpError::Attribute);
+        }
+        Ok(())
+    }
+
+    fn window(&self, x: &Shape, y: &Shape) -> Window {
+        Window {
+            batch: x.dim(0),
+            input: [x.dim(1), x.dim(2)],
+            in_channels: x.dim(3),
+            output: [y.dim(1), y.dim(2)],
+            out_channels: y.dim(3),
+            kernel: self.window.map(usize::from),
+            stride: self.stride.map(usize::from),
+            dilation: [1, 1],
+            padding: [self.padding.top as usize, self.padding.left as usize],
+        }
+    }
+
+    pub(super) fn average(&self, x: &Operand, output: &Operand, y: DataMut) {
+        let g = &self.window(&x.shape, &output.shape);
+        match (x.data, y) {
+            (Data::F32(x), DataMut::F32(y)) => {
+                let mut outputs = y.chunks_exact_mut(g.out_channels);
+                g.windows(|n, rows, columns| {
+                    let Some(y) = outputs.next() else { return };
+                    y.fill(0.0);
+                    cells(g, n, rows, columns, |at, _| {
+                        for (y, &x) in y.iter_mut().zip(&x[at..]) {
+                            *y += x;
+                        }
+                    });
+                    let count = (rows.count * columns.count) as f32;
+                    for y in y {
+                        *y = self.activation.apply(*y / count);
+                    }
+                });
+            }
+            (Data::I8(x), DataMut::I8(y)) => {
+                let (low, high) = self.activation.range_i8(&output.quant);
+                let mut outputs = y.chunks_exact_mut(g.out_channels);
+                g.windows(|n, rows, columns| {
+                    let Some(y) = outputs.next() else { return };
+                    let count = ((rows.count * columns.count) as i32).max(1);
+                    for (c, y) in y.iter_mut().enumerate() {
+                        let mut sum = 0i32;
+                        cells(g, n, rows, columns, |at, _| sum += x[at + c] as i32);
+                        let half = if sum > 0 { count / 2 } else { -(count / 2) };
+                        *y = ((sum + half) / count).max(low).min(high) as i8;
+                    }
+                });
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn maximum(&self, x: &Operand, output: &Operand, y: DataMut) {
+        let g = &self.window(&x.shape, &output.shape);
+        match (x.data, y) {
+            (Data::F32(x), DataMut::F32(y)) => {
+                let mut outputs = y.chunks_exact_mut(g.out_channels);
+                g.windows(|n, rows, columns| {
+                    let Some(y) = outputs.next() else { return };
+                    y.fill(f32::NEG_INFINITY);
+                    cells(g, n, rows, columns, |at, _| {
+                        for (y, &x) in y.iter_mut().zip(&x[at..]) {
+                            if greater(x, *y) {
+                                *y = x;
+                            }
+                        }
+                    });
+                    for y in y {
+                        *y = self.activation.apply(*y);
+                    }
+                });
+            }
+            (Data::I8(x), DataMut::I8(y)) => {
+                let (low, high) = self.activation.range_i8(&output.quant);
+                let mut outputs = y.chunks_exact_mut(g.out_channels);
+                g.windows(|n, rows, columns| {
+                    let Some(y) = outputs.next() else { return };
+                    y.fill(i8::MIN);
+                    cells(g, n, rows, columns, |at, _| {
+                        for (y, &x) in y.iter_mut().zip(&x[at..]) {
+                            *y = x.max(*y);
+                        }
+                    });
+                    for y in y {
+                        *y = (*y as i32).max(low).min(high) as i8;
+                    }
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// Which cell of each window was the maximum, the first of equals; [`CLAMPED`] where a fused activation stops
+    /// the gradient.
+    pub(super) fn save(&self, x: &Operand, output: &Operand, saved: &mut [u8]) {
+        let g = &self.window(&x.shape, &output.shape);
+        match x.data {
+            Data::F32(x) => argmax(g, x, greater, saved),
+            Data::I8(x) => argmax(g, x, |x, best| x > best, saved),
+            _ => {}
+        }
+        let clamps = self.activation != Activation::None;
+        match output.data {
+            Data::F32(y) if clamps => {
+                for (index, &y) in saved.iter_mut().zip(y) {
+                    if !self.activation.passes(y) {
+                        *index = CLAMPED;
+                    }
+                }
+            }
+            Data::I8(y) if clamps => {
+                let (low, high) = self.activation.range_i8(&output.quant);
+                for (index, &q) in saved.iter_mut().zip(y) {
+                    if q as i32 <= low || q as i32 >= high {
+                        *index = CLAMPED;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Zero where the fused activation clamped the maximum.
+    pub(super) fn maximum_activation_gradient(&self, saved: &[u8], gy: &mut [f32]) {
+        if self.activation != Activation::None {
+            for (&index, gy) in saved.iter().zip(gy) {
+                if index == CLAMPED {
+                    *gy = 0.0;
+                }
+            }
+        }
+    }
+
+    pub(super) fn average_gradient(
+        &self,
+        x: &Operand,
+        output: &Operand,
+        gy: &[f32],
+        gx: &mut [f32],
+    ) {
+        let g = &self.window(&x.shape, &output.shape);
+        let mut gradients = gy.chunks_exact(g.out_channels);
+        g.windows(|n, rows, columns| {
+            let Some(gy) = gradients.next() else { return };
+            let count = (rows.count * columns.count) as f32;
+            cells(g, n, rows, columns, |at, _| {
+                for (gx, &gy) in gx[at..].iter_mut().zip(gy) {
+                    *gx += gy / count;
+                }
+            });
+        });
+    }
+
+    pub(super) fn maximum_gradient(
+        &self,
+        x: &Operand,
+        output: &Operand,
+        saved: &[u8],
+        gy: &[f32],
+        gx: &mut [f32],
+    ) {
+        let g = &self.window(&x.shape, &output.shape);
+        let mut gradients = gy
+            .chunks_exact(g.out_channels)
+            .zip(saved.chunks_exact(g.out_channels));
+        g.windows(|n, rows, columns| {
+            let Some((gy, saved)) = gradients.next() else {
+                return;
+            };
+            cells(g, n, rows, columns, |at, cell| {
+                for ((gx, &gy), &index) in gx[at..].iter_mut().zip(gy).zip(saved) {
+                    if index as usize == cell {
+                        *gx += gy;
+                    }
+                }
+            });
+        });
+    }
+}
+
+/// Calls `f(first element of the cell, number of the cell in its window)`.
+#[inline(always)]
+fn cells(g: &Window, n: usize, rows: Inside, columns: Inside, mut f: impl FnMut(usize, usize)) {
+    for i in 0..rows.count {
+        let row = (n * g.input[0] + rows.at + i) * g.input[1] + columns.at;
+        let cell = (rows.first + i) * g.kernel[1] + columns.first;
+        for j in 0..columns.count {
+            f((row + j) * g.in_channels, cell + j);
+        }
+    }
+}
+
+/// Not-a-number is greater than everything, so that it is not lost.
+#[inline(always)]
+fn greater(x: f32, best: f32) -> bool {
+    x > best || (x.is_nan() && !best.is_nan())
+}
+
+fn argmax<T: Copy>(g: &Window, x: &[T], greater: impl Fn(T, T) -> bool, saved: &mut [u8]) {
+    let mut outputs = saved.chunks_exact_mut(g.out_channels);
+    g.windows(|n, rows, columns| {
+        let Some(saved) = outputs.next() else { return };
+        for (c, index) in saved.iter_mut().enumerate() {
+            let mut best: Option<T> = None;
+            cells(g, n, rows, columns, |at, cell| {
+                let x = x[at + c];
+                if best.is_none_or(|best| greater(x, best)) {
+                    best = Some(x);
+                    *index = cell as u8;
+                }
+            });
+        }
+    });
+}

@@ -1,0 +1,121 @@
+//! Functions of each element: computed in f32, looked up in int8.
+
+use super::{Activation, OpError, Unary, activation, check};
+use crate::tensor::{DType, Data, DataMut, Operand};
+
+/// Entries of an int8 table: one per input value, from -128 on.
+const ENTRIES: usize = 256;
+
+impl Unary {
+    pub(super) fn check(&self, inputs: &[Operand], output: &Operand) -> Result<(), OpError> {
+        let Some(x) = inputs.first() else {
+            return check::count(0, 1);
+        };
+        if let Unary::LeakyRelu { alpha } = self
+            && !(alpha.is_finite() && *alpha >= 0.0)
+        {
+            return Err(OpError::Attribute);
+        }
+        match check::activation_types(x, output)? {
+            DType::I8 => {
+                check::count(inputs.len(), 3)?;
+                let [_, table, slope] = inputs else {
+                    return Err(OpError::Attribute);
+                };
+                check::constant(table, 1, DType::I8, ENTRIES)?;
+                check::constant(slope, 2, DType::F32, ENTRIES)
+            }
+            _ => check::count(inputs.len(), 1),
+        }
+    }
+
+    /// Relu and Relu6 as the activation that they are.
+    fn clamp(&self) -> Activation {
+        match self {
+            Unary::Relu => Activation::Relu,
+            Unary::Relu6 => Activation::Relu6,
+            _ => Activation::None,
+        }
+    }
+
+    /// The function itself.
+    fn apply(&self, x: f32) -> f32 {
+        match *self {
+            Unary::Relu | Unary::Relu6 => self.clamp().apply(x),
+            Unary::LeakyRelu { alpha } if x < 0.0 => alpha * x,
+            Unary::LeakyRelu { .. } | Unary::Requantize => x,
+            Unary::Tanh => libm::tanhf(x),
+            Unary::Sigmoid => 1.0 / (1.0 + libm::expf(-x)),
+        }
+    }
+
+    pub(super) fn forward(&self, inputs: &[Operand], y: DataMut) {
+        let Some(x) = inputs.first() else { return };
+        match (x.data, y) {
+            (Data::F32(x), DataMut::F32(y)) => {
+                for (y, &x) in y.iter_mut().zip(x) {
+                    *y = self.apply(x);
+                }
+            }
+            (Data::I8(x), DataMut::I8(y)) => {
+                let table = inputs.get(1).map_or(&[][..], |t| t.i8());
+                for (y, &x) in y.iter_mut().zip(x) {
+                    *y = table[entry(x)];
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn save(&self, output: &Operand, saved: &mut [u8]) {
+        // A leaky ReLU's output is positive just where its input is.
+        let clamp = match self {
+            Unary::LeakyRelu { .. } => Activation::Relu,
+            _ => self.clamp(),
+        };
+        activation::save_bits(clamp, output, saved);
+    }
+
+    pub(super) fn activation_gradient(
+        &self,
+        inputs: &[Operand],
+        output: &Operand,
+        saved: &[u8],
+        gy: &mut [f32],
+    ) {
+        if let [
+            Operand {
+                data: Data::I8(x), ..
+            },
+            _,
+            slope,
+        ] = inputs
+        {
+            let slope = slope.f32();
+            for (gy, &x) in gy.iter_mut().zip(*x) {
+                *gy *= slope[entry(x)];
+            }
+            return;
+        }
+        match *self {
+            Unary::Relu | Unary::Relu6 => activation::mask(saved, 0.0, gy),
+            Unary::LeakyRelu { alpha } => activation::mask(saved, alpha, gy),
+            Unary::Tanh => {
+                for (gy, &y) in gy.iter_mut().zip(output.f32()) {
+                    *gy *= 1.0 - y * y;
+                }
+            }
+            Unary::Sigmoid => {
+                for (gy, &y) in gy.iter_mut().zip(output.f32()) {
+                    *gy *= y * (1.0 - y);
+                }
+            }
+            Unary::Requantize => {}
+        }
+    }
+}
+
+/// Where the table holds the value for input `q`.
+fn entry(q: i8) -> usize {
+    (q as i32 + 128) as usize
+}
