@@ -5,6 +5,7 @@
 pub mod attack;
 pub mod kernels;
 pub mod loss;
+pub mod math;
 pub mod memory;
 pub mod model;
 pub mod ops;

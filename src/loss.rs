@@ -98,7 +98,7 @@ pub fn softmax(z: &mut [f32]) -> f32 {
     let max = z.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut sum = 0.0;
     for v in z.iter_mut() {
-        *v = libm::expf(*v - max);
+        *v = crate::math::exp(*v - max);
         sum += *v;
     }
     for v in z.iter_mut() {
