@@ -3,10 +3,12 @@
 pub mod attack;
 pub mod classifier;
 pub mod data;
+pub mod document;
 pub mod error;
 pub mod evaluate;
 pub mod files;
 pub mod graph;
 pub mod networks;
 pub mod preprocess;
+pub mod report;
 pub mod train;

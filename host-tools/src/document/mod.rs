@@ -1,0 +1,301 @@
+//! The JSON documents that every command prints with `--json`: one shape, versioned, with a schema in
+//! `host-tools/schema/foolproof-1.json`. Reports and terminal tables are views of the same values.
+
+pub mod summary;
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The version of the shape. A field may be added within a version; none changes its meaning or goes away.
+pub const SCHEMA: &str = "foolproof-1";
+
+/// One document. Parts that a command has nothing to say about are absent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The command as it is typed: `evaluate`, `device run`.
+    pub command: String,
+    /// foolproof's version.
+    pub version: String,
+    /// The model that the document is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<Model>,
+    /// The samples that it was measured on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Data>,
+    /// The seed of every random choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Accuracy on unchanged samples; in `demo`, the int8 model's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<Accuracy>,
+    /// Accuracy of the float model that the int8 model was made of, where both were measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy_float: Option<Accuracy>,
+    /// One entry per attack, epsilon and arithmetic.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attacks: Vec<Attack>,
+    /// One entry per board that was run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub device: Vec<Device>,
+    /// What training did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train: Option<Train>,
+    /// What `inspect` found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inspect: Option<Inspect>,
+    /// The boards that `device list` knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boards: Vec<Board>,
+    /// Files that the command wrote.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<String>,
+    /// What a reader should know before believing the figures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+impl Document {
+    /// A document of this version with nothing in it yet.
+    pub fn new(command: &str) -> Self {
+        Self {
+            schema: SCHEMA.into(),
+            command: command.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            model: None,
+            data: None,
+            seed: None,
+            accuracy: None,
+            accuracy_float: None,
+            attacks: Vec::new(),
+            device: Vec::new(),
+            train: None,
+            inspect: None,
+            boards: Vec::new(),
+            outputs: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// Which model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// The path that the user gave, or a name where there is no file.
+    pub path: String,
+    /// SHA-256 of the file, in hexadecimal.
+    pub sha256: String,
+    /// The arithmetic: `f32`, or for int8 the runtime that is reproduced to the bit: `tflm`.
+    pub numerics: String,
+}
+
+/// Which samples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// The path that the user gave, or the name of embedded data.
+    pub path: String,
+    /// Number of samples used.
+    pub n: usize,
+}
+
+/// A share of samples that were classified correctly.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accuracy {
+    /// Between 0 and 1.
+    pub clean: f64,
+    /// Number of samples.
+    pub n: usize,
+    /// 95 % confidence (Wilson score interval): low, high.
+    pub interval: [f64; 2],
+}
+
+/// One attack on all samples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attack {
+    /// The attack: `fgsm`, `pgd`.
+    pub name: String,
+    /// The arithmetic of the attacked model, as in [`Model::numerics`].
+    pub numerics: String,
+    /// `linf` or `l2`.
+    pub norm: String,
+    /// Radius of the ball, real units of the model's input.
+    pub eps: f64,
+    /// Whether a class was to be reached rather than the right one left.
+    pub targeted: bool,
+    /// Share of all samples that were classified correctly and that the attack did not win.
+    pub robust_accuracy: f64,
+    /// 95 % confidence of `robust_accuracy` (Wilson score interval): low, high.
+    pub interval: [f64; 2],
+    /// Share of the samples that could be won (classified correctly before and, for a targeted attack, not of the
+    /// target class) where the attack reached its goal. Absent where there were none.
+    pub success_rate: Option<f64>,
+    /// Mean size of the perturbations that won, real units of the input. Absent where none did.
+    pub mean_norm: Option<MeanNorm>,
+    /// Mean number of forward passes per sample.
+    pub queries_mean: f64,
+    /// Mean number of backward passes per sample.
+    pub gradients_mean: f64,
+    /// Per sample, whether the adversarial input has a wrong label (targeted: the target's).
+    pub fooled: Vec<bool>,
+}
+
+/// Mean size of perturbations.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeanNorm {
+    /// Euclidean length.
+    pub l2: f64,
+    /// Largest change of a value.
+    pub linf: f64,
+}
+
+/// What one board did. Figures that the board cannot give are absent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// The board's name.
+    pub board: String,
+    /// Its processor core.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub core: Option<String>,
+    /// `emulated` or `hardware`: how the figures came about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ran: Option<String>,
+    /// Samples that host and device both evaluated.
+    pub samples: usize,
+    /// Samples whose outputs differ in any byte.
+    pub logit_mismatches: usize,
+    /// Adversarial inputs crafted on the device that differ from the host's in any byte.
+    pub adversarial_mismatches: usize,
+    /// Adversarial inputs compared (attacks times samples); 0 means that none was crafted.
+    #[serde(default)]
+    pub adversarial_compared: usize,
+    /// Share of samples that the device classified correctly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    /// Instructions (not cycles) per inference, mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instructions_per_inference: Option<u64>,
+    /// Instructions (not cycles) per FGSM example, mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instructions_per_fgsm: Option<u64>,
+    /// Instructions (not cycles) per PGD example, mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instructions_per_pgd: Option<u64>,
+    /// Bytes of the buffer in use: the larger of the next two that the run needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub buffer_bytes: Option<usize>,
+    /// Bytes of buffer for inference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub infer_buffer_bytes: Option<usize>,
+    /// Bytes of buffer for attacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attack_buffer_bytes: Option<usize>,
+    /// Deepest stack use in bytes, measured by painting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stack_bytes: Option<usize>,
+    /// Bytes of flash that the firmware occupies, model included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flash_bytes: Option<usize>,
+    /// Bytes of static RAM (data and bss).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub static_ram_bytes: Option<usize>,
+}
+
+/// What training did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Train {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// Training samples per second, counted over all epochs.
+    pub samples_per_second: f64,
+    /// Final figures by name: `loss`, `accuracy`, `test_accuracy`.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// What is inside a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inspect {
+    /// Shape and type of the input.
+    pub input: Port,
+    /// Shape and type of the output.
+    pub output: Port,
+    /// Number of classes.
+    pub classes: usize,
+    /// Class names; may be empty.
+    pub labels: Vec<String>,
+    /// Operators in running order.
+    pub ops: Vec<Operator>,
+    /// Multiply-accumulates of one inference.
+    pub macs: u64,
+    /// Bytes of weights, biases and other constants.
+    pub constant_bytes: usize,
+    /// Bytes of the model image.
+    pub image_bytes: usize,
+    /// Bytes of buffer per mode (`infer`, `attack`, `train`); a mode that the model does not support is absent.
+    pub buffers: BTreeMap<String, usize>,
+    /// What foolproof cannot run, one line each; empty means that everything is supported.
+    pub unsupported: Vec<String>,
+}
+
+/// An input or output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// Shape, the batch of 1 included.
+    pub shape: Vec<usize>,
+    /// `f32` or `i8`.
+    pub r#type: String,
+    /// Real units per step, where it is quantized.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f32>,
+    /// The integer that stands for 0, where it is quantized.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zero_point: Option<i32>,
+    /// Smallest and largest real value of an element, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<[f32; 2]>,
+}
+
+/// One operator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Operator {
+    /// Its name.
+    pub name: String,
+    /// Shape of its output.
+    pub shape: Vec<usize>,
+    /// Element type of its output.
+    pub r#type: String,
+    /// Multiply-accumulates.
+    pub macs: u64,
+}
+
+/// One board that foolproof knows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Board {
+    /// The name to give to `--board`.
+    pub name: String,
+    /// Its processor core.
+    pub core: String,
+    /// How it is tested: `run in an emulator` or `only compiled`.
+    pub tested: String,
+    /// Bytes of flash.
+    pub flash_bytes: usize,
+    /// Bytes of RAM.
+    pub ram_bytes: usize,
+}
+
+#[cfg(test)]
+mod tests;

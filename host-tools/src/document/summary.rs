@@ -1,0 +1,101 @@
+//! From what attacks did to the figures that documents give.
+
+use super::{Accuracy, Attack, MeanNorm};
+use crate::classifier::Answer;
+use crate::evaluate::AttackResult;
+use foolproof::attack::Norm;
+
+/// The 95 % Wilson score interval of `hits` out of `n` (Wilson 1927, "Probable inference, the law of succession, and statistical
+/// inference"; equation 4 in Brown, Cai and DasGupta 2001). Without samples nothing is known: 0 to 1.
+pub fn wilson(hits: usize, n: usize) -> [f64; 2] {
+    if n == 0 {
+        return [0.0, 1.0];
+    }
+    // The 0.975 quantile of the normal distribution.
+    let z = 1.959_963_984_540_054_f64;
+    let (hits, n) = (hits.min(n) as f64, n as f64);
+    let share = hits / n;
+    let centre = (hits + z * z / 2.0) / (n + z * z);
+    let half = z / (n + z * z) * (n * share * (1.0 - share) + z * z / 4.0).sqrt();
+    // At 0 and n the ends are exact; rounding must not say otherwise.
+    let low = if hits == 0.0 {
+        0.0
+    } else {
+        (centre - half).max(0.0)
+    };
+    let high = if hits == n {
+        1.0
+    } else {
+        (centre + half).min(1.0)
+    };
+    [low, high]
+}
+
+/// The accuracy of answers.
+pub fn accuracy(answers: &[usize], labels: &[usize]) -> Accuracy {
+    let n = answers.len().min(labels.len());
+    let hits = answers
+        .iter()
+        .zip(labels)
+        .filter(|(answer, label)| answer == label)
+        .count();
+    Accuracy {
+        clean: share(hits, n).unwrap_or(0.0),
+        n,
+        interval: wilson(hits, n),
+    }
+}
+
+fn share(part: usize, whole: usize) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// The document's entry for an attack. `numerics` is the model's arithmetic, as in [`super::Model::numerics`].
+pub fn attack(result: &AttackResult, clean: &[Answer], labels: &[usize], numerics: &str) -> Attack {
+    let outcomes = &result.attacked.outcomes;
+    let n = outcomes.len();
+    let withstood = result.robust.iter().filter(|&&robust| robust).count();
+    let winnable = |i: usize| clean[i].label == labels[i] && result.plan.target != Some(labels[i]);
+    let attempts = (0..n).filter(|&i| winnable(i)).count();
+    let won: Vec<usize> = (0..n)
+        .filter(|&i| winnable(i) && outcomes[i].fooled)
+        .collect();
+    let mean_norm = (!won.is_empty()).then(|| {
+        let mean = |size: &dyn Fn(usize) -> f64| {
+            won.iter().map(|&i| size(i)).sum::<f64>() / won.len() as f64
+        };
+        MeanNorm {
+            l2: mean(&|i| result.attacked.norms[i].l2),
+            linf: mean(&|i| result.attacked.norms[i].linf),
+        }
+    });
+    let per_sample = |total: u64| total as f64 / n.max(1) as f64;
+    Attack {
+        name: result.plan.name().into(),
+        numerics: numerics.into(),
+        norm: norm_name(result.plan.norm).into(),
+        eps: decimal(result.plan.epsilon),
+        targeted: result.plan.target.is_some(),
+        robust_accuracy: share(withstood, n).unwrap_or(0.0),
+        interval: wilson(withstood, n),
+        success_rate: share(won.len(), attempts),
+        mean_norm,
+        queries_mean: per_sample(outcomes.iter().map(|outcome| outcome.queries).sum()),
+        gradients_mean: per_sample(outcomes.iter().map(|outcome| outcome.gradients).sum()),
+        fooled: outcomes.iter().map(|outcome| outcome.fooled).collect(),
+    }
+}
+
+/// The f64 with the fewest digits that is this f32: 0.1, not 0.10000000149.
+fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
+}
+
+/// The name of a norm, as `--norm` takes it.
+pub fn norm_name(norm: Norm) -> &'static str {
+    match norm {
+        Norm::Linf => "linf",
+        Norm::L2 => "l2",
+        _ => "unknown",
+    }
+}

@@ -1,0 +1,52 @@
+//! Numbers as people read them.
+
+/// `0.934` as `93.4 %`.
+pub fn percent(share: f64) -> String {
+    format!("{:.1}\u{a0}%", 100.0 * share)
+}
+
+/// At most four significant decimals, no trailing zeros.
+pub fn number(value: f64) -> String {
+    let text = format!("{value:.4}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    match text {
+        "0" if value != 0.0 => format!("{value:.1e}"),
+        _ => text.to_string(),
+    }
+}
+
+/// `1234567` as `1,234,567`.
+pub fn count(value: u64) -> String {
+    let digits = value.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A count that may be missing.
+pub fn optional(value: Option<u64>) -> String {
+    value.map_or("–".into(), count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats() {
+        assert_eq!(percent(0.9345), "93.5\u{a0}%");
+        assert_eq!(
+            [0.25, 8.0 / 255.0, 0.0, 1e-6, 3.0].map(number),
+            ["0.25", "0.0314", "0", "1.0e-6", "3"]
+        );
+        assert_eq!(
+            [0, 999, 1000, 1_234_567].map(count),
+            ["0", "999", "1,000", "1,234,567"]
+        );
+    }
+}
