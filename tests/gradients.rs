@@ -68,8 +68,9 @@ fn conv_cases(random: &mut Random, cases: &mut Vec<Case>) {
             right: columns.1 as u16,
         }
     };
-    // input, kernel, stride, dilation, same padding, output channels (or depth multiplier), activation
-    let table: [([u32; 4], [u32; 2], u32, u32, bool, u32, Activation); 9] = [
+    /// Input, kernel, stride, dilation, same padding, output channels (or depth multiplier), activation.
+    type Row = ([u32; 4], [u32; 2], u32, u32, bool, u32, Activation);
+    let table: [Row; 9] = [
         ([1, 1, 1, 1], [1, 1], 1, 1, false, 1, Activation::None),
         ([2, 5, 4, 3], [3, 3], 1, 1, true, 5, Activation::None),
         ([1, 7, 5, 2], [3, 2], 2, 1, true, 4, Activation::Relu),

@@ -3,8 +3,7 @@
 
 use crate::ops::{Multiplier, Rounding};
 
-/// `round(a b / 2^31)`, halves away from zero for positive and towards zero for negative products as the
-/// truncating division makes it; saturates only for `a = b = i32::MIN`.
+/// `a b / 2^31`, rounded to nearest, halves up; saturates for `a = b = i32::MIN`.
 /// (gemmlowp `SaturatingRoundingDoublingHighMul`, ARM `VQRDMULH`.)
 #[inline(always)]
 pub fn doubling_high_mul(a: i32, b: i32) -> i32 {
