@@ -63,7 +63,7 @@ impl Softmax {
         }
         let mut sum = 0.0;
         for y in y.iter_mut() {
-            *y = libm::expf(*y - max);
+            *y = crate::math::exp(*y - max);
             sum += *y;
         }
         for y in y {

@@ -44,8 +44,8 @@ impl Unary {
             Unary::Relu | Unary::Relu6 => self.clamp().apply(x),
             Unary::LeakyRelu { alpha } if x < 0.0 => alpha * x,
             Unary::LeakyRelu { .. } | Unary::Requantize => x,
-            Unary::Tanh => libm::tanhf(x),
-            Unary::Sigmoid => 1.0 / (1.0 + libm::expf(-x)),
+            Unary::Tanh => crate::math::tanh(x),
+            Unary::Sigmoid => 1.0 / (1.0 + crate::math::exp(-x)),
         }
     }
 
