@@ -3,7 +3,11 @@
 #![deny(unsafe_code)]
 
 pub mod attack;
+#[cfg(feature = "link")]
+pub mod bundle;
 pub mod kernels;
+#[cfg(feature = "link")]
+pub mod link;
 pub mod loss;
 pub mod math;
 pub mod memory;

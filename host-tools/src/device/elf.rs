@@ -1,0 +1,45 @@
+//! What a firmware's ELF file says about memory.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use object::elf::{SHF_ALLOC, SHF_WRITE, SHT_NOBITS};
+use object::{Object, ObjectSection, SectionFlags};
+
+/// The memory that a firmware occupies before it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Footprint {
+    /// Flash in bytes: code, constants and the initial values of statics.
+    pub flash: u64,
+    /// Static RAM in bytes, the session's and the frame's buffers included, the stack not.
+    pub ram: u64,
+}
+
+/// Reads the footprint of the ELF file at `path`.
+pub fn footprint(path: &Path) -> Result<Footprint> {
+    let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let file = object::File::parse(&*bytes)
+        .with_context(|| format!("{} is no ELF file", path.display()))?;
+    let mut footprint = Footprint::default();
+    for section in file.sections() {
+        let SectionFlags::Elf { sh_type, sh_flags } = section.flags() else {
+            continue;
+        };
+        let name = section.name().unwrap_or_default();
+        if !sh_flags.contains(SHF_ALLOC) || is_reserve(name) {
+            continue;
+        }
+        if sh_type != SHT_NOBITS {
+            footprint.flash += section.size();
+        }
+        if sh_flags.contains(SHF_WRITE) {
+            footprint.ram += section.size();
+        }
+    }
+    Ok(footprint)
+}
+
+/// Sections by which riscv-rt's linker script marks what is left for heap and stack.
+fn is_reserve(name: &str) -> bool {
+    matches!(name, ".heap" | ".stack")
+}

@@ -1,0 +1,53 @@
+//! Building the firmware, by `cargo xtask firmware`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::Board;
+
+/// Builds the firmware for `board` if it is not up to date, and returns its ELF file.
+///
+/// This needs the repository; the error says in one line why it cannot be done. What the
+/// bare-metal target takes is set up on the way; the environment variable
+/// `FOOLPROOF_SETUP=from-source` keeps rustup out of it.
+pub fn firmware_elf(board: &Board) -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    if !root.join("firmware/Cargo.toml").is_file() {
+        bail!(
+            "the firmware's sources are not at {}; run from the repository",
+            root.display()
+        );
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["xtask", "firmware", "--board", &board.name])
+        .current_dir(&root)
+        .stdin(Stdio::null())
+        .output()
+        .context("starting cargo")?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "the firmware for {} could not be built: {}",
+            board.name,
+            reason(&text)
+        );
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let path = PathBuf::from(text.lines().last().unwrap_or_default());
+    if !path.is_file() {
+        bail!("cargo xtask firmware printed {text:?}, which is no file");
+    }
+    Ok(path)
+}
+
+/// The line of a failed build's output that says most.
+fn reason(text: &str) -> &str {
+    let last = |start: &str| text.lines().rev().find(|line| line.starts_with(start));
+    last("error")
+        .or_else(|| last("xtask: "))
+        .or_else(|| text.lines().rev().find(|line| !line.trim().is_empty()))
+        .unwrap_or("cargo said nothing")
+}

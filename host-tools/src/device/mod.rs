@@ -1,0 +1,19 @@
+//! Chips: the boards, their firmware, their emulators, and the line to them.
+//!
+//! [`Board`] says what a board is, [`firmware_elf`] builds its firmware, [`Emulator`] runs it, and
+//! [`Chip`] talks to it, emulated or real, through [`foolproof::link`].
+
+mod boards;
+mod bundle;
+mod chip;
+mod elf;
+mod emulator;
+mod firmware;
+mod log;
+
+pub use boards::{Board, Slot, board, boards};
+pub use bundle::Payload;
+pub use chip::{Chip, ChipInfo, Crafted, Inferred, Line};
+pub use elf::{Footprint, footprint};
+pub use emulator::{Emulator, Options, Outcome};
+pub use firmware::firmware_elf;

@@ -1,0 +1,189 @@
+//! The emulated chips: does every board answer, and does every way to fail end in one clear line?
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use foolproof::link::{CALIBRATION_INSTRUCTIONS, Input};
+use foolproof_host::device::{
+    Board, Chip, Emulator, Line, Options, Payload, board, boards, firmware_elf, footprint,
+};
+
+/// The firmware for `board`, built once at a time.
+fn elf(board: &Board) -> PathBuf {
+    firmware_elf(board).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+fn default_elf() -> &'static (Board, PathBuf) {
+    static ELF: OnceLock<(Board, PathBuf)> = OnceLock::new();
+    ELF.get_or_init(|| {
+        let board = board("mps2-an386").unwrap().clone();
+        let elf = elf(&board);
+        (board, elf)
+    })
+}
+
+fn start(options: Options) -> Chip<Emulator> {
+    let (board, elf) = default_elf();
+    Chip::new(Emulator::start(board, elf, options).unwrap())
+}
+
+#[test]
+fn every_board_says_hello_counts_and_quits() {
+    for board in boards() {
+        let elf = elf(board);
+        let payload = Payload {
+            image: b"not a model".to_vec(),
+            ..Payload::default()
+        };
+        let options = Options {
+            limit: Duration::from_secs(30),
+            slot: payload.for_board(board).unwrap(),
+            ..Options::default()
+        };
+        let mut chip = Chip::new(Emulator::start(board, &elf, options).unwrap());
+        let info = chip
+            .hello()
+            .unwrap_or_else(|error| panic!("{}: {error:#}", board.name));
+        assert_eq!(info.board, board.name);
+        assert_eq!(info.slot, board.slot.size as usize);
+        // What a loop of known length counts: the counter's formula is right.
+        let error = info.calibration.abs_diff(CALIBRATION_INSTRUCTIONS);
+        assert!(error <= 10, "{}: counted {}", board.name, info.calibration);
+
+        // The slot holds a sound bundle, so what is wrong with it is the model in it.
+        let error = chip.use_slot().unwrap_err().to_string();
+        assert!(
+            error.contains("the model image is malformed"),
+            "{}: {error}",
+            board.name
+        );
+        let error = chip.infer(Input::Bytes(&[0; 64])).unwrap_err().to_string();
+        assert!(error.contains("no model"), "{}: {error}", board.name);
+
+        let stats = chip.stats().unwrap();
+        assert!(
+            stats.stack_used > 100 && stats.stack_used < stats.stack_size,
+            "{stats:?}"
+        );
+        assert_eq!(stats.bad_frames, 0);
+        let footprint = footprint(&elf).unwrap();
+        assert!(footprint.flash > 5000 && footprint.flash < board.flash.into());
+        assert!(footprint.ram > info.session_ram as u64 && footprint.ram < board.ram.into());
+
+        let outcome = chip.quit().unwrap().wait().unwrap();
+        assert_eq!(outcome.code, Some(0), "{}: {:?}", board.name, outcome.log);
+        assert!(
+            outcome.log.iter().any(|line| line.contains(&board.name)),
+            "{:?}",
+            outcome.log
+        );
+    }
+}
+
+#[test]
+fn a_model_that_does_not_fit_is_refused_with_both_sizes() {
+    let (board, _) = default_elf();
+    let mut chip = start(Options::default());
+    let info = chip.hello().unwrap();
+    let error = chip
+        .load(&vec![0; info.model_ram + 1])
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains(&info.model_ram.to_string()), "{error}");
+    assert!(error.contains(&(info.model_ram + 1).to_string()), "{error}");
+    let payload = Payload {
+        image: vec![0; board.slot.size as usize],
+        ..Payload::default()
+    };
+    let error = payload.for_board(board).unwrap_err().to_string();
+    assert!(error.contains(&board.slot.size.to_string()), "{error}");
+}
+
+#[test]
+fn an_empty_slot_is_named() {
+    let mut chip = start(Options::default());
+    let error = chip.use_slot().unwrap_err().to_string();
+    assert!(error.contains("the slot holds no sound bundle"), "{error}");
+}
+
+#[test]
+fn garbage_on_the_line_is_survived() {
+    let mut chip = start(Options::default());
+    let line = chip.line();
+    // No COBS, no message, and a frame far longer than the buffer.
+    let mut garbage: Vec<u8> = (0..20_000u32)
+        .map(|index| (index % 255) as u8 + 1)
+        .collect();
+    garbage.extend([0, 3, 0, 9, 9, 9, 0, 0]);
+    line.write_all(&garbage).unwrap();
+    let mut zeros = 0;
+    let mut byte = [0];
+    while zeros < 3 {
+        line.read_exact(&mut byte).unwrap();
+        zeros += u32::from(byte[0] == 0);
+    }
+    assert_eq!(chip.hello().unwrap().board, "mps2-an386");
+    assert_eq!(chip.stats().unwrap().bad_frames, 3);
+}
+
+#[test]
+fn a_killed_emulator_is_an_error_and_not_a_hang() {
+    let mut chip = start(Options::default());
+    chip.hello().unwrap();
+    chip.line().kill();
+    let error = chip.stats().unwrap_err().to_string();
+    assert!(
+        error.contains("mps2-an386") && error.contains("killed"),
+        "{error}"
+    );
+    assert!(!chip.line().why_silent().is_empty());
+}
+
+#[test]
+fn the_time_limit_ends_an_emulator_that_waits() {
+    let begin = Instant::now();
+    let mut chip = start(Options {
+        limit: Duration::from_secs(2),
+        ..Options::default()
+    });
+    chip.hello().unwrap();
+    // Nobody asks: the chip would wait for ever.
+    let mut byte = [0];
+    let read = chip.line().read(&mut byte);
+    assert!(matches!(read, Ok(0) | Err(_)));
+    let error = chip.stats().unwrap_err().to_string();
+    assert!(error.contains("time limit is 2 s"), "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(90));
+}
+
+#[test]
+fn an_emulator_that_is_not_installed_is_named() {
+    let (board, elf) = default_elf();
+    let mut board = board.clone();
+    board.qemu = "qemu-system-nonesuch".to_string();
+    let error = Emulator::start(&board, elf, Options::default())
+        .err()
+        .unwrap();
+    assert!(
+        error
+            .to_string()
+            .contains("qemu-system-nonesuch is not installed"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_emulator_that_does_not_start_says_why() {
+    let (board, elf) = default_elf();
+    let mut board = board.clone();
+    board.machine = "nonesuch".to_string();
+    let error = Emulator::start(&board, elf, Options::default())
+        .err()
+        .unwrap();
+    assert!(
+        error.to_string().contains("unsupported machine type"),
+        "{error}"
+    );
+}
