@@ -18,7 +18,8 @@ use core::fmt;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::link::{AttackSpec, CRC32};
+use crate::attack::Spec;
+use crate::link::CRC32;
 
 /// The first bytes of a bundle.
 pub const MAGIC: [u8; 4] = *b"FPBN";
@@ -210,7 +211,7 @@ impl<'a> Bundle<'a> {
         };
         let mut rest = bundle.attacks;
         for index in 0..header.attack_count.get() {
-            match postcard::take_from_bytes::<AttackSpec>(rest) {
+            match postcard::take_from_bytes::<Spec>(rest) {
                 Ok((_, after)) => rest = after,
                 Err(_) => return Err(BundleError::Attack { index }),
             }
@@ -257,7 +258,7 @@ impl<'a> Bundle<'a> {
     }
 
     /// The attacks.
-    pub fn attacks(&self) -> impl Iterator<Item = AttackSpec> + use<'a> {
+    pub fn attacks(&self) -> impl Iterator<Item = Spec> + use<'a> {
         let mut rest = self.attacks;
         core::iter::from_fn(move || {
             let (spec, after) = postcard::take_from_bytes(rest).ok()?;

@@ -12,6 +12,8 @@ use core::fmt;
 use crc::{CRC_32_ISO_HDLC, Crc, Digest};
 use serde::{Deserialize, Serialize};
 
+use crate::attack::Spec;
+
 /// The version of the messages; host and chip must have the same.
 pub const PROTOCOL: u16 = 1;
 
@@ -27,27 +29,6 @@ pub enum Input<'a> {
     Bytes(&'a [u8]),
     /// A sample of the bundle in the slot, by its index.
     Sample(u32),
-}
-
-/// An attack, until the engine's own type takes this place.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct AttackSpec {
-    /// 0: FGSM, 1: PGD.
-    pub kind: u8,
-    /// 0: the largest change of any element, 2: the Euclidean length.
-    pub norm: u8,
-    /// The size of the ball.
-    pub epsilon: f32,
-    /// The size of one step.
-    pub step: f32,
-    /// Steps per restart.
-    pub steps: u16,
-    /// Attempts.
-    pub restarts: u16,
-    /// Whether an attempt starts at a random point of the ball.
-    pub random_start: bool,
-    /// Whether the label is the one to reach and not the one to leave.
-    pub targeted: bool,
 }
 
 /// What the host asks.
@@ -79,7 +60,7 @@ pub enum Request<'a> {
     /// Craft an adversarial input. Answer: [`Response::Adversarial`].
     Attack {
         /// Which attack, and how strong.
-        spec: AttackSpec,
+        spec: Spec,
         /// The true label, or the label to reach.
         label: u16,
         /// The seed of the run.

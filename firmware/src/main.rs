@@ -3,24 +3,27 @@
 //! One program for every board. The payload (model, test vectors, attacks) lies in a fixed slot of
 //! memory, so one build serves every model; `boards.toml` says where the slot is. With a
 //! self-contained payload the chip prints its own verdict; otherwise it serves the host over a
-//! serial line.
+//! serial line. The exit code is 0 when all went well, 1 when the evaluation could not be done,
+//! 101 after a panic or a fault.
 #![no_std]
 #![no_main]
 
 mod board;
+mod evaluator;
 mod log;
 mod memory;
 mod meter;
 mod mmio;
 mod server;
 mod stack;
+mod standalone;
 
+use foolproof::bundle::Bundle;
 use semihosting::process::exit;
 
 use crate::board::Board;
 use crate::memory::Memory;
 use crate::meter::Meter;
-use crate::server::Server;
 
 #[cfg_attr(target_arch = "arm", cortex_m_rt::entry)]
 #[cfg_attr(target_arch = "riscv32", riscv_rt::entry)]
@@ -31,7 +34,19 @@ fn main() -> ! {
     };
     let board = Board::new();
     let meter = Meter::new(board.counter);
-    let mut server = Server::new(board.serial, board.led, meter);
-    server.run(memory);
-    exit(0)
+    match Bundle::from_bytes(memory.slot) {
+        Ok(bundle) if bundle.is_self_contained() => {
+            match standalone::evaluate(&bundle, memory.session, meter, board.led) {
+                Ok(()) => exit(0),
+                Err(fault) => {
+                    defmt::error!("{}", defmt::Display2Format(&fault));
+                    exit(1)
+                }
+            }
+        }
+        _ => {
+            server::serve(board.serial, board.led, meter, memory);
+            exit(0)
+        }
+    }
 }

@@ -14,6 +14,8 @@ pub struct Board {
     pub target: String,
     /// The emulator's program.
     pub qemu: String,
+    /// Cargo's `opt-level`, if not that of the manifest.
+    pub optimize: Option<String>,
     /// How the board was tested.
     pub tested: String,
 }

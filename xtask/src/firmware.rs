@@ -19,14 +19,17 @@ pub fn build(board: &Board, way: Way) -> Result<PathBuf> {
 pub fn build_with(board: &Board, toolchain: &Toolchain) -> Result<PathBuf> {
     let out = folder();
     step(format!("building the firmware for {}", board.name));
-    run(toolchain
-        .cargo()
+    let mut build = toolchain.cargo();
+    build
         .current_dir(root().join("firmware"))
         .args(["build", "--release", "--locked", "--quiet"])
         .args(board_arguments(board))
         .arg("--target-dir")
-        .arg(&out))
-    .with_context(|| format!("the firmware for {}", board.name))?;
+        .arg(&out);
+    if let Some(level) = &board.optimize {
+        build.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", level);
+    }
+    run(&mut build).with_context(|| format!("the firmware for {}", board.name))?;
     // Boards share targets, and cargo's own output has one name: keep one ELF a board.
     let built = out.join(&board.target).join("release/foolproof-firmware");
     let elf = out.join(format!("{}.elf", board.name));

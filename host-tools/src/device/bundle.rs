@@ -1,8 +1,9 @@
 //! Writing the payload of a chip's slot.
 
 use anyhow::{Context, Result, bail, ensure};
+use foolproof::attack::Spec;
 use foolproof::bundle::{self, Header};
-use foolproof::link::{AttackSpec, CRC32};
+use foolproof::link::CRC32;
 use zerocopy::IntoBytes;
 
 use super::Board;
@@ -17,7 +18,7 @@ pub struct Payload {
     /// One label per input.
     pub labels: Vec<u16>,
     /// The attacks of a self-contained evaluation.
-    pub attacks: Vec<AttackSpec>,
+    pub attacks: Vec<Spec>,
     /// The seed of every random choice.
     pub seed: u32,
     /// Whether the chip evaluates this by itself, instead of serving a host.
@@ -99,26 +100,23 @@ impl Payload {
 
 #[cfg(test)]
 mod tests {
+    use foolproof::attack::{Ball, Norm};
     use foolproof::bundle::{Bundle, BundleError};
 
     use super::*;
 
     fn payload() -> Payload {
-        let spec = AttackSpec {
-            kind: 1,
-            norm: 0,
+        let ball = Ball {
+            norm: Norm::Linf,
             epsilon: 4.0,
-            step: 1.0,
-            steps: 10,
-            restarts: 2,
-            random_start: true,
-            targeted: false,
+            low: -128.0,
+            high: 127.0,
         };
         Payload {
             image: (0..100).collect(),
             inputs: (0..60).collect(),
             labels: vec![3, 500, 1],
-            attacks: vec![spec, AttackSpec { kind: 0, ..spec }],
+            attacks: vec![Spec::fgsm(ball), Spec::pgd(ball, 10).on_lattice()],
             seed: 7,
             is_self_contained: true,
         }

@@ -3,8 +3,9 @@
 use std::io::{self, Read, Write};
 
 use anyhow::{Context, Result, bail, ensure};
+use foolproof::attack::Spec;
 use foolproof::link::{
-    self, AttackSpec, Deframer, FrameError, Input, PROTOCOL, Ready, Request, Response, Stats,
+    self, Deframer, FrameError, Input, PROTOCOL, Ready, Request, Response, Stats,
 };
 
 /// A line to a chip: an emulator's socket, a serial port.
@@ -151,7 +152,7 @@ impl<L: Line> Chip<L> {
     /// every random choice.
     pub fn attack(
         &mut self,
-        spec: AttackSpec,
+        spec: Spec,
         (input, label): (Input, u16),
         (seed, index): (u64, u32),
     ) -> Result<Crafted> {

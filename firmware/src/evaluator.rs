@@ -1,0 +1,228 @@
+//! Runs a model and attacks it, in one block of memory, counting instructions.
+
+use foolproof::attack::{AttackError, Spec, Task};
+use foolproof::link::{Fault, FaultCode};
+use foolproof::loss::argmax;
+use foolproof::memory::Mode;
+use foolproof::model::Model;
+use foolproof::session::{Session, SessionError};
+use foolproof::tensor::{DType, Data};
+use foolproof::threat::{Element, GradientOracle};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::board::Counter;
+use crate::meter::Meter;
+
+/// The alignment of a session's buffer, and of what lies behind it.
+const ALIGN: usize = 16;
+
+/// A model, and memory to run it in.
+pub struct Evaluator<'m, C> {
+    model: Model<'m>,
+    arena: &'m mut [u8],
+    meter: &'m mut Meter<C>,
+}
+
+/// What a model said.
+pub struct Inference<'a> {
+    /// The output's elements as bytes.
+    pub output: &'a [u8],
+    /// The index of the largest element.
+    pub label: usize,
+    /// Instructions executed.
+    pub instructions: u64,
+}
+
+/// What an attack found.
+pub struct Attacked<'a> {
+    /// The crafted input's elements as bytes.
+    pub bytes: &'a [u8],
+    /// What came of it.
+    pub outcome: foolproof::attack::Outcome,
+    /// Instructions executed.
+    pub instructions: u64,
+}
+
+/// One sample to attack.
+#[derive(Clone, Copy)]
+pub struct Sample<'a> {
+    /// The input's elements as bytes.
+    pub input: &'a [u8],
+    /// The true label, or the class to reach.
+    pub class: usize,
+    /// The seed of the run.
+    pub seed: u64,
+    /// The sample's number.
+    pub index: u64,
+}
+
+impl<'m, C: Counter> Evaluator<'m, C> {
+    /// Runs `model` in `arena`; an error if it does not fit.
+    pub fn new(
+        model: Model<'m>,
+        arena: &'m mut [u8],
+        meter: &'m mut Meter<C>,
+    ) -> Result<Self, Fault> {
+        let needed = model.required_buffer(Mode::Infer);
+        if needed > arena.len() {
+            return Err(Fault::new(FaultCode::SessionTooLarge, needed, arena.len()));
+        }
+        Ok(Evaluator {
+            model,
+            arena,
+            meter,
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model<'m> {
+        &self.model
+    }
+
+    /// Bytes of one input.
+    pub fn input_bytes(&self) -> usize {
+        self.model.input_shape().len() * self.input_type().size()
+    }
+
+    /// Bytes of one output.
+    pub fn output_bytes(&self) -> usize {
+        let tables = self.model.tables();
+        self.model.output_shape().len() * tables.dtype(tables.output()).size()
+    }
+
+    fn input_type(&self) -> DType {
+        let tables = self.model.tables();
+        tables.dtype(tables.input())
+    }
+
+    fn check_input(&self, input: &[u8]) -> Result<(), Fault> {
+        let needed = self.input_bytes();
+        match input.len() {
+            got if got == needed => Ok(()),
+            got => Err(Fault::new(FaultCode::InputLength, needed, got)),
+        }
+    }
+
+    /// Classifies one input.
+    pub fn infer(&mut self, input: &[u8]) -> Result<Inference<'_>, Fault> {
+        self.check_input(input)?;
+        let mut session =
+            Session::new(&self.model, Mode::Infer, self.arena).map_err(session_fault)?;
+        self.meter.start();
+        let ran = session.forward_bytes(input).map(drop);
+        let instructions = self.meter.stop();
+        ran.map_err(session_fault)?;
+        let label = label_of(session.output());
+        // The output lies in the arena, which outlives the session: give its place there.
+        let output = bytes_of(session.output());
+        let length = output.len();
+        let end = output.as_ptr_range().end.addr();
+        let start = end - length - self.arena.as_ptr().addr();
+        let output = &self.arena[start..start + length];
+        Ok(Inference {
+            output,
+            label,
+            instructions,
+        })
+    }
+
+    /// Crafts an adversarial input.
+    pub fn attack(&mut self, spec: &Spec, sample: Sample) -> Result<Attacked<'_>, Fault> {
+        self.check_input(sample.input)?;
+        match self.input_type() {
+            DType::I8 => self.attack_as::<i8>(spec, sample),
+            DType::F32 => self.attack_as::<f32>(spec, sample),
+            DType::I32 => Err(Fault::new(FaultCode::Unsupported, 0, 0)),
+        }
+    }
+
+    fn attack_as<E>(&mut self, spec: &Spec, sample: Sample) -> Result<Attacked<'_>, Fault>
+    where
+        E: Element + FromBytes + IntoBytes + Immutable + KnownLayout,
+        for<'s> Session<'s>: GradientOracle<E, Error = SessionError>,
+    {
+        let n = self.model.input_shape().len();
+        let needed = self.model.required_buffer(Mode::Attack);
+        if needed == 0 {
+            return Err(Fault::new(FaultCode::Unsupported, 0, 0));
+        }
+        // Behind the session: the input (aligned), the crafted input, the attack's scratch.
+        let input_bytes = sample.input.len().next_multiple_of(4);
+        let scratch_bytes = 4 * spec.scratch_len(n);
+        let sizes = [needed.next_multiple_of(ALIGN), input_bytes, input_bytes];
+        let total = sizes.iter().sum::<usize>() + scratch_bytes;
+        let got = self.arena.len();
+        let too_large = || Fault::new(FaultCode::SessionTooLarge, total, got);
+
+        let (buffer, rest) = self.arena.split_at_mut_checked(sizes[0]).ok_or_else(too_large)?;
+        let (input, rest) = rest.split_at_mut_checked(sizes[1]).ok_or_else(too_large)?;
+        let (out, rest) = rest.split_at_mut_checked(sizes[2]).ok_or_else(too_large)?;
+        let scratch = rest.get_mut(..scratch_bytes).ok_or_else(too_large)?;
+        let length = sample.input.len();
+        let (input, out) = (&mut input[..length], &mut out[..length]);
+        input.copy_from_slice(sample.input);
+        // Sizes and alignment are right by the sums above; a fault instead of a panic all the same.
+        let x = <[E]>::ref_from_bytes(input).map_err(|_| too_large())?;
+        let crafted = <[E]>::mut_from_bytes(out).map_err(|_| too_large())?;
+        let scratch = <[f32]>::mut_from_bytes(scratch).map_err(|_| too_large())?;
+
+        let mut session =
+            Session::new(&self.model, Mode::Attack, buffer).map_err(session_fault)?;
+        let task = Task {
+            x,
+            class: sample.class,
+            seed: sample.seed,
+            sample: sample.index,
+            scratch,
+        };
+        self.meter.start();
+        let ran = spec.run(&mut session, task, crafted);
+        let instructions = self.meter.stop();
+        let outcome = ran.map_err(|error| match error {
+            AttackError::Length { needed, got } => {
+                Fault::new(FaultCode::InputLength, needed, got)
+            }
+            AttackError::Parameters => Fault::new(FaultCode::BadAttack, 0, 0),
+            AttackError::Class { class, classes } => {
+                Fault::new(FaultCode::BadLabel, classes, class)
+            }
+            AttackError::Oracle(error) => session_fault(error),
+        })?;
+        Ok(Attacked {
+            bytes: out,
+            outcome,
+            instructions,
+        })
+    }
+}
+
+fn session_fault(error: SessionError) -> Fault {
+    match error {
+        SessionError::BufferTooSmall { needed, got } => {
+            Fault::new(FaultCode::SessionTooLarge, needed, got)
+        }
+        SessionError::Length { needed, got } => Fault::new(FaultCode::InputLength, needed, got),
+        _ => {
+            defmt::error!("session: {}", error);
+            Fault::new(FaultCode::Unsupported, 0, 0)
+        }
+    }
+}
+
+fn bytes_of(data: Data<'_>) -> &[u8] {
+    match data {
+        Data::F32(values) => values.as_bytes(),
+        Data::I8(values) => values.as_bytes(),
+        Data::I32(values) => values.as_bytes(),
+        Data::Absent => &[],
+    }
+}
+
+fn label_of(data: Data<'_>) -> usize {
+    match data {
+        Data::F32(values) => argmax(values),
+        Data::I8(values) => argmax(values),
+        Data::I32(values) => argmax(values),
+        Data::Absent => 0,
+    }
+}
