@@ -3,11 +3,8 @@
 pub mod attack;
 pub mod classifier;
 pub mod data;
-<<<<<<< HEAD
-pub mod document;
-=======
 pub mod device;
->>>>>>> 89eec41 (firmware: seven boards answer over one link; the host emulates and talks to them)
+pub mod document;
 pub mod error;
 pub mod evaluate;
 pub mod files;
