@@ -8,8 +8,12 @@
 pub mod fixed_point;
 pub mod scalar;
 pub mod window;
+#[cfg(target_arch = "x86_64")]
+pub mod x86;
 
 pub use window::Window;
+#[cfg(target_arch = "x86_64")]
+pub use x86::Avx2;
 
 use crate::ops::{Activation, Multiplier, Rounding};
 
@@ -20,12 +24,29 @@ use crate::ops::{Activation, Multiplier, Rounding};
 pub enum Kernels {
     /// Portable Rust: the same operations in the same order on every machine, so the same bits.
     Scalar,
+    /// The same operations in the same order, eight at a time: the same bits again.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
 }
 
 impl Kernels {
-    /// The fastest kernels that this machine can run.
+    /// The fastest kernels that this machine can run. Without feature `std` nothing is detected at run time: it
+    /// is what the compiler was told about the machine.
     pub fn detect() -> Kernels {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx2) = Avx2::new() {
+            return Kernels::Avx2(avx2);
+        }
         Kernels::Scalar
+    }
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kernels::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Kernels::Avx2(_) => "avx2",
+        }
     }
 }
 
@@ -124,6 +145,8 @@ impl Requantize<'_> {
 pub fn conv_f32(kernels: Kernels, p: &ConvF32, y: &mut [f32]) {
     match kernels {
         Kernels::Scalar => scalar::conv::forward_f32(p, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.conv_f32(p, y),
     }
 }
 
@@ -131,6 +154,8 @@ pub fn conv_f32(kernels: Kernels, p: &ConvF32, y: &mut [f32]) {
 pub fn conv_i8(kernels: Kernels, p: &ConvI8, y: &mut [i8]) {
     match kernels {
         Kernels::Scalar => scalar::conv::forward_i8(p, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.conv_i8(p, y),
     }
 }
 
@@ -144,6 +169,8 @@ pub fn conv_input_gradient_f32(
 ) {
     match kernels {
         Kernels::Scalar => scalar::conv::input_gradient_f32(g, w, gy, gx),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.conv_input_gradient_f32(g, w, gy, gx),
     }
 }
 
@@ -166,6 +193,8 @@ pub fn conv_input_gradient_i8(
 ) {
     match kernels {
         Kernels::Scalar => scalar::conv::input_gradient_i8(g, w.w, |o| w.quant.scale_of(o), gy, gx),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.conv_input_gradient_i8(g, w, gy, gx),
     }
 }
 
@@ -179,6 +208,8 @@ pub fn conv_weight_gradient_f32(
 ) {
     match kernels {
         Kernels::Scalar => scalar::conv::weight_gradient_f32(g, x, gy, gw),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.conv_weight_gradient_f32(g, x, gy, gw),
     }
 }
 
@@ -186,6 +217,8 @@ pub fn conv_weight_gradient_f32(
 pub fn depthwise_f32(kernels: Kernels, p: &ConvF32, y: &mut [f32]) {
     match kernels {
         Kernels::Scalar => scalar::depthwise::forward_f32(p, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.depthwise_f32(p, y),
     }
 }
 
@@ -193,6 +226,8 @@ pub fn depthwise_f32(kernels: Kernels, p: &ConvF32, y: &mut [f32]) {
 pub fn depthwise_i8(kernels: Kernels, p: &ConvI8, y: &mut [i8]) {
     match kernels {
         Kernels::Scalar => scalar::depthwise::forward_i8(p, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.depthwise_i8(p, y),
     }
 }
 
@@ -206,6 +241,8 @@ pub fn depthwise_input_gradient_f32(
 ) {
     match kernels {
         Kernels::Scalar => scalar::depthwise::input_gradient(g, |i, _| w[i], gy, gx),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.depthwise_input_gradient_f32(g, w, gy, gx),
     }
 }
 
@@ -220,6 +257,8 @@ pub fn depthwise_input_gradient_i8(
     let weight = |i: usize, o: usize| w.w[i] as f32 * w.quant.scale_of(o);
     match kernels {
         Kernels::Scalar => scalar::depthwise::input_gradient(g, weight, gy, gx),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.depthwise_input_gradient_i8(g, w, gy, gx),
     }
 }
 
@@ -233,6 +272,8 @@ pub fn depthwise_weight_gradient_f32(
 ) {
     match kernels {
         Kernels::Scalar => scalar::depthwise::weight_gradient_f32(g, x, gy, gw),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.depthwise_weight_gradient_f32(g, x, gy, gw),
     }
 }
 
@@ -240,6 +281,8 @@ pub fn depthwise_weight_gradient_f32(
 pub fn dense_f32(kernels: Kernels, p: &DenseF32, y: &mut [f32]) {
     match kernels {
         Kernels::Scalar => scalar::dense::forward_f32(p, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.dense_f32(p, y),
     }
 }
 
@@ -247,6 +290,8 @@ pub fn dense_f32(kernels: Kernels, p: &DenseF32, y: &mut [f32]) {
 pub fn dense_i8(kernels: Kernels, p: &DenseI8, y: &mut [i8]) {
     match kernels {
         Kernels::Scalar => scalar::dense::forward_i8(p, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.dense_i8(p, y),
     }
 }
 
@@ -260,6 +305,8 @@ pub fn dense_input_gradient_f32(
 ) {
     match kernels {
         Kernels::Scalar => scalar::dense::input_gradient_f32(depth, w, gy, gx),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.dense_input_gradient_f32(depth, w, gy, gx),
     }
 }
 
@@ -275,6 +322,8 @@ pub fn dense_input_gradient_i8(
         Kernels::Scalar => {
             scalar::dense::input_gradient_i8(depth, w.w, |o| w.quant.scale_of(o), gy, gx)
         }
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.dense_input_gradient_i8(depth, w, gy, gx),
     }
 }
 
@@ -288,5 +337,7 @@ pub fn dense_weight_gradient_f32(
 ) {
     match kernels {
         Kernels::Scalar => scalar::dense::weight_gradient_f32(depth, x, gy, gw),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.dense_weight_gradient_f32(depth, x, gy, gw),
     }
 }

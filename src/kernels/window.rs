@@ -69,28 +69,29 @@ impl Window {
         }
     }
 
-    /// Calls `f(x, w, len)` for every run of `len` elements of the window that is contiguous both in the input
-    /// (from element `x`) and in one filter `[kh, kw, C]` (from element `w`), for sample `n`.
+    /// The cells of a window of sample `n`, as runs that are contiguous both in the input and in the window.
     #[inline(always)]
-    pub fn runs(
-        &self,
-        n: usize,
-        rows: Inside,
-        columns: Inside,
-        mut f: impl FnMut(usize, usize, usize),
-    ) {
-        let c = self.in_channels;
-        for i in 0..rows.count {
-            let row = n * self.input[0] + rows.at + i * self.dilation[0];
-            let x = (row * self.input[1] + columns.at) * c;
-            let w = ((rows.first + i) * self.kernel[1] + columns.first) * c;
-            if self.dilation[1] == 1 {
-                f(x, w, columns.count * c);
-            } else {
-                for j in 0..columns.count {
-                    f(x + j * self.dilation[1] * c, w + j * c, c);
-                }
-            }
+    pub fn runs(&self, n: usize, rows: Inside, columns: Inside) -> Runs<'_> {
+        let joined = self.dilation[1] == 1;
+        self.cells_in(n, rows, columns, if joined { columns.count } else { 1 })
+    }
+
+    /// The cells of a window of sample `n`, one by one.
+    #[inline(always)]
+    pub fn cells(&self, n: usize, rows: Inside, columns: Inside) -> Runs<'_> {
+        self.cells_in(n, rows, columns, 1)
+    }
+
+    #[inline(always)]
+    fn cells_in(&self, n: usize, rows: Inside, columns: Inside, count: usize) -> Runs<'_> {
+        Runs {
+            window: self,
+            first_row: n * self.input[0] + rows.at,
+            rows,
+            columns,
+            count,
+            i: if columns.count == 0 { rows.count } else { 0 },
+            j: 0,
         }
     }
 
@@ -100,16 +101,96 @@ impl Window {
         self.kernel[0] * self.kernel[1] * self.in_channels
     }
 
-    /// Calls `f(n, oy, ox, rows, columns)` for every window, in order of the output.
+    /// Every window, in order of the output: its sample and its cells inside, rows and columns.
     #[inline(always)]
-    pub fn windows(&self, mut f: impl FnMut(usize, Inside, Inside)) {
-        for n in 0..self.batch {
-            for oy in 0..self.output[0] {
-                let rows = self.inside(0, oy);
-                for ox in 0..self.output[1] {
-                    f(n, rows, self.inside(1, ox));
-                }
-            }
+    pub fn windows(&self) -> Windows<'_> {
+        Windows {
+            window: self,
+            n: 0,
+            oy: 0,
+            ox: 0,
+            rows: self.inside(0, 0),
         }
+    }
+}
+
+/// Consecutive cells of a window.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// Number of the first one's pixel in the input, samples counted in.
+    pub pixel: usize,
+    /// Number of the first one in the window.
+    pub cell: usize,
+    /// How many.
+    pub count: usize,
+}
+
+// Iterators, not callbacks: the loop body then belongs to the kernel itself and is compiled for the CPU
+// features of that kernel.
+
+/// See [`Window::runs`].
+#[derive(Clone, Debug)]
+pub struct Runs<'a> {
+    window: &'a Window,
+    first_row: usize,
+    rows: Inside,
+    columns: Inside,
+    count: usize,
+    i: usize,
+    j: usize,
+}
+
+impl Iterator for Runs<'_> {
+    type Item = Run;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Run> {
+        if self.i == self.rows.count {
+            return None;
+        }
+        let g = self.window;
+        let row = self.first_row + self.i * g.dilation[0];
+        let run = Run {
+            pixel: row * g.input[1] + self.columns.at + self.j * g.dilation[1],
+            cell: (self.rows.first + self.i) * g.kernel[1] + self.columns.first + self.j,
+            count: self.count,
+        };
+        self.j += self.count;
+        if self.j >= self.columns.count {
+            (self.i, self.j) = (self.i + 1, 0);
+        }
+        Some(run)
+    }
+}
+
+/// See [`Window::windows`].
+#[derive(Clone, Debug)]
+pub struct Windows<'a> {
+    window: &'a Window,
+    n: usize,
+    oy: usize,
+    ox: usize,
+    rows: Inside,
+}
+
+impl Iterator for Windows<'_> {
+    type Item = (usize, Inside, Inside);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<(usize, Inside, Inside)> {
+        let g = self.window;
+        if self.n == g.batch {
+            return None;
+        }
+        let item = (self.n, self.rows, g.inside(1, self.ox));
+        self.ox += 1;
+        if self.ox == g.output[1] {
+            (self.ox, self.oy) = (0, self.oy + 1);
+            if self.oy == g.output[0] {
+                (self.oy, self.n) = (0, self.n + 1);
+            }
+            self.rows = g.inside(0, self.oy);
+        }
+        Some(item)
     }
 }

@@ -2,7 +2,6 @@
 
 use super::{Activation, OpError, Pool2d, check};
 use crate::kernels::Window;
-use crate::kernels::window::Inside;
 use crate::tensor::{DType, Data, DataMut, Operand, Shape};
 
 /// The saved index of a maximum that the fused activation clamped.
@@ -73,34 +72,33 @@ impl Pool2d {
         let g = &self.window(&x.shape, &output.shape);
         match (x.data, y) {
             (Data::F32(x), DataMut::F32(y)) => {
-                let mut outputs = y.chunks_exact_mut(g.out_channels);
-                g.windows(|n, rows, columns| {
-                    let Some(y) = outputs.next() else { return };
+                for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
                     y.fill(0.0);
-                    cells(g, n, rows, columns, |at, _| {
+                    for cell in g.cells(n, rows, columns) {
+                        let at = cell.pixel * g.in_channels;
                         for (y, &x) in y.iter_mut().zip(&x[at..]) {
                             *y += x;
                         }
-                    });
+                    }
                     let count = (rows.count * columns.count) as f32;
                     for y in y {
                         *y = self.activation.apply(*y / count);
                     }
-                });
+                }
             }
             (Data::I8(x), DataMut::I8(y)) => {
                 let (low, high) = self.activation.range_i8(&output.quant);
-                let mut outputs = y.chunks_exact_mut(g.out_channels);
-                g.windows(|n, rows, columns| {
-                    let Some(y) = outputs.next() else { return };
+                for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
                     let count = ((rows.count * columns.count) as i32).max(1);
                     for (c, y) in y.iter_mut().enumerate() {
                         let mut sum = 0i32;
-                        cells(g, n, rows, columns, |at, _| sum += x[at + c] as i32);
+                        for cell in g.cells(n, rows, columns) {
+                            sum += x[cell.pixel * g.in_channels + c] as i32;
+                        }
                         let half = if sum > 0 { count / 2 } else { -(count / 2) };
                         *y = ((sum + half) / count).max(low).min(high) as i8;
                     }
-                });
+                }
             }
             _ => {}
         }
@@ -110,37 +108,35 @@ impl Pool2d {
         let g = &self.window(&x.shape, &output.shape);
         match (x.data, y) {
             (Data::F32(x), DataMut::F32(y)) => {
-                let mut outputs = y.chunks_exact_mut(g.out_channels);
-                g.windows(|n, rows, columns| {
-                    let Some(y) = outputs.next() else { return };
+                for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
                     y.fill(f32::NEG_INFINITY);
-                    cells(g, n, rows, columns, |at, _| {
+                    for cell in g.cells(n, rows, columns) {
+                        let at = cell.pixel * g.in_channels;
                         for (y, &x) in y.iter_mut().zip(&x[at..]) {
                             if greater(x, *y) {
                                 *y = x;
                             }
                         }
-                    });
+                    }
                     for y in y {
                         *y = self.activation.apply(*y);
                     }
-                });
+                }
             }
             (Data::I8(x), DataMut::I8(y)) => {
                 let (low, high) = self.activation.range_i8(&output.quant);
-                let mut outputs = y.chunks_exact_mut(g.out_channels);
-                g.windows(|n, rows, columns| {
-                    let Some(y) = outputs.next() else { return };
+                for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
                     y.fill(i8::MIN);
-                    cells(g, n, rows, columns, |at, _| {
+                    for cell in g.cells(n, rows, columns) {
+                        let at = cell.pixel * g.in_channels;
                         for (y, &x) in y.iter_mut().zip(&x[at..]) {
                             *y = x.max(*y);
                         }
-                    });
+                    }
                     for y in y {
                         *y = (*y as i32).max(low).min(high) as i8;
                     }
-                });
+                }
             }
             _ => {}
         }
@@ -195,16 +191,15 @@ impl Pool2d {
         gx: &mut [f32],
     ) {
         let g = &self.window(&x.shape, &output.shape);
-        let mut gradients = gy.chunks_exact(g.out_channels);
-        g.windows(|n, rows, columns| {
-            let Some(gy) = gradients.next() else { return };
+        for ((n, rows, columns), gy) in g.windows().zip(gy.chunks_exact(g.out_channels)) {
             let count = (rows.count * columns.count) as f32;
-            cells(g, n, rows, columns, |at, _| {
+            for cell in g.cells(n, rows, columns) {
+                let at = cell.pixel * g.in_channels;
                 for (gx, &gy) in gx[at..].iter_mut().zip(gy) {
                     *gx += gy / count;
                 }
-            });
-        });
+            }
+        }
     }
 
     pub(super) fn maximum_gradient(
@@ -216,32 +211,17 @@ impl Pool2d {
         gx: &mut [f32],
     ) {
         let g = &self.window(&x.shape, &output.shape);
-        let mut gradients = gy
-            .chunks_exact(g.out_channels)
-            .zip(saved.chunks_exact(g.out_channels));
-        g.windows(|n, rows, columns| {
-            let Some((gy, saved)) = gradients.next() else {
-                return;
-            };
-            cells(g, n, rows, columns, |at, cell| {
+        let gradients = gy.chunks_exact(g.out_channels);
+        let indices = saved.chunks_exact(g.out_channels);
+        for (((n, rows, columns), gy), saved) in g.windows().zip(gradients).zip(indices) {
+            for cell in g.cells(n, rows, columns) {
+                let at = cell.pixel * g.in_channels;
                 for ((gx, &gy), &index) in gx[at..].iter_mut().zip(gy).zip(saved) {
-                    if index as usize == cell {
+                    if index as usize == cell.cell {
                         *gx += gy;
                     }
                 }
-            });
-        });
-    }
-}
-
-/// Calls `f(first element of the cell, number of the cell in its window)`.
-#[inline(always)]
-fn cells(g: &Window, n: usize, rows: Inside, columns: Inside, mut f: impl FnMut(usize, usize)) {
-    for i in 0..rows.count {
-        let row = (n * g.input[0] + rows.at + i) * g.input[1] + columns.at;
-        let cell = (rows.first + i) * g.kernel[1] + columns.first;
-        for j in 0..columns.count {
-            f((row + j) * g.in_channels, cell + j);
+            }
         }
     }
 }
@@ -253,18 +233,17 @@ fn greater(x: f32, best: f32) -> bool {
 }
 
 fn argmax<T: Copy>(g: &Window, x: &[T], greater: impl Fn(T, T) -> bool, saved: &mut [u8]) {
-    let mut outputs = saved.chunks_exact_mut(g.out_channels);
-    g.windows(|n, rows, columns| {
-        let Some(saved) = outputs.next() else { return };
+    for ((n, rows, columns), saved) in g.windows().zip(saved.chunks_exact_mut(g.out_channels)) {
         for (c, index) in saved.iter_mut().enumerate() {
             let mut best: Option<T> = None;
-            cells(g, n, rows, columns, |at, cell| {
+            for cell in g.cells(n, rows, columns) {
+                let at = cell.pixel * g.in_channels;
                 let x = x[at + c];
                 if best.is_none_or(|best| greater(x, best)) {
                     best = Some(x);
-                    *index = cell as u8;
+                    *index = cell.cell as u8;
                 }
-            });
+            }
         }
-    });
+    }
 }
