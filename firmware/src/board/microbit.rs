@@ -13,7 +13,7 @@ pub const SLOT: (usize, usize) = (0x0002_0000, 0x0002_0000);
 /// The longest frame that the serial line can receive, in bytes.
 pub const FRAME: usize = 1024;
 /// Memory for a session, in bytes.
-pub const SESSION: usize = 10240;
+pub const SESSION: usize = 9216;
 /// Memory for a streamed model, in bytes.
 pub const MODEL: usize = 0;
 

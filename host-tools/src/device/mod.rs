@@ -6,6 +6,7 @@
 mod boards;
 mod bundle;
 mod chip;
+mod compare;
 mod elf;
 mod emulator;
 mod firmware;
@@ -14,6 +15,7 @@ mod log;
 pub use boards::{Board, Slot, board, boards};
 pub use bundle::Payload;
 pub use chip::{Chip, ChipInfo, Crafted, Inferred, Line};
+pub use compare::{AttackFigures, Comparison, Work, compare, compare_emulated};
 pub use elf::{Footprint, footprint};
 pub use emulator::{Emulator, Options, Outcome};
 pub use firmware::firmware_elf;
