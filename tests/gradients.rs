@@ -405,7 +405,12 @@ fn run(case: &Case, training: bool, random: &mut Random) -> f64 {
     let gy = random.floats(out.len(), -1.0, 1.0);
     let gy_real: Vec<f64> = gy.iter().map(|&g| g as f64).collect();
     let mut through = gy;
-    op.activation_gradient(&kept, &y, &saved, &mut through);
+    let seen = Seen {
+        inputs: &kept,
+        output: &y,
+        saved: &saved,
+    };
+    op.activation_gradient(&seen, &mut through);
     let mut worst = 0f64;
     for (i, input) in case.inputs.iter().enumerate() {
         if input.constant && !training {
@@ -414,9 +419,9 @@ fn run(case: &Case, training: bool, random: &mut Random) -> f64 {
         // Gradients are added to what is there.
         let mut g = vec![0.25f32; input.len()];
         if input.constant {
-            op.parameter_gradient(&cx, i, &kept, &y, &saved, &through, &mut g);
+            op.parameter_gradient(&cx, i, &seen, &through, &mut g);
         } else {
-            op.input_gradient(&cx, i, &kept, &y, &saved, &through, &mut g);
+            op.input_gradient(&cx, i, &seen, &through, &mut g);
         }
         for g in &mut g {
             *g -= 0.25;

@@ -252,13 +252,18 @@ fn run(op: &Op, inputs: &[Tensor], output: &mut Tensor, training: bool, rounding
         op.save(&operands, &output.operand(), &mut saved);
     }
     let mut gy = vec![1.5; n];
-    op.activation_gradient(&operands, &output.operand(), &saved, &mut gy);
+    let seen = Seen {
+        inputs: &operands,
+        output: &output.operand(),
+        saved: &saved,
+    };
+    op.activation_gradient(&seen, &mut gy);
     for (i, input) in inputs.iter().enumerate() {
         let mut gx = vec![0.0; input.shape.len()];
         if !input.constant {
-            op.input_gradient(&cx, i, &operands, &output.operand(), &saved, &gy, &mut gx);
+            op.input_gradient(&cx, i, &seen, &gy, &mut gx);
         } else if training && input.dtype() == DType::F32 {
-            op.parameter_gradient(&cx, i, &operands, &output.operand(), &saved, &gy, &mut gx);
+            op.parameter_gradient(&cx, i, &seen, &gy, &mut gx);
         }
     }
 }

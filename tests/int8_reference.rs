@@ -399,7 +399,7 @@ fn requantize_agrees_with_128_bit_arithmetic() {
 #[test]
 fn input_gradients_are_straight_through() {
     let mut random = Random(9);
-    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut count: BTreeMap<&str, usize> = BTreeMap::new();
     let mut clamped = 0;
     for case in &cases(&mut random) {
         let op = &case.op;
@@ -426,7 +426,12 @@ fn input_gradients_are_straight_through() {
         };
         let gy = random.floats(y.len(), -1.0, 1.0);
         let mut through = gy.clone();
-        op.activation_gradient(&kept, &y_kept, &saved, &mut through);
+        let seen = Seen {
+            inputs: &kept,
+            output: &y_kept,
+            saved: &saved,
+        };
+        op.activation_gradient(&seen, &mut through);
 
         // The mask, from its definition.
         let activation = Activation::from_code(match op {
@@ -455,7 +460,7 @@ fn input_gradients_are_straight_through() {
                 rounding: Rounding::Double,
             };
             let mut gx = vec![0.25f32; input.len()];
-            op.input_gradient(&cx, which, &kept, &y_kept, &saved, &through, &mut gx);
+            op.input_gradient(&cx, which, &seen, &through, &mut gx);
             let expected = straight_through(case, which, &masked);
             let largest = expected.iter().fold(1e-6f64, |m, e| m.max(e.abs()));
             for (i, (&g, e)) in gx.iter().zip(&expected).enumerate() {
@@ -466,11 +471,11 @@ fn input_gradients_are_straight_through() {
                     g - 0.25
                 );
             }
-            *seen.entry(op.name()).or_default() += 1;
+            *count.entry(op.name()).or_default() += 1;
         }
     }
-    println!("{seen:?}, {clamped} outputs clamped");
-    assert!(seen.len() == 12 && clamped > 100);
+    println!("{count:?}, {clamped} outputs clamped");
+    assert!(count.len() == 12 && clamped > 100);
 }
 
 fn straight_through(case: &Case, which: usize, gy: &[f64]) -> Vec<f64> {
@@ -561,9 +566,14 @@ fn dequantize_and_its_gradient() {
     }
     let gy = random.floats(256, -1.0, 1.0);
     let mut through = gy.clone();
-    op.activation_gradient(&[x.absent()], &y.absent(), &[], &mut through);
+    let seen = Seen {
+        inputs: &[x.absent()],
+        output: &y.absent(),
+        saved: &[],
+    };
+    op.activation_gradient(&seen, &mut through);
     let mut gx = vec![1.0; 256];
-    op.input_gradient(&cx, 0, &[x.absent()], &y.absent(), &[], &through, &mut gx);
+    op.input_gradient(&cx, 0, &seen, &through, &mut gx);
     assert!(gx.iter().zip(&gy).all(|(gx, gy)| *gx == 1.0 + gy));
 }
 
@@ -621,8 +631,12 @@ fn softmax_approximates_and_its_gradient_uses_the_outputs() {
         };
         assert!(case.op.needs(DType::I8, false).output);
         let x = [case.inputs[0].absent()];
-        case.op
-            .input_gradient(&cx, 0, &x, &y.operand(), &[], &gy, &mut gx);
+        let seen = Seen {
+            inputs: &x,
+            output: &y.operand(),
+            saved: &[],
+        };
+        case.op.input_gradient(&cx, 0, &seen, &gy, &mut gx);
         for row in 0..4 {
             let (n, from) = (n as usize, row * n as usize);
             let p = &y.real()[from..from + n];

@@ -80,6 +80,17 @@ pub enum Activation {
     Relu6 = 2,
 }
 
+/// What backward sees of forward: operands with the elements that [`Op::needs`] asked for, and the side note.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The inputs, constants included.
+    pub inputs: &'a [Operand<'a>],
+    /// The output.
+    pub output: &'a Operand<'a>,
+    /// The side note, empty for [`Saved::Nothing`].
+    pub saved: &'a [u8],
+}
+
 /// What backward needs of what forward saw. The memory plan keeps exactly this alive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Needs {
@@ -426,13 +437,12 @@ impl Op {
 
     /// The first half of backward, in place on the output's gradient: the part through the fused or elementwise
     /// nonlinearity. Runs once, before [`input_gradient`](Op::input_gradient) and [`parameter_gradient`](Op::parameter_gradient).
-    pub fn activation_gradient(
-        &self,
-        inputs: &[Operand],
-        output: &Operand,
-        saved: &[u8],
-        gy: &mut [f32],
-    ) {
+    pub fn activation_gradient(&self, seen: &Seen, gy: &mut [f32]) {
+        let Seen {
+            inputs,
+            output,
+            saved,
+        } = *seen;
         match self {
             Op::MaxPool2d(pool) => pool.maximum_activation_gradient(saved, gy),
             Op::Unary(unary) => unary.activation_gradient(inputs, output, saved, gy),
@@ -444,17 +454,19 @@ impl Op {
 
     /// `gx += (d output / d input which)^T gy`, after [`activation_gradient`](Op::activation_gradient). For int8
     /// straight through the rounding, with dequantized weights and in real units: the gradient with respect to the dequantized input.
-    #[expect(clippy::too_many_arguments)]
     pub fn input_gradient(
         &self,
         cx: &Context,
         which: usize,
-        inputs: &[Operand],
-        output: &Operand,
-        saved: &[u8],
+        seen: &Seen,
         gy: &[f32],
         gx: &mut [f32],
     ) {
+        let Seen {
+            inputs,
+            output,
+            saved,
+        } = *seen;
         let Some(x) = inputs.first() else { return };
         match self {
             Op::Conv2d(conv) => Convolution::from(conv).input_gradient(cx, inputs, output, gy, gx),
@@ -479,17 +491,19 @@ impl Op {
     /// `gw += (d output / d constant which)^T gy` (f32 only): weights, biases, gamma, beta. For a batch
     /// normalization's mean (3) and variance (4) it adds `running - batch`, so that `running -= momentum * g` is the usual running average
     /// (variance: the unbiased one, as PyTorch's).
-    #[expect(clippy::too_many_arguments)]
     pub fn parameter_gradient(
         &self,
         cx: &Context,
         which: usize,
-        inputs: &[Operand],
-        output: &Operand,
-        saved: &[u8],
+        seen: &Seen,
         gy: &[f32],
         gw: &mut [f32],
     ) {
+        let Seen {
+            inputs,
+            output,
+            saved,
+        } = *seen;
         match self {
             Op::Conv2d(conv) => {
                 Convolution::from(conv).parameter_gradient(cx, which, inputs, output, gy, gw)

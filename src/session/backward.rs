@@ -5,7 +5,7 @@ use super::{Session, SessionError, State};
 use crate::loss::Objective;
 use crate::memory::{Mode, Role};
 use crate::model::format::TensorRole;
-use crate::ops::{Activation, Op};
+use crate::ops::{Activation, Op, Seen};
 use crate::tensor::DType;
 use core::ops::Range;
 use zerocopy::{FromBytes, IntoBytes};
@@ -141,8 +141,13 @@ impl<'a> Session<'a> {
                 };
                 let output = s.operand(rest, node.output, true);
                 let saved = s.slice(rest, node.output, Role::Saved);
-                node.op
-                    .activation_gradient(&s.inputs(k, rest), &output, saved, gy);
+                let inputs = s.inputs(k, rest);
+                let seen = Seen {
+                    inputs: &inputs,
+                    output: &output,
+                    saved,
+                };
+                node.op.activation_gradient(&seen, gy);
             });
         }
         for (i, t) in node.inputs().enumerate() {
@@ -160,13 +165,14 @@ impl<'a> Session<'a> {
                 let gy = s.slice(rest, node.output, Role::Gradient);
                 let gy = <[f32]>::ref_from_bytes(gy).unwrap_or(&[]);
                 let cx = s.context();
+                let seen = Seen {
+                    inputs: &inputs,
+                    output: &output,
+                    saved,
+                };
                 match parameter {
-                    false => node
-                        .op
-                        .input_gradient(&cx, i, &inputs, &output, saved, gy, gx),
-                    true => node
-                        .op
-                        .parameter_gradient(&cx, i, &inputs, &output, saved, gy, gx),
+                    false => node.op.input_gradient(&cx, i, &seen, gy, gx),
+                    true => node.op.parameter_gradient(&cx, i, &seen, gy, gx),
                 }
             });
         }
