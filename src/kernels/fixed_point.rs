@@ -5,7 +5,7 @@ use crate::ops::{Multiplier, Rounding};
 
 /// `a b / 2^31`, rounded to nearest, halves up; saturates for `a = b = i32::MIN`.
 /// (gemmlowp `SaturatingRoundingDoublingHighMul`, ARM `VQRDMULH`.)
-#[inline(always)]
+#[inline]
 pub fn doubling_high_mul(a: i32, b: i32) -> i32 {
     if a == i32::MIN && b == i32::MIN {
         return i32::MAX;
@@ -25,7 +25,9 @@ pub fn rounding_shift(x: i32, exponent: u32) -> i32 {
 }
 
 /// `x` times a fixed-point factor, rounded. (TFLite `MultiplyByQuantizedMultiplier`, in its two forms.)
-#[inline(always)]
+// Once per output element, and many instructions where 64-bit products are by hand: small chips keep one copy.
+#[cfg_attr(any(target_arch = "arm", target_arch = "riscv32"), inline(never))]
+#[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32")), inline)]
 pub fn requantize(x: i32, factor: Multiplier, rounding: Rounding) -> i32 {
     match rounding {
         Rounding::Double => {
