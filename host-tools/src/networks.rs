@@ -26,10 +26,10 @@ pub fn default_for(
 ) -> Result<Graph, OpError> {
     match shape {
         [h, w, _] if *h >= 4 && *w >= 4 => {
-            convolutional(shape, input_range, [16, 32], labels, seed)
+            convolutional(shape, input_range, [12, 24], labels, seed)
         }
         [h, w] if *h >= 4 && *w >= 4 => {
-            convolutional(&[*h, *w, 1], input_range, [16, 32], labels, seed)
+            convolutional(&[*h, *w, 1], input_range, [12, 24], labels, seed)
         }
         _ => dense(shape, input_range, 64, labels, seed),
     }

@@ -1,0 +1,377 @@
+//! The main job, end to end: train, quantize, fool, flash, compare.
+
+use crate::classifier::{Answer, Classifier, Inputs, accuracy};
+use crate::data::{Dataset, Samples, digits};
+use crate::device::{self, Board};
+use crate::document::{self, Document, summary};
+use crate::evaluate::{AttackResult, Evaluation, Plan, evaluate};
+use crate::graph::{Image, to_image};
+use crate::quantize::{self, quantize};
+use crate::report::{Confusion, Example, Picture, Progress, ReportData};
+use crate::train::classifier::{Config, Epoch, Samples as TrainSamples, train};
+use crate::verify::Expected;
+use crate::networks;
+use anyhow::{Context, Result};
+use foolproof::attack::Spec;
+use foolproof::kernels::Kernels;
+use foolproof::model::Model;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Epsilons of the curve, in the digits' units (ink is 1).
+const EPSILONS: [f32; 6] = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3];
+/// The epsilon of the headline, the gallery and the chip's attacks.
+pub const HEADLINE_EPSILON: f32 = 0.25;
+/// Steps of PGD on the host and on the chip.
+const PGD_STEPS: u16 = 10;
+/// Pictures in the report.
+const GALLERY: usize = 8;
+/// Cores without an FPU take a hundred times as long for a gradient: fewer samples there.
+const SLOW_BOARD_SAMPLES: usize = 50;
+/// An emulator that takes longer is killed.
+const EMULATOR_LIMIT: Duration = Duration::from_secs(600);
+
+/// What to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Seed of weights, training order and random starts.
+    pub seed: u64,
+    /// Boards to emulate.
+    pub boards: Vec<&'static Board>,
+    /// Whether failing to run a chip is an error, or a warning in the report.
+    pub chip_required: bool,
+}
+
+/// What the demo tells while it runs.
+pub trait Observer {
+    /// A stage begins; it takes `steps` steps, where that is known.
+    fn stage(&mut self, name: &str, steps: Option<u64>);
+    /// `count` more steps of this stage are done.
+    fn advance(&self, count: u64);
+    /// An epoch of training is done.
+    fn epoch(&mut self, epoch: &Epoch);
+    /// Something worth a line.
+    fn note(&mut self, line: &str);
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Demo {
+    /// Figures and pictures.
+    pub report: ReportData,
+    /// The trained model.
+    pub float: Image,
+    /// The model that is flashed.
+    pub int8: Image,
+    /// Why no chip was run, if none was.
+    pub chip_missing: Option<String>,
+}
+
+/// The configuration of the demo's training: noise on the inputs instead of shifts keeps the small network from learning by heart.
+pub fn config() -> Config {
+    Config {
+        epochs: 40,
+        learning_rate: 8e-3,
+        weight_decay: 1e-2,
+        noise: 0.3,
+        ..Config::default()
+    }
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// Training or quantization fails (they do not on the embedded data), or a chip that is required cannot be run.
+pub fn run(options: &Options, observer: &mut dyn Observer) -> Result<Demo> {
+    let training = digits::load(digits::Part::Train)?;
+    let test = digits::load(digits::Part::Test)?;
+    let labels = test.require_labels("the demo")?.to_vec();
+
+    let config = config();
+    observer.stage("train", Some(config.epochs as u64));
+    let mut graph = networks::digits(options.seed)?;
+    let samples = TrainSamples {
+        x: real(&training)?,
+        y: training.require_labels("the demo")?,
+    };
+    let started = Instant::now();
+    let history = train(&mut graph, samples, &config, options.seed, &mut |epoch| {
+        observer.epoch(epoch);
+    })?;
+    let seconds = started.elapsed().as_secs_f64();
+
+    observer.stage("quantize", None);
+    let quantized = quantize(&graph, samples.x, &quantize::Options::default())?;
+    let (float, int8) = (to_image(&graph)?, to_image(&quantized)?);
+    let (float_model, int8_model) = (float.model()?, int8.model()?);
+
+    let plans = plans();
+    observer.stage("attack", Some((2 * plans.len() * labels.len()) as u64));
+    let x = real(&test)?;
+    let evaluate_model = |model: &Model<'_>, observer: &dyn Observer| -> Result<(Inputs, Evaluation)> {
+        // the scalar kernels: what a chip runs, so that the report's figures are the chip's
+        let classifier = Classifier::new(*model, Kernels::Scalar);
+        let inputs = classifier.inputs(x);
+        let counter = std::sync::atomic::AtomicU64::new(0);
+        let evaluation = evaluate(&classifier, &inputs, &labels, &plans, options.seed, &|n| {
+            counter.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
+        })?;
+        observer.advance(counter.into_inner());
+        Ok((inputs, evaluation))
+    };
+    let (_, float_evaluation) = evaluate_model(&float_model, observer)?;
+    let (inputs, int8_evaluation) = evaluate_model(&int8_model, observer)?;
+
+    let mut document = Document::new("demo");
+    document.model = Some(document::Model {
+        path: "digits (trained by this demo)".to_string(),
+        sha256: hex(&Sha256::digest(int8.bytes())),
+        numerics: "tflm".to_string(),
+    });
+    document.data = Some(document::Data {
+        path: test.name().to_string(),
+        n: labels.len(),
+    });
+    document.seed = Some(options.seed);
+    document.accuracy = Some(summary::accuracy(&said(&int8_evaluation.clean), &labels));
+    document.accuracy_float = Some(summary::accuracy(&said(&float_evaluation.clean), &labels));
+    for (evaluation, numerics) in [(&int8_evaluation, "tflm"), (&float_evaluation, "f32")] {
+        for result in &evaluation.attacks {
+            let attack = summary::attack(result, &evaluation.clean, &labels, numerics);
+            document.attacks.push(attack);
+        }
+    }
+    document.train = Some(train_summary(
+        &history,
+        seconds,
+        samples.y.len(),
+        accuracy(&float_evaluation.clean, &labels),
+    ));
+
+    let classifier = Classifier::new(int8_model, Kernels::Scalar);
+    let specs: Vec<Spec> = [
+        Plan::fgsm(HEADLINE_EPSILON),
+        Plan::pgd(HEADLINE_EPSILON, PGD_STEPS),
+    ]
+    .iter()
+    .map(|plan| plan.spec(&classifier))
+    .collect();
+    let chip_missing = match options.boards.is_empty() {
+        true => None,
+        false => {
+            let expected = Expected::new(
+                classifier,
+                inputs.clone(),
+                labels.clone(),
+                &specs,
+                options.seed,
+            )?;
+            run_chips(options, &expected, observer, &mut document)?
+        }
+    };
+    let report = report(document, &history, &classifier, &inputs, &labels, &int8_evaluation);
+    Ok(Demo {
+        report,
+        float: float.clone(),
+        int8: int8.clone(),
+        chip_missing,
+    })
+}
+
+/// FGSM and PGD at every epsilon.
+fn plans() -> Vec<Plan> {
+    let fgsm = EPSILONS.iter().map(|&e| Plan::fgsm(e));
+    let pgd = EPSILONS.iter().map(|&e| Plan::pgd(e, PGD_STEPS));
+    fgsm.chain(pgd).collect()
+}
+
+/// Emulates every board; returns why it could not be done, where that is no error.
+fn run_chips(
+    options: &Options,
+    expected: &Expected<'_>,
+    observer: &mut dyn Observer,
+    document: &mut Document,
+) -> Result<Option<String>> {
+    for board in &options.boards {
+        match run_chip(board, expected, observer) {
+            Ok(device) => document.device.push(device),
+            Err(e) if options.chip_required => {
+                return Err(e.context(format!("running the chip on {}", board.name)));
+            }
+            Err(e) => {
+                let line = format!("no chip was run on {}: {e:#}", board.name);
+                observer.note(&line);
+                document.warnings.push(line.clone());
+                return Ok(Some(line));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn run_chip(
+    board: &Board,
+    expected: &Expected<'_>,
+    observer: &mut dyn Observer,
+) -> Result<document::Device> {
+    observer.stage(&format!("build the firmware for {}", board.name), None);
+    let elf = device::firmware_elf(board).context("building the firmware")?;
+    let samples = match board.has_fpu() {
+        true => expected.len(),
+        false => SLOW_BOARD_SAMPLES,
+    };
+    observer.stage(
+        &format!("run on {} ({}, emulated)", board.name, board.core),
+        Some(expected.requests(samples)),
+    );
+    let progress = || observer.advance(1);
+    expected.compare(board, &elf, samples, EMULATOR_LIMIT, &progress)
+}
+
+fn real(data: &Dataset) -> Result<&[f32]> {
+    match data.samples() {
+        Samples::F32(x) => Ok(x),
+        other => anyhow::bail!("the digits are {}, not float32", other.type_name()),
+    }
+}
+
+fn said(answers: &[Answer]) -> Vec<usize> {
+    answers.iter().map(|a| a.label).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn train_summary(
+    history: &[Epoch],
+    seconds: f64,
+    samples: usize,
+    test_accuracy: f64,
+) -> document::Train {
+    let mut metrics = BTreeMap::from([("test_accuracy".to_string(), test_accuracy)]);
+    if let Some(last) = history.last() {
+        metrics.insert("loss".to_string(), last.loss);
+        metrics.insert("accuracy".to_string(), last.accuracy);
+    }
+    document::Train {
+        steps: history.last().map_or(0, |e| e.steps),
+        seconds,
+        samples_per_second: (samples * history.len()) as f64 / seconds.max(1e-9),
+        metrics,
+    }
+}
+
+fn report(
+    document: Document,
+    history: &[Epoch],
+    classifier: &Classifier<'_>,
+    inputs: &Inputs,
+    labels: &[usize],
+    evaluation: &Evaluation,
+) -> ReportData {
+    let headline = evaluation
+        .attacks
+        .iter()
+        .find(|a| a.plan == Plan::fgsm(HEADLINE_EPSILON));
+    let (gallery, confusion) = match headline {
+        Some(result) => (
+            gallery(classifier, inputs, labels, &evaluation.clean, result),
+            Some(confusion(classifier, labels, &evaluation.clean, result)),
+        ),
+        None => (Vec::new(), None),
+    };
+    ReportData {
+        document,
+        command_line: String::new(),
+        versions: Vec::new(),
+        gallery,
+        training: history
+            .iter()
+            .map(|e| Progress {
+                epoch: e.epoch,
+                loss: e.loss,
+                accuracy: e.accuracy,
+            })
+            .collect(),
+        confusion,
+    }
+}
+
+/// How an attack is called in captions.
+fn caption(result: &AttackResult) -> String {
+    format!("{}, eps {}", result.plan.name().to_uppercase(), result.plan.epsilon)
+}
+
+/// Pictures of samples that were right before and fooled after, one per class as far as there are.
+pub fn gallery(
+    classifier: &Classifier<'_>,
+    inputs: &Inputs,
+    labels: &[usize],
+    clean: &[Answer],
+    result: &AttackResult,
+) -> Vec<Example> {
+    let Ok(after) = classifier.answers(&result.attacked.inputs) else {
+        return Vec::new();
+    };
+    let n = classifier.input_len();
+    let shape: Vec<usize> = classifier.model().input_shape().dims()[1..]
+        .iter()
+        .map(|&d| d as usize)
+        .collect();
+    let range = classifier.model().input_range();
+    let (original, adversarial) = (
+        classifier.real(inputs),
+        classifier.real(&result.attacked.inputs),
+    );
+    let fooled = |i: usize| clean[i].label == labels[i] && result.attacked.outcomes[i].fooled;
+    let mut chosen: Vec<usize> = Vec::new();
+    for class in 0..classifier.model().classes() {
+        chosen.extend((0..labels.len()).find(|&i| labels[i] == class && fooled(i)));
+    }
+    chosen.truncate(GALLERY);
+    let names: Vec<&str> = classifier.model().labels().collect();
+    let name = |label: usize| names.get(label).map_or(label.to_string(), |n| (*n).to_string());
+    chosen
+        .into_iter()
+        .filter_map(|i| {
+            let (x, y) = (&original[i * n..(i + 1) * n], &adversarial[i * n..(i + 1) * n]);
+            let change: Vec<f32> = x.iter().zip(y).map(|(x, y)| y - x).collect();
+            let largest = change.iter().fold(0.0_f32, |m, c| m.max(c.abs()));
+            Some(Example {
+                sample: i,
+                attack: caption(result),
+                label: name(labels[i]),
+                original: Picture::of_sample(x, &shape, range)?,
+                perturbation: Picture::of_change(&change, &shape, largest)?,
+                amplification: f64::from((range.1 - range.0) / (2.0 * largest.max(f32::MIN_POSITIVE))),
+                adversarial: Picture::of_sample(y, &shape, range)?,
+                before: (name(clean[i].label), f64::from(clean[i].confidence())),
+                after: (name(after[i].label), f64::from(after[i].confidence())),
+            })
+        })
+        .collect()
+}
+
+/// What was taken for what, before and after an attack.
+pub fn confusion(
+    classifier: &Classifier<'_>,
+    labels: &[usize],
+    clean: &[Answer],
+    result: &AttackResult,
+) -> Confusion {
+    let count = classifier.model().classes();
+    let names: Vec<String> = classifier.model().labels().map(str::to_string).collect();
+    let classes = match names.len() == count {
+        true => names,
+        false => (0..count).map(|c| c.to_string()).collect(),
+    };
+    let after: Vec<usize> = result.attacked.outcomes.iter().map(|o| o.label).collect();
+    Confusion {
+        clean: Confusion::count(count, labels, &said(clean)),
+        adversarial: Confusion::count(count, labels, &after),
+        classes,
+        attack: caption(result),
+    }
+}
