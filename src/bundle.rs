@@ -15,7 +15,7 @@
 
 use core::fmt;
 
-use zerocopy::little_endian::{U16, U32};
+use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::attack::Spec;
@@ -56,9 +56,9 @@ pub struct Header {
     /// Number of attack specifications.
     pub attack_count: U32,
     /// The seed of every random choice.
-    pub seed: U32,
+    pub seed: U64,
     /// Zeros.
-    pub reserved: [u8; 12],
+    pub reserved: [u8; 8],
 }
 
 /// Where the parts of a bundle lie, as offsets from its start.
@@ -155,7 +155,7 @@ impl core::error::Error for BundleError {}
 #[derive(Debug, Clone, Copy)]
 pub struct Bundle<'a> {
     flags: u16,
-    seed: u32,
+    seed: u64,
     image: &'a [u8],
     inputs: &'a [u8],
     sample: usize,
@@ -231,7 +231,7 @@ impl<'a> Bundle<'a> {
 
     /// The seed of every random choice.
     pub fn seed(&self) -> u64 {
-        self.seed.into()
+        self.seed
     }
 
     /// The model image.

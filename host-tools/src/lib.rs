@@ -13,3 +13,4 @@ pub mod networks;
 pub mod preprocess;
 pub mod report;
 pub mod train;
+pub mod verify;

@@ -20,7 +20,7 @@ pub struct Payload {
     /// The attacks of a self-contained evaluation.
     pub attacks: Vec<Spec>,
     /// The seed of every random choice.
-    pub seed: u32,
+    pub seed: u64,
     /// Whether the chip evaluates this by itself, instead of serving a host.
     pub is_self_contained: bool,
 }
@@ -73,7 +73,7 @@ impl Payload {
             attacks: number(attacks.len())?.into(),
             attack_count: number(self.attacks.len())?.into(),
             seed: self.seed.into(),
-            reserved: [0; 12],
+            reserved: [0; 8],
         };
         let layout = header.layout().context("a bundle of 4 GB or more")?;
         let mut bytes = vec![0; layout.end];
