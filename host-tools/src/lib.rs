@@ -11,6 +11,7 @@ pub mod files;
 pub mod graph;
 pub mod networks;
 pub mod preprocess;
+pub mod quantize;
 pub mod report;
 pub mod train;
 pub mod verify;
