@@ -2,17 +2,16 @@
 
 use crate::classifier::{Answer, Classifier, Inputs, accuracy};
 use crate::data::{Dataset, Samples, digits};
-use crate::device::{self, Board};
+use crate::device::{self, Board, Comparison, Work, compare_emulated};
 use crate::document::{self, Document, summary};
 use crate::evaluate::{AttackResult, Evaluation, Plan, evaluate};
 use crate::graph::{Image, to_image};
+use crate::networks;
 use crate::quantize::{self, quantize};
 use crate::report::{Confusion, Example, Picture, Progress, ReportData};
 use crate::train::classifier::{Config, Epoch, Samples as TrainSamples, train};
-use crate::verify::Expected;
-use crate::networks;
 use anyhow::{Context, Result};
-use foolproof::attack::Spec;
+use foolproof::attack::{Kind, Spec};
 use foolproof::kernels::Kernels;
 use foolproof::model::Model;
 use sha2::{Digest, Sha256};
@@ -44,7 +43,7 @@ pub struct Options {
 }
 
 /// What the demo tells while it runs.
-pub trait Observer {
+pub trait Observer: Sync {
     /// A stage begins; it takes `steps` steps, where that is known.
     fn stage(&mut self, name: &str, steps: Option<u64>);
     /// `count` more steps of this stage are done.
@@ -109,17 +108,22 @@ pub fn run(options: &Options, observer: &mut dyn Observer) -> Result<Demo> {
     let plans = plans();
     observer.stage("attack", Some((2 * plans.len() * labels.len()) as u64));
     let x = real(&test)?;
-    let evaluate_model = |model: &Model<'_>, observer: &dyn Observer| -> Result<(Inputs, Evaluation)> {
-        // the scalar kernels: what a chip runs, so that the report's figures are the chip's
-        let classifier = Classifier::new(*model, Kernels::Scalar);
-        let inputs = classifier.inputs(x);
-        let counter = std::sync::atomic::AtomicU64::new(0);
-        let evaluation = evaluate(&classifier, &inputs, &labels, &plans, options.seed, &|n| {
-            counter.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
-        })?;
-        observer.advance(counter.into_inner());
-        Ok((inputs, evaluation))
-    };
+    let evaluate_model =
+        |model: &Model<'_>, observer: &dyn Observer| -> Result<(Inputs, Evaluation)> {
+            // the scalar kernels: what a chip runs, so that the report's figures are the chip's
+            let classifier = Classifier::new(*model, Kernels::Scalar);
+            let inputs = classifier.inputs(x);
+            let progress = |n| observer.advance(n);
+            let evaluation = evaluate(
+                &classifier,
+                &inputs,
+                &labels,
+                &plans,
+                options.seed,
+                &progress,
+            )?;
+            Ok((inputs, evaluation))
+        };
     let (_, float_evaluation) = evaluate_model(&float_model, observer)?;
     let (inputs, int8_evaluation) = evaluate_model(&int8_model, observer)?;
 
@@ -157,24 +161,28 @@ pub fn run(options: &Options, observer: &mut dyn Observer) -> Result<Demo> {
     .iter()
     .map(|plan| plan.spec(&classifier))
     .collect();
-    let chip_missing = match options.boards.is_empty() {
-        true => None,
-        false => {
-            let expected = Expected::new(
-                classifier,
-                inputs.clone(),
-                labels.clone(),
-                &specs,
-                options.seed,
-            )?;
-            run_chips(options, &expected, observer, &mut document)?
-        }
+    let work = Work {
+        image: int8.bytes(),
+        classifier,
+        inputs: &inputs,
+        labels: &labels,
+        attacks: &specs,
+        seed: options.seed,
+        progress: &|_| {},
     };
-    let report = report(document, &history, &classifier, &inputs, &labels, &int8_evaluation);
+    let chip_missing = run_chips(options, &work, observer, &mut document)?;
+    let report = report(
+        document,
+        &history,
+        &classifier,
+        &inputs,
+        &labels,
+        &int8_evaluation,
+    );
     Ok(Demo {
         report,
-        float: float.clone(),
-        int8: int8.clone(),
+        float,
+        int8,
         chip_missing,
     })
 }
@@ -189,12 +197,12 @@ fn plans() -> Vec<Plan> {
 /// Emulates every board; returns why it could not be done, where that is no error.
 fn run_chips(
     options: &Options,
-    expected: &Expected<'_>,
+    work: &Work<'_>,
     observer: &mut dyn Observer,
     document: &mut Document,
 ) -> Result<Option<String>> {
     for board in &options.boards {
-        match run_chip(board, expected, observer) {
+        match run_chip(board, work, observer) {
             Ok(device) => document.device.push(device),
             Err(e) if options.chip_required => {
                 return Err(e.context(format!("running the chip on {}", board.name)));
@@ -212,21 +220,71 @@ fn run_chips(
 
 fn run_chip(
     board: &Board,
-    expected: &Expected<'_>,
+    work: &Work<'_>,
     observer: &mut dyn Observer,
 ) -> Result<document::Device> {
     observer.stage(&format!("build the firmware for {}", board.name), None);
     let elf = device::firmware_elf(board).context("building the firmware")?;
-    let samples = match board.has_fpu() {
-        true => expected.len(),
-        false => SLOW_BOARD_SAMPLES,
+    let all = work.labels.len();
+    let samples = match has_fpu(board) {
+        true => all,
+        false => SLOW_BOARD_SAMPLES.min(all),
     };
     observer.stage(
         &format!("run on {} ({}, emulated)", board.name, board.core),
-        Some(expected.requests(samples)),
+        Some((samples * (1 + work.attacks.len())) as u64),
     );
-    let progress = || observer.advance(1);
-    expected.compare(board, &elf, samples, EMULATOR_LIMIT, &progress)
+    let inputs = work.inputs.truncated(samples, work.classifier.input_len());
+    let observer: &dyn Observer = observer;
+    let comparison = compare_emulated(
+        board,
+        &elf,
+        &Work {
+            inputs: &inputs,
+            labels: &work.labels[..samples],
+            progress: &|n| observer.advance(n),
+            ..*work
+        },
+        EMULATOR_LIMIT,
+    )?;
+    Ok(device_entry(board, &comparison, work))
+}
+
+/// Hard-float targets are for cores with an FPU.
+fn has_fpu(board: &Board) -> bool {
+    board.target.ends_with("hf")
+}
+
+/// The document's entry for a comparison.
+pub fn device_entry(board: &Board, comparison: &Comparison, work: &Work<'_>) -> document::Device {
+    let instructions = |kind: Kind| {
+        let attack = work.attacks.iter().position(|spec| spec.kind == kind)?;
+        let figures = comparison
+            .attacks
+            .iter()
+            .find(|a| a.attack_index == attack)?;
+        Some(figures.instructions)
+    };
+    let flash = comparison.footprint.flash as usize + work.image.len();
+    document::Device {
+        board: board.name.clone(),
+        core: Some(board.core.clone()),
+        ran: Some("emulated".to_string()),
+        samples: comparison.samples,
+        logit_mismatches: comparison.logit_mismatches,
+        adversarial_mismatches: comparison.adversarial_mismatches,
+        adversarial_compared: comparison.adversarial_compared,
+        accuracy: Some(comparison.correct as f64 / comparison.samples as f64),
+        instructions_per_inference: Some(comparison.instructions_per_inference),
+        instructions_per_fgsm: instructions(Kind::Fgsm),
+        instructions_per_pgd: instructions(Kind::Pgd),
+        buffer_bytes: Some(comparison.attack_buffer.max(comparison.infer_buffer)),
+        infer_buffer_bytes: Some(comparison.infer_buffer),
+        attack_buffer_bytes: Some(comparison.attack_buffer),
+        stack_bytes: Some(comparison.stack_used),
+        flash_bytes: Some(flash),
+        static_ram_bytes: Some(comparison.footprint.ram as usize),
+    }
 }
 
 fn real(data: &Dataset) -> Result<&[f32]> {
@@ -301,7 +359,11 @@ fn report(
 
 /// How an attack is called in captions.
 fn caption(result: &AttackResult) -> String {
-    format!("{}, eps {}", result.plan.name().to_uppercase(), result.plan.epsilon)
+    format!(
+        "{}, eps {}",
+        result.plan.name().to_uppercase(),
+        result.plan.epsilon
+    )
 }
 
 /// Pictures of samples that were right before and fooled after, one per class as far as there are.
@@ -332,11 +394,18 @@ pub fn gallery(
     }
     chosen.truncate(GALLERY);
     let names: Vec<&str> = classifier.model().labels().collect();
-    let name = |label: usize| names.get(label).map_or(label.to_string(), |n| (*n).to_string());
+    let name = |label: usize| {
+        names
+            .get(label)
+            .map_or(label.to_string(), |n| (*n).to_string())
+    };
     chosen
         .into_iter()
         .filter_map(|i| {
-            let (x, y) = (&original[i * n..(i + 1) * n], &adversarial[i * n..(i + 1) * n]);
+            let (x, y) = (
+                &original[i * n..(i + 1) * n],
+                &adversarial[i * n..(i + 1) * n],
+            );
             let change: Vec<f32> = x.iter().zip(y).map(|(x, y)| y - x).collect();
             let largest = change.iter().fold(0.0_f32, |m, c| m.max(c.abs()));
             Some(Example {
@@ -345,7 +414,9 @@ pub fn gallery(
                 label: name(labels[i]),
                 original: Picture::of_sample(x, &shape, range)?,
                 perturbation: Picture::of_change(&change, &shape, largest)?,
-                amplification: f64::from((range.1 - range.0) / (2.0 * largest.max(f32::MIN_POSITIVE))),
+                amplification: f64::from(
+                    (range.1 - range.0) / (2.0 * largest.max(f32::MIN_POSITIVE)),
+                ),
                 adversarial: Picture::of_sample(y, &shape, range)?,
                 before: (name(clean[i].label), f64::from(clean[i].confidence())),
                 after: (name(after[i].label), f64::from(after[i].confidence())),

@@ -3,6 +3,7 @@
 pub mod attack;
 pub mod classifier;
 pub mod data;
+pub mod demo;
 pub mod device;
 pub mod document;
 pub mod error;
@@ -14,4 +15,3 @@ pub mod preprocess;
 pub mod quantize;
 pub mod report;
 pub mod train;
-pub mod verify;

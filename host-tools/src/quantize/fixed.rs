@@ -64,8 +64,10 @@ fn exp_of_quarter(x: i32) -> i32 {
 /// 2 / (1 + x) for x in 0..1 with no integer bits, with two: three Newton steps.
 fn reciprocal(x: i32) -> i32 {
     let half_denominator = ((i64::from(x) + i64::from(ONE) + 1) / 2) as i32;
-    let mut r = constant(48.0 / 17.0, 29)
-        .wrapping_add(doubling_high_mul(half_denominator, constant(-32.0 / 17.0, 29)));
+    let mut r = constant(48.0 / 17.0, 29).wrapping_add(doubling_high_mul(
+        half_denominator,
+        constant(-32.0 / 17.0, 29),
+    ));
     for _ in 0..3 {
         let error = (1 << 29) - doubling_high_mul(half_denominator, r);
         r = r.wrapping_add(saturating_shift(doubling_high_mul(r, error), 2));
@@ -92,7 +94,15 @@ mod tests {
         assert_eq!(constant(1.0 / 3.0, 31), 715_827_883);
         assert_eq!(constant(48.0 / 17.0, 29), 1_515_870_810);
         assert_eq!(constant(-32.0 / 17.0, 29), -1_010_580_540);
-        let factors = [1_672_461_947, 1_302_514_674, 790_015_084, 290_630_308, 39_332_535, 720_401, 242];
+        let factors = [
+            1_672_461_947,
+            1_302_514_674,
+            790_015_084,
+            290_630_308,
+            39_332_535,
+            720_401,
+            242,
+        ];
         for (exponent, factor) in (-2..).zip(factors) {
             assert_eq!(constant((-2_f64.powi(exponent)).exp(), 31), factor);
         }
@@ -106,7 +116,10 @@ mod tests {
             let t = f64::from(tanh(raw)) / 2_f64.powi(31);
             let s = f64::from(logistic(raw)) / 2_f64.powi(31);
             assert!((t - x.tanh()).abs() < 4e-7, "tanh {x}: {t}");
-            assert!((s - 1.0 / (1.0 + (-x).exp())).abs() < 4e-7, "logistic {x}: {s}");
+            assert!(
+                (s - 1.0 / (1.0 + (-x).exp())).abs() < 4e-7,
+                "logistic {x}: {s}"
+            );
             match raw.checked_add(1_000_003) {
                 Some(next) => raw = next,
                 None => break,

@@ -110,9 +110,10 @@ fn fold_norm(graph: &mut Graph, k: usize, norm: &Node, epsilon: f32) {
         (f64::from(v) * factor) as f32
     });
     let weights: Vec<f32> = weights.collect();
-    let bias = graph.f32(b).iter().enumerate().map(|(c, &v)| {
-        ((f64::from(v) - statistic(3, c)) * factors[c] + statistic(2, c)) as f32
-    });
+    let bias =
+        graph.f32(b).iter().enumerate().map(|(c, &v)| {
+            ((f64::from(v) - statistic(3, c)) * factors[c] + statistic(2, c)) as f32
+        });
     let bias: Vec<f32> = bias.collect();
     let new = [(w, weights), (b, bias)].map(|(t, data)| {
         let tensor = Tensor {

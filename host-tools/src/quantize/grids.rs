@@ -222,15 +222,37 @@ mod tests {
 
     #[test]
     fn zero_is_always_on_the_grid() {
-        for (low, high) in [(0.0, 1.0), (-1.0, 0.0), (-1.0, 1.0), (-0.3, 7.0), (2.0, 5.0), (-9.0, -4.0)] {
+        for (low, high) in [
+            (0.0, 1.0),
+            (-1.0, 0.0),
+            (-1.0, 1.0),
+            (-0.3, 7.0),
+            (2.0, 5.0),
+            (-9.0, -4.0),
+        ] {
             let grid = span(low, high);
-            assert!((-128..=127).contains(&grid.zero_point), "{low} {high}: {grid:?}");
+            assert!(
+                (-128..=127).contains(&grid.zero_point),
+                "{low} {high}: {grid:?}"
+            );
             let ends = [-128, 127].map(|q| grid.scale * (q - grid.zero_point) as f32);
             // the ends are at most half a step away after the zero point is rounded
-            assert!(ends[0] <= low.min(0.0) + 0.5001 * grid.scale, "{low} {high}: {ends:?}");
-            assert!(ends[1] >= high.max(0.0) - 0.5001 * grid.scale, "{low} {high}: {ends:?}");
+            assert!(
+                ends[0] <= low.min(0.0) + 0.5001 * grid.scale,
+                "{low} {high}: {ends:?}"
+            );
+            assert!(
+                ends[1] >= high.max(0.0) - 0.5001 * grid.scale,
+                "{low} {high}: {ends:?}"
+            );
         }
-        assert_eq!(span(0.0, 1.0), Grid { scale: 1.0 / 255.0, zero_point: -128 });
+        assert_eq!(
+            span(0.0, 1.0),
+            Grid {
+                scale: 1.0 / 255.0,
+                zero_point: -128
+            }
+        );
         assert_eq!(span(2.0, 5.0).zero_point, -128);
         assert_eq!(span(-9.0, -4.0).zero_point, 127);
         assert_eq!(span(-1.0, 1.0).scale, 2.0 / 255.0);
@@ -238,9 +260,20 @@ mod tests {
 
     #[test]
     fn degenerate_ranges_give_usable_grids() {
-        assert_eq!(span(0.0, 0.0), Grid { scale: 1.0 / 255.0, zero_point: -128 });
+        assert_eq!(
+            span(0.0, 0.0),
+            Grid {
+                scale: 1.0 / 255.0,
+                zero_point: -128
+            }
+        );
         assert_eq!(spanning(Range::EMPTY), span(0.0, 0.0));
-        for (low, high) in [(0.0, 1e-45), (-1e-40, 1e-40), (-f32::MAX, f32::MAX), (0.0, f32::MAX)] {
+        for (low, high) in [
+            (0.0, 1e-45),
+            (-1e-40, 1e-40),
+            (-f32::MAX, f32::MAX),
+            (0.0, f32::MAX),
+        ] {
             let grid = span(low, high);
             assert!(grid.scale.is_finite() && grid.scale >= SMALLEST_STEP);
             assert!((-128..=127).contains(&grid.zero_point));

@@ -57,8 +57,7 @@ impl Lowering<'_> {
     fn node(&mut self, operator: usize) -> Result<(), QuantizeError> {
         let node = &self.graph.nodes[operator];
         let fail = |reason| unsupported(self.graph, operator, reason);
-        const TOO_FAR: &str =
-            "the scales of its operands are too far apart for 32-bit fixed point";
+        const TOO_FAR: &str = "the scales of its operands are too far apart for 32-bit fixed point";
         let takes_constants = matches!(node.op, Op::Add(_) | Op::Mul(_) | Op::Concat(_));
         if !takes_constants && !self.is_activation(node.inputs[0]) {
             return Err(fail("its first operand is a constant"));
@@ -246,7 +245,12 @@ impl Lowering<'_> {
             x,
             self.constant(w.name.clone(), w.shape, weight_quant, quantized),
             self.constant(b.name.clone(), shape, bias_quant, steps),
-            self.constant(format!("{}.multiplier", w.name), shape, Quant::default(), mantissas),
+            self.constant(
+                format!("{}.multiplier", w.name),
+                shape,
+                Quant::default(),
+                mantissas,
+            ),
             self.constant(format!("{}.shift", w.name), shape, Quant::default(), shifts),
         ])
     }

@@ -11,8 +11,8 @@
 //! into it ([`fold`]). Pooling, padding and reshaping keep their input's grid, as TFLite demands; the inputs of a
 //! concatenation get its output's, or a requantization in front where they already have one that is fixed.
 
-pub mod fold;
 mod fixed;
+pub mod fold;
 mod grids;
 mod lower;
 pub mod multiplier;
@@ -63,7 +63,9 @@ pub enum QuantizeError {
         input_len: usize,
     },
     /// A calibration sample is not a number.
-    #[error("calibration sample {sample} has {value} at element {element}; all values must be finite")]
+    #[error(
+        "calibration sample {sample} has {value} at element {element}; all values must be finite"
+    )]
     CalibrationValue {
         /// Which sample.
         sample: usize,
@@ -83,7 +85,9 @@ pub enum QuantizeError {
         value: f32,
     },
     /// An activation is not a number although the sample and the weights are.
-    #[error("activation `{tensor}` becomes {value} on calibration sample {sample}: the model overflows there")]
+    #[error(
+        "activation `{tensor}` becomes {value} on calibration sample {sample}: the model overflows there"
+    )]
     ActivationValue {
         /// The tensor's name.
         tensor: String,

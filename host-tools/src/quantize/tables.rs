@@ -115,7 +115,11 @@ fn leaky(x: Grid, y: Grid, rounding: Rounding, alpha: f32) -> Option<Entry> {
     let identity = quantize_multiplier(f64::from(x.scale / y.scale))?;
     let below = quantize_multiplier(f64::from(x.scale * alpha / y.scale))?;
     Some(Box::new(move |q| {
-        let (m, slope) = if q >= 0 { (identity, 1.0) } else { (below, alpha) };
+        let (m, slope) = if q >= 0 {
+            (identity, 1.0)
+        } else {
+            (below, alpha)
+        };
         let slope = if q == 0 { alpha } else { slope };
         (y.zero_point.saturating_add(scaled(q, m, rounding)), slope)
     }))
@@ -196,18 +200,33 @@ mod tests {
 
     #[test]
     fn slopes_are_the_derivative_and_vanish_where_the_output_is_held() {
-        let t = table(Unary::Requantize, grid(1.0, 0), grid(0.5, 0), Rounding::Double).unwrap();
+        let t = table(
+            Unary::Requantize,
+            grid(1.0, 0),
+            grid(0.5, 0),
+            Rounding::Double,
+        )
+        .unwrap();
         assert_eq!(t.slopes[(127 + 128) as usize], 0.0);
         assert_eq!(t.slopes[(50 + 128) as usize], 1.0);
         let t = table(Unary::Relu, grid(0.1, 0), grid(0.1, -128), Rounding::Double).unwrap();
-        assert_eq!((t.slopes[127], t.slopes[128], t.slopes[129]), (0.0, 0.0, 1.0));
+        assert_eq!(
+            (t.slopes[127], t.slopes[128], t.slopes[129]),
+            (0.0, 0.0, 1.0)
+        );
         let leaky = Unary::LeakyRelu { alpha: 0.25 };
         let t = table(leaky, grid(0.1, 0), grid(0.1, 0), Rounding::Double).unwrap();
         assert_eq!((t.slopes[127], t.slopes[129]), (0.25, 1.0));
         let t = table(Unary::Tanh, grid(0.1, 0), Grid::TANH, Rounding::Double).unwrap();
         assert_eq!(t.slopes[128], 1.0);
         assert!((t.slopes[138] - (1.0 - 1_f32.tanh().powi(2))).abs() < 1e-6);
-        let t = table(Unary::Sigmoid, grid(0.1, 0), Grid::PROBABILITY, Rounding::Double).unwrap();
+        let t = table(
+            Unary::Sigmoid,
+            grid(0.1, 0),
+            Grid::PROBABILITY,
+            Rounding::Double,
+        )
+        .unwrap();
         assert_eq!(t.slopes[128], 0.25);
     }
 
@@ -227,15 +246,27 @@ mod tests {
         let double = Rounding::Double;
         assert_eq!(table(Unary::Tanh, x, Grid::PROBABILITY, double), None);
         assert_eq!(table(Unary::Sigmoid, x, Grid::TANH, double), None);
-        assert_eq!(table(Unary::Requantize, grid(1e20, 0), grid(1e-20, 0), double), None);
-        assert_eq!(table(Unary::Relu, grid(1e30, 0), grid(1e-30, 0), double), None);
+        assert_eq!(
+            table(Unary::Requantize, grid(1e20, 0), grid(1e-20, 0), double),
+            None
+        );
+        assert_eq!(
+            table(Unary::Relu, grid(1e30, 0), grid(1e-30, 0), double),
+            None
+        );
     }
 
     #[test]
     fn huge_and_tiny_steps_saturate_instead_of_failing() {
         let t = table(Unary::Tanh, grid(1e10, 0), Grid::TANH, Rounding::Double).unwrap();
         assert_eq!((t.values[0], t.values[255]), (-128, 127));
-        let t = table(Unary::Sigmoid, grid(1e-30, 0), Grid::PROBABILITY, Rounding::Double).unwrap();
+        let t = table(
+            Unary::Sigmoid,
+            grid(1e-30, 0),
+            Grid::PROBABILITY,
+            Rounding::Double,
+        )
+        .unwrap();
         assert!(t.values.iter().all(|&v| v == 0));
     }
 }

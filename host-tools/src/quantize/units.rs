@@ -45,7 +45,10 @@ mod tests {
             assert_eq!(lsb_epsilon(2.0 * epsilon, 2.0 / 255.0), steps as f32);
             // an epsilon that was read in double precision, with a scale from a file
             let scale = 0.003_921_568_6_f32;
-            assert_eq!(lsb_epsilon((f64::from(steps) / 255.0) as f32, scale), steps as f32);
+            assert_eq!(
+                lsb_epsilon((f64::from(steps) / 255.0) as f32, scale),
+                steps as f32
+            );
         }
     }
 
