@@ -2,6 +2,7 @@
 
 pub mod attack;
 pub mod classifier;
+pub mod cli;
 pub mod data;
 pub mod demo;
 pub mod device;

@@ -1,2 +1,5 @@
 //! The `foolproof` command.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    foolproof_host::cli::run()
+}

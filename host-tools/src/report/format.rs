@@ -15,6 +15,12 @@ pub fn number(value: f64) -> String {
     }
 }
 
+/// One decimal, none where it is 0.
+pub fn decimal(value: f64) -> String {
+    let text = format!("{value:.1}");
+    text.strip_suffix(".0").map_or(text.clone(), str::to_string)
+}
+
 /// `1234567` as `1,234,567`.
 pub fn count(value: u64) -> String {
     let digits = value.to_string();

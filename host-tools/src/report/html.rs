@@ -1,7 +1,7 @@
 //! The page. Everything is in it: no script, no font, no picture comes from elsewhere.
 
 use super::chart::{self, Lines, Point, Series};
-use super::format::{count, number, optional, percent};
+use super::format::{count, decimal, number, optional, percent};
 use super::{Example, Outcome, ReportData, agreement, arithmetic, title, verdict};
 use crate::document::{Attack, Device};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -305,8 +305,8 @@ fn attack_row(attack: &Attack) -> Markup {
             td { (attack.success_rate.map_or("–".into(), percent)) }
             td { (norm(|n| n.l2)) }
             td { (norm(|n| n.linf)) }
-            td { (number(attack.queries_mean)) }
-            td { (number(attack.gradients_mean)) }
+            td { (decimal(attack.queries_mean)) }
+            td { (decimal(attack.gradients_mean)) }
         }
     }
 }

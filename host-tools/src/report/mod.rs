@@ -1,6 +1,7 @@
 //! Reports for people: one self-contained HTML page, and tables for the terminal. Both are views of a
 //! [`crate::document::Document`], with pictures.
 
+pub mod build;
 pub mod chart;
 mod format;
 mod html;
@@ -106,7 +107,7 @@ pub enum Outcome {
 }
 
 impl ReportData {
-    /// The untargeted attack that leaves the least accuracy, on the model that the document is about.
+    /// The attack that leaves the least accuracy on the model that the document is about.
     pub fn worst(&self) -> Option<&Attack> {
         worst(&self.document)
     }
@@ -124,13 +125,16 @@ fn numerics(document: &Document) -> &str {
         .map_or("f32", |model| &model.numerics)
 }
 
-/// The untargeted attack that leaves the least accuracy, on the model that the document is about.
+/// The attack that leaves the least accuracy on the model that the document is about: an untargeted one where there is any.
 pub fn worst(document: &Document) -> Option<&Attack> {
-    document
-        .attacks
-        .iter()
-        .filter(|attack| !attack.targeted && attack.numerics == numerics(document))
-        .min_by(|a, b| a.robust_accuracy.total_cmp(&b.robust_accuracy))
+    let least = |targeted: bool| {
+        document
+            .attacks
+            .iter()
+            .filter(|attack| attack.targeted == targeted && attack.numerics == numerics(document))
+            .min_by(|a, b| a.robust_accuracy.total_cmp(&b.robust_accuracy))
+    };
+    least(false).or_else(|| least(true))
 }
 
 /// How the model came out of it.
@@ -186,6 +190,7 @@ pub fn agreement(document: &Document) -> Option<String> {
     let compared = total(|d| d.samples + d.adversarial_compared);
     let who = match document.device.len() {
         1 => "The chip".to_string(),
+        2 => "Both chips".to_string(),
         boards => format!("All {boards} chips"),
     };
     Some(match (mismatches, compared) {

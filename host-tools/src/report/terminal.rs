@@ -83,7 +83,7 @@ fn accuracies(document: &Document) -> Table {
             right(format::percent(attack.robust_accuracy)),
             right(interval(attack.interval)),
             right(attack.success_rate.map_or("–".into(), format::percent)),
-            right(format::number(attack.queries_mean)),
+            right(format::decimal(attack.queries_mean)),
         ]);
     }
     table

@@ -7,7 +7,7 @@ fn the_page_holds_everything_and_loads_nothing() {
     for text in [
         "Fooled",
         "98.4\u{a0}% accurate on clean samples, 1.1\u{a0}% under PGD at eps 0.25.",
-        "All 2 chips agree with the host bit for bit.",
+        "Both chips agree with the host bit for bit.",
         "mps2-an386",
         "412,345",
         "not cycles",

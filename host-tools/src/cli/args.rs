@@ -1,0 +1,466 @@
+//! What can be typed.
+
+use crate::evaluate::Plan;
+use clap::{Args, Parser, Subcommand};
+use foolproof::attack::{Kind, Norm};
+use foolproof::kernels::Kernels;
+use std::path::PathBuf;
+
+/// Can your edge classifier be fooled? Find out on the device itself.
+#[derive(Debug, Parser)]
+#[command(
+    name = "foolproof",
+    version,
+    about,
+    subcommand_required = true,
+    arg_required_else_help = false
+)]
+pub struct Cli {
+    /// Print one machine-readable document on stdout and nothing else there
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Seed of every random choice
+    #[arg(long, global = true, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// Threads to use [default: one for each core]; results do not depend on it
+    #[arg(long, global = true, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what is inside a model: operators, shapes, quantization, buffer sizes
+    Inspect(InspectArgs),
+    /// Run a model on inputs and write its outputs
+    Infer(InferArgs),
+    /// Craft adversarial inputs and write them
+    Attack(AttackArgs),
+    /// Measure clean and robust accuracy, and write a report
+    Evaluate(EvaluateArgs),
+    /// Train a network on foolproof's own engine
+    Train(TrainArgs),
+    /// Write a model as an image to flash
+    Pack(PackArgs),
+}
+
+/// A model, and how data becomes its input.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// A model image (.fpi), told by its content
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub input: InputArgs,
+}
+
+/// How data becomes a model's input.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct InputArgs {
+    /// Real values that the bytes 0 and 255 of uint8 samples stand for [default: as the model says]
+    #[arg(long, value_name = "LO,HI", allow_hyphen_values = true, value_parser = range)]
+    pub input_range: Option<(f32, f32)>,
+    /// Subtract this from every value, one number or one for each channel
+    #[arg(
+        long,
+        value_name = "M,..",
+        allow_hyphen_values = true,
+        value_delimiter = ','
+    )]
+    pub mean: Vec<f32>,
+    /// Divide every value by this, one number or one for each channel
+    #[arg(
+        long,
+        value_name = "S,..",
+        allow_hyphen_values = true,
+        value_delimiter = ','
+    )]
+    pub std: Vec<f32>,
+    /// Inner loops: auto or scalar (the reference, the same bits as on a chip)
+    #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = kernels)]
+    pub kernels: Kernels,
+}
+
+/// Samples to judge a model by.
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    /// Samples: .npz (x, y), .npy, idx or idx.gz, IMAGES,LABELS, CIFAR-10 binary, or digits[:train|:test|:all]
+    #[arg(long, value_name = "D")]
+    pub data: String,
+    /// Use only the first N samples
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub limit: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// A model image (.fpi), told by its content
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InferArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Samples, in any format that --data takes elsewhere
+    #[arg(long, value_name = "X")]
+    pub inputs: String,
+    /// Where to write the outputs [N, ...], in the model's own output type
+    #[arg(long, value_name = "Y.npy")]
+    pub outputs: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AttackArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub attack: AttackChoice,
+    /// Size of the ball, real units of the model's input: 0.1 or 8/255
+    #[arg(long, value_name = "E", allow_hyphen_values = true, value_parser = epsilon)]
+    pub eps: f32,
+    /// Make the model say this class instead of any wrong one
+    #[arg(long, value_name = "CLASS")]
+    pub targeted: Option<usize>,
+    /// Where to write x (adversarial), y, fooled and predicted
+    #[arg(long, value_name = "ADV.npz")]
+    pub out: PathBuf,
+}
+
+/// Which attack, and how long.
+#[derive(Debug, Args)]
+pub(crate) struct AttackChoice {
+    /// fgsm or pgd, or a suite: quick (fgsm, pgd), standard (fgsm, pgd with 5 starts)
+    #[arg(long, value_name = "NAME", value_parser = choice)]
+    pub attack: Choice,
+    /// How perturbations are measured: linf or l2
+    #[arg(long, default_value = "linf", value_parser = norm)]
+    pub norm: Norm,
+    /// Steps of each start of pgd [default: 20, standard 40]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub steps: Option<u16>,
+    /// Starts of pgd, the best counts [default: 1, standard 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub starts: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Attacks: quick (fgsm, pgd), standard (fgsm, pgd with 5 starts), or one by name
+    #[arg(long, value_name = "SUITE", default_value = "quick", value_parser = choice)]
+    pub suite: Choice,
+    /// How perturbations are measured: linf or l2
+    #[arg(long, default_value = "linf", value_parser = norm)]
+    pub norm: Norm,
+    /// Sizes of the ball, real units of the model's input: 0.1, 8/255, a list 0.1,0.2, or a range 1/255..8/255
+    #[arg(long, value_name = "E,..", allow_hyphen_values = true, value_parser = epsilons)]
+    pub eps: Epsilons,
+    /// Write report.html and report.json into this folder
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+    /// Exit with 1 where any robust accuracy is below this share (0 to 1)
+    #[arg(long, value_name = "R", allow_hyphen_values = true, value_parser = share)]
+    pub fail_under: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = false)]
+pub(crate) struct TrainArgs {
+    #[command(subcommand)]
+    pub what: TrainWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrainWhat {
+    /// A classifier: two convolutions for images, two dense layers for anything else
+    Classifier(ClassifierArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClassifierArgs {
+    /// Samples to learn from: as elsewhere; plain digits means digits:train
+    #[arg(long, value_name = "D")]
+    pub data: String,
+    /// Samples to test on [default: digits:test for the digits, otherwise none]
+    #[arg(long, value_name = "D")]
+    pub test: Option<String>,
+    /// Folder for model.fpi, train.json and history.json
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Learning rate, epochs and so on, as TOML
+    #[arg(long, value_name = "F.toml")]
+    pub config: Option<PathBuf>,
+    /// Passes over the data, instead of the configuration's
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub epochs: Option<usize>,
+    /// Start from the weights in DIR/model.fpi; the optimizer starts anew
+    #[arg(long)]
+    pub resume: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PackArgs {
+    /// A model, told by its content
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// Where to write the image
+    #[arg(long, value_name = "M.fpi")]
+    pub out: PathBuf,
+}
+
+/// One attack or several, before they know their epsilon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Choice {
+    Fgsm,
+    Pgd,
+    Quick,
+    Standard,
+}
+
+impl Choice {
+    /// The attacks, with epsilon in real units.
+    pub fn plans(
+        self,
+        norm: Norm,
+        epsilon: f32,
+        target: Option<usize>,
+        lengths: Lengths,
+    ) -> Vec<Plan> {
+        let fgsm = Plan {
+            norm,
+            target,
+            ..Plan::fgsm(epsilon)
+        };
+        let (steps, starts) = match self {
+            Self::Standard => (40, 5),
+            _ => (20, 1),
+        };
+        let pgd = Plan {
+            kind: Kind::Pgd,
+            steps: lengths.steps.unwrap_or(steps),
+            starts: lengths.starts.unwrap_or(starts),
+            ..fgsm
+        };
+        match self {
+            Self::Fgsm => vec![fgsm],
+            Self::Pgd => vec![pgd],
+            Self::Quick | Self::Standard => vec![fgsm, pgd],
+        }
+    }
+}
+
+/// What the user said about the length of an attack.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Lengths {
+    pub steps: Option<u16>,
+    pub starts: Option<u16>,
+}
+
+/// Sizes of balls, ascending.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Epsilons(pub Vec<f32>);
+
+fn choice(text: &str) -> Result<Choice, String> {
+    match text {
+        "fgsm" => Ok(Choice::Fgsm),
+        "pgd" => Ok(Choice::Pgd),
+        "quick" => Ok(Choice::Quick),
+        "standard" => Ok(Choice::Standard),
+        _ => Err("no such attack or suite; fgsm, pgd, quick or standard would be right".into()),
+    }
+}
+
+fn norm(text: &str) -> Result<Norm, String> {
+    match text {
+        "linf" => Ok(Norm::Linf),
+        "l2" => Ok(Norm::L2),
+        _ => Err("no such norm; linf or l2 would be right".into()),
+    }
+}
+
+fn kernels(text: &str) -> Result<Kernels, String> {
+    match text {
+        "auto" => Ok(Kernels::detect()),
+        "scalar" => Ok(Kernels::Scalar),
+        name if name == Kernels::detect().name() => Ok(Kernels::detect()),
+        _ => Err("no such kernels on this machine; auto or scalar would be right".into()),
+    }
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(threads @ 1..=1024) => Ok(threads),
+        _ => Err("a whole number from 1 to 1024 would be right".into()),
+    }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..) => Ok(number),
+        _ => Err("a whole number from 1 would be right".into()),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("a share between 0 and 1 would be right, for example 0.5".into()),
+    }
+}
+
+fn range(text: &str) -> Result<(f32, f32), String> {
+    let parse = |part: &str| {
+        part.trim()
+            .parse::<f32>()
+            .ok()
+            .filter(|value| value.is_finite())
+    };
+    text.split_once(',')
+        .and_then(|(low, high)| Some((parse(low)?, parse(high)?)))
+        .filter(|(low, high)| low < high)
+        .ok_or_else(|| {
+            "two finite numbers, the smaller first, would be right, for example 0,1".into()
+        })
+}
+
+/// `0.1` or `8/255`.
+fn epsilon(text: &str) -> Result<f32, String> {
+    let right = "a number from 0 such as 0.1 or 8/255 would be right";
+    let number = |part: &str| part.trim().parse::<f64>().map_err(|_| right.to_string());
+    let value = match text.split_once('/') {
+        None => number(text)?,
+        Some((above, below)) => {
+            let below = number(below)?;
+            if below == 0.0 {
+                return Err(format!("division by zero; {right}"));
+            }
+            number(above)? / below
+        }
+    };
+    match value as f32 {
+        value if value.is_finite() && value >= 0.0 && !value.is_sign_negative() => Ok(value),
+        value => Err(format!("{value} is no size; {right}")),
+    }
+}
+
+/// How many sizes a range without a common denominator is cut into.
+const RANGE_STEPS: u32 = 8;
+
+/// `a`, `a,b`, `a..b`, and lists of those. A range of fractions over one denominator goes in steps of one numerator
+/// (`1/255..8/255`: eight sizes), any other in eight equal steps. The result is ascending and has no size twice.
+fn epsilons(text: &str) -> Result<Epsilons, String> {
+    let mut sizes = Vec::new();
+    for part in text.split(',') {
+        match part.split_once("..") {
+            None => sizes.push(epsilon(part)?),
+            Some((from, to)) => sizes.extend(epsilon_range(from.trim(), to.trim())?),
+        }
+    }
+    sizes.sort_by(f32::total_cmp);
+    sizes.dedup();
+    if sizes.len() > 64 {
+        return Err(format!("{} sizes; at most 64 would be right", sizes.len()));
+    }
+    Ok(Epsilons(sizes))
+}
+
+fn epsilon_range(from: &str, to: &str) -> Result<Vec<f32>, String> {
+    let (low, high) = (epsilon(from)?, epsilon(to)?);
+    if low >= high {
+        return Err(format!(
+            "{from}..{to} is empty; the smaller size first would be right"
+        ));
+    }
+    let whole = |text: &str| {
+        let (above, below) = text.split_once('/')?;
+        Some((
+            above.trim().parse::<u32>().ok()?,
+            below.trim().parse::<u32>().ok()?,
+        ))
+    };
+    if let (Some((a, below)), Some((b, below_too))) = (whole(from), whole(to))
+        && below == below_too
+    {
+        if b - a > 64 {
+            return Err(format!("{} sizes; at most 64 would be right", b - a + 1));
+        }
+        return Ok((a..=b)
+            .map(|above| (f64::from(above) / f64::from(below)) as f32)
+            .collect());
+    }
+    let step = |i: u32| low + (high - low) * i as f32 / (RANGE_STEPS - 1) as f32;
+    Ok((0..RANGE_STEPS).map(step).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_numbers_fractions_lists_and_ranges() {
+        assert_eq!(epsilons("0.25").unwrap().0, [0.25]);
+        assert_eq!(epsilons("8/255").unwrap().0, [(8.0f64 / 255.0) as f32]);
+        assert_eq!(epsilons("0.2,0.1,0.2").unwrap().0, [0.1, 0.2]);
+        let range = epsilons("1/255..8/255").unwrap().0;
+        assert_eq!(
+            (range.len(), range[0], range[7]),
+            (8, (1.0f64 / 255.0) as f32, (8.0f64 / 255.0) as f32)
+        );
+        let range = epsilons("0..0.7").unwrap().0;
+        assert_eq!((range.len(), range[0], range[7]), (8, 0.0, 0.7));
+        for wrong in [
+            "-0.1",
+            "NaN",
+            "inf",
+            "1/0",
+            "",
+            "a",
+            "0.1,",
+            "8/255..1/255",
+            "-1/255",
+            "1/-255",
+            "1e99",
+            "0/255..4000000000/255",
+        ] {
+            assert!(epsilons(wrong).is_err(), "{wrong:?} was taken");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn shares_threads_and_ranges() {
+        assert_eq!(
+            (share("0.5"), range("-1,1"), threads("4")),
+            (Ok(0.5), Ok((-1.0, 1.0)), Ok(4))
+        );
+        assert!(
+            ["50", "-0.1", "NaN"]
+                .iter()
+                .all(|text| share(text).is_err())
+        );
+        assert!(
+            ["1,0", "0", "0,inf", "0,NaN"]
+                .iter()
+                .all(|text| range(text).is_err())
+        );
+        assert!(
+            ["0", "-1", "1025", "x"]
+                .iter()
+                .all(|text| threads(text).is_err())
+        );
+    }
+}

@@ -1,0 +1,169 @@
+//! `foolproof evaluate`: clean and robust accuracy, a report, and an exit code for CI.
+
+use super::Ended;
+use super::args::{EvaluateArgs, Lengths};
+use super::console::{Console, to_json};
+use super::model::{ModelFile, numerics};
+use crate::classifier::{Classifier, Inputs};
+use crate::data::{self, Dataset, Purpose};
+use crate::document::{Data, Document, summary};
+use crate::error::{Error, Result};
+use crate::evaluate::{Evaluation, Plan, evaluate};
+use crate::files;
+use crate::report::{self, terminal};
+
+pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<Ended> {
+    let file = ModelFile::read(&args.model.model)?;
+    let data = data::load(&args.data.data, Purpose::Judge)?;
+    let data = data.take(args.data.limit.unwrap_or(usize::MAX))?;
+    let (classifier, inputs) = file.with_data(&args.model.input, &data)?;
+    if let Some(folder) = &args.report {
+        files::create_folder(folder)?;
+    }
+    let plans: Vec<Plan> = args
+        .eps
+        .0
+        .iter()
+        .flat_map(|&eps| args.suite.plans(args.norm, eps, None, Lengths::default()))
+        .collect();
+    let subject = Subject {
+        file: &file,
+        classifier: &classifier,
+        inputs: &inputs,
+        data: &data,
+        seed,
+    };
+    let (evaluation, mut document) = measure("evaluate", &subject, &plans, console)?;
+    if let Some(folder) = &args.report {
+        let (page, json) = (folder.join("report.html"), folder.join("report.json"));
+        document.outputs = vec![page.display().to_string(), json.display().to_string()];
+        let report =
+            report::build::of_evaluation(&subject.pictured(), &evaluation, document.clone());
+        files::write(&page, report::page(&report).as_bytes())?;
+        files::write(&json, to_json(&document)?.as_bytes())?;
+    }
+    console.finish(&document, || {
+        let written: Vec<String> = document
+            .outputs
+            .iter()
+            .map(|path| format!("written: {path}"))
+            .collect();
+        format!("{}\n{}", terminal::render(&document), written.join("\n"))
+    })?;
+    let worst = document
+        .attacks
+        .iter()
+        .map(|attack| attack.robust_accuracy)
+        .fold(1.0, f64::min);
+    match args.fail_under {
+        Some(threshold) if worst < threshold => {
+            console.say(format!(
+                "robust accuracy {worst:.4} is below --fail-under {threshold}"
+            ));
+            Ok(Ended::Missed)
+        }
+        _ => Ok(Ended::Well),
+    }
+}
+
+/// What is measured.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub file: &'a ModelFile,
+    pub classifier: &'a Classifier<'a>,
+    pub inputs: &'a Inputs,
+    pub data: &'a Dataset,
+    pub seed: u64,
+}
+
+impl<'a> Subject<'a> {
+    /// As reports take it.
+    fn pictured(&self) -> report::build::Pictured<'a> {
+        report::build::Pictured {
+            classifier: self.classifier,
+            inputs: self.inputs,
+            data: self.data,
+        }
+    }
+}
+
+/// Runs the attacks and makes the document of `command`.
+pub(crate) fn measure(
+    command: &str,
+    subject: &Subject<'_>,
+    plans: &[Plan],
+    console: &Console,
+) -> Result<(Evaluation, Document)> {
+    let Subject {
+        file,
+        classifier,
+        inputs,
+        data,
+        seed,
+    } = *subject;
+    let labels = data.require_labels(command)?;
+    let progress = console.progress("attacking", (plans.len() * data.len()) as u64);
+    let evaluation = evaluate(classifier, inputs, labels, plans, seed, &|steps| {
+        progress.advance(steps)
+    })
+    .map_err(|error| {
+        Error::new(
+            error,
+            file.path(),
+            "a model that can be attacked, and parameters in range",
+        )
+    })?;
+    drop(progress);
+    let mut document = Document::new(command);
+    document.model = Some(file.describe()?);
+    document.data = Some(Data {
+        path: data.name().into(),
+        n: data.len(),
+    });
+    document.seed = Some(seed);
+    let predicted: Vec<usize> = evaluation.clean.iter().map(|answer| answer.label).collect();
+    document.accuracy = Some(summary::accuracy(&predicted, labels));
+    let numerics = numerics(classifier.model());
+    document.attacks = evaluation
+        .attacks
+        .iter()
+        .map(|result| summary::attack(result, &evaluation.clean, labels, numerics))
+        .collect();
+    document.warnings = warnings(&evaluation);
+    Ok((evaluation, document))
+}
+
+/// What a reader should know before believing the figures.
+fn warnings(evaluation: &Evaluation) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for result in &evaluation.attacks {
+        let (plan, spec) = (&result.plan, &result.spec);
+        if plan.epsilon > 0.0 && spec.ball.epsilon == 0.0 {
+            let warning = format!(
+                "eps {} is less than one step of the model's int8 input: nothing could be changed",
+                plan.epsilon
+            );
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+    }
+    for (weak, strong) in evaluation
+        .attacks
+        .iter()
+        .zip(evaluation.attacks.iter().skip(1))
+    {
+        // One step that beats many means that the gradients lead astray (Athalye et al. 2018, section 3.1).
+        let same = weak.plan.epsilon == strong.plan.epsilon
+            && weak.plan.name() == "fgsm"
+            && strong.plan.name() == "pgd";
+        if same && weak.robust_accuracy() + 0.02 < strong.robust_accuracy() {
+            warnings.push(format!(
+                "at eps {} FGSM beats PGD: the gradients may be masked, so robust accuracy may be overstated",
+                weak.plan.epsilon
+            ));
+        }
+    }
+    warnings.push("only gradient attacks were run; a model whose gradients vanish can look more robust than it is".into());
+    warnings
+}

@@ -1,0 +1,109 @@
+//! Model files, told by their content.
+
+use super::args::InputArgs;
+use crate::classifier::{Classifier, Inputs};
+use crate::data::Dataset;
+use crate::document;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::graph::Image;
+use crate::preprocess::Preprocess;
+use foolproof::model::Model;
+use foolproof::model::format::{MAGIC, TensorRole};
+use foolproof::ops::Rounding;
+use foolproof::tensor::DType;
+use sha2::{Digest, Sha256};
+use std::path::Path;
+
+/// A model that was read and checked.
+#[derive(Debug)]
+pub(crate) struct ModelFile {
+    path: String,
+    sha256: String,
+    image: Image,
+}
+
+impl ModelFile {
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = files::read(path)?;
+        let refuse = |what: String| {
+            Error::new(
+                what,
+                path.display(),
+                "a model image (.fpi) that foolproof wrote",
+            )
+        };
+        if bytes.get(4..8) == Some(b"TFL3") {
+            return Err(refuse(
+                "this version does not read TensorFlow Lite models".into(),
+            ));
+        }
+        if !bytes.starts_with(&MAGIC) {
+            return Err(refuse("not a model in a known format".into()));
+        }
+        let image = Image::from_bytes(&bytes);
+        image.model().map_err(|error| refuse(error.to_string()))?;
+        Ok(Self::of_image(path.display().to_string(), image))
+    }
+
+    /// A model that is not a file: `name` stands for its path.
+    pub fn of_image(name: String, image: Image) -> Self {
+        let sha256 = Sha256::digest(image.bytes())
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Self {
+            path: name,
+            sha256,
+            image,
+        }
+    }
+
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub fn model(&self) -> Result<Model<'_>> {
+        self.image
+            .model()
+            .map_err(|error| Error::new(error, &self.path, "a model image that foolproof wrote"))
+    }
+
+    /// What documents say about it.
+    pub fn describe(&self) -> Result<document::Model> {
+        Ok(document::Model {
+            path: self.path.clone(),
+            sha256: self.sha256.clone(),
+            numerics: numerics(&self.model()?).into(),
+        })
+    }
+
+    /// The model as a classifier, and the samples as it takes them; labels are checked against its classes.
+    pub fn with_data(&self, args: &InputArgs, data: &Dataset) -> Result<(Classifier<'_>, Inputs)> {
+        let classifier = Classifier::new(self.model()?, args.kernels);
+        data.check_labels(classifier.model().classes())?;
+        let preprocess = Preprocess {
+            range: args.input_range,
+            mean: args.mean.clone(),
+            std: args.std.clone(),
+        };
+        let inputs = preprocess.inputs(data, &classifier)?;
+        Ok((classifier, inputs))
+    }
+}
+
+/// The arithmetic's name in documents: `f32`; `tflm` for int8 with TFLite Micro's two roundings; `single-rounding` for int8 with one.
+pub(crate) fn numerics(model: &Model<'_>) -> &'static str {
+    let tables = model.tables();
+    let quantized = (0..tables.tensor_count())
+        .any(|t| tables.role(t) == TensorRole::Activation && tables.dtype(t) == DType::I8);
+    match (quantized, model.rounding()) {
+        (false, _) => "f32",
+        (true, Rounding::Double) => "tflm",
+        (true, Rounding::Single) => "single-rounding",
+    }
+}

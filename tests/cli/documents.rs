@@ -1,0 +1,174 @@
+//! Every command's document satisfies the schema, and says what its files say.
+
+mod support;
+
+use foolproof_host::data::npz;
+use serde_json::Value;
+use std::fs;
+use support::Bench;
+
+/// Runs a command with `--json`; its stdout must be one document that satisfies the schema.
+fn document(bench: &Bench, line: &str) -> Value {
+    let output = bench.run(&format!("{line} --json"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "foolproof {line}: {stderr}");
+    let document: Value =
+        serde_json::from_slice(&output.stdout).expect("stdout is one JSON document");
+    check(&document, line);
+    document
+}
+
+fn check(document: &Value, line: &str) {
+    let schema =
+        serde_json::from_str(include_str!("../../host-tools/schema/foolproof-1.json")).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<String> = validator
+        .iter_errors(document)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert!(errors.is_empty(), "foolproof {line}: {errors:#?}");
+}
+
+#[test]
+fn every_command_prints_one_valid_document() {
+    let bench = Bench::new();
+    let train = document(
+        &bench,
+        "train classifier --data digits --epochs 10 --out trained",
+    );
+    assert!(
+        train["accuracy"]["clean"].as_f64().unwrap() > 0.9,
+        "{train}"
+    );
+    assert_eq!(
+        train["train"]["metrics"]["test_accuracy"],
+        train["accuracy"]["clean"]
+    );
+    assert_eq!(train["data"]["n"], 1433);
+
+    let inspect = document(&bench, "inspect trained/model.fpi");
+    assert_eq!(inspect["model"], train["model"]);
+    assert_eq!(
+        inspect["inspect"]["input"]["shape"],
+        serde_json::json!([1, 8, 8, 1])
+    );
+    assert_eq!(inspect["inspect"]["buffers"].as_object().unwrap().len(), 3);
+
+    let pack = document(&bench, "pack trained/model.fpi --out packed.fpi");
+    assert_eq!(
+        pack["model"]["sha256"], train["model"]["sha256"],
+        "packing a packed model changes nothing"
+    );
+
+    let infer = document(&bench, "infer packed.fpi --inputs digits --outputs y.npy");
+    assert_eq!(infer["accuracy"], train["accuracy"]);
+
+    let attack = document(
+        &bench,
+        "attack packed.fpi --data digits --limit 100 --attack pgd --eps 0.25 --out adv.npz",
+    );
+    let entry = &attack["attacks"][0];
+    let fooled: Vec<bool> = entry["fooled"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|value| value.as_bool().unwrap())
+        .collect();
+    assert_eq!(fooled.len(), 100);
+    assert!(entry["robust_accuracy"].as_f64().unwrap() < 0.5, "{entry}");
+    assert!(entry["mean_norm"]["linf"].as_f64().unwrap() <= 0.25 + 1e-6);
+    let file = fs::read(bench.path("adv.npz")).unwrap();
+    let written = npz::read_array(&file, "fooled")
+        .unwrap()
+        .unwrap()
+        .values
+        .into_integers()
+        .unwrap();
+    assert_eq!(
+        written,
+        fooled
+            .iter()
+            .map(|&fooled| i64::from(fooled))
+            .collect::<Vec<_>>()
+    );
+
+    // What was written fools the model when it is read again.
+    let again = document(&bench, "infer packed.fpi --inputs adv.npz --outputs y.npy");
+    let right = fooled.iter().filter(|&&fooled| !fooled).count() as f64 / 100.0;
+    assert_eq!(again["accuracy"]["clean"].as_f64().unwrap(), right);
+
+    let evaluate = document(
+        &bench,
+        "evaluate packed.fpi --data digits --limit 50 --eps 1/16..4/16 --report report",
+    );
+    assert_eq!(evaluate["attacks"].as_array().unwrap().len(), 8);
+    let saved: Value =
+        serde_json::from_slice(&fs::read(bench.path("report/report.json")).unwrap()).unwrap();
+    assert_eq!(saved, evaluate);
+    let page = fs::read_to_string(bench.path("report/report.html")).unwrap();
+    assert!(
+        page.contains("<svg") && page.contains("data:image/png;base64,") && !page.contains("http")
+    );
+}
+
+#[test]
+fn a_missed_threshold_is_exit_code_1_and_still_a_document() {
+    let bench = Bench::new();
+    bench.train();
+    let line = "evaluate trained/model.fpi --data digits --limit 20 --eps 1.0 --suite pgd --json --fail-under";
+    let missed = bench.run(&format!("{line} 1.0"));
+    assert_eq!(missed.status.code(), Some(1));
+    check(&serde_json::from_slice(&missed.stdout).unwrap(), line);
+    assert!(String::from_utf8_lossy(&missed.stderr).contains("--fail-under 1"));
+    assert_eq!(bench.run(&format!("{line} 0")).status.code(), Some(0));
+}
+
+#[test]
+fn results_do_not_depend_on_threads_and_do_depend_on_the_seed() {
+    let bench = Bench::new();
+    let trained = |out: &str, options: &str| {
+        document(
+            &bench,
+            &format!("train classifier --data digits --epochs 2 --out {out} {options}"),
+        )["model"]["sha256"]
+            .clone()
+    };
+    let one = trained("one", "--threads 1");
+    assert_eq!(one, trained("three", "--threads 3"));
+    assert_ne!(one, trained("other", "--threads 3 --seed 2"));
+    let attacked = |options: &str| {
+        let line = format!(
+            "attack one/model.fpi --data digits --limit 40 --attack pgd --eps 0.1 --out a.npz {options}"
+        );
+        document(&bench, &line);
+        fs::read(bench.path("a.npz")).unwrap()
+    };
+    let file = attacked("--threads 1");
+    assert!(
+        file == attacked("--threads 3"),
+        "adversarial inputs depend on the number of threads"
+    );
+    assert!(
+        file != attacked("--seed 2"),
+        "random starts do not depend on the seed"
+    );
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    let bench = Bench::new();
+    for line in [
+        "--help",
+        "--version",
+        "evaluate --help",
+        "train classifier --help",
+    ] {
+        let output = bench.run(line);
+        assert_eq!(
+            (output.status.code(), output.stderr.len()),
+            (Some(0), 0),
+            "{line}"
+        );
+        assert!(!output.stdout.is_empty());
+    }
+}
