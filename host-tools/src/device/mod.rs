@@ -1,6 +1,6 @@
 //! Chips: the boards, their firmware, their emulators, and the line to them.
 //!
-//! [`Board`] says what a board is, [`firmware_elf`] builds its firmware, [`Emulator`] runs it, and
+//! [`Board`] says what a board is, [`prepare`] installs its emulator and builds its firmware, [`Emulator`] runs it, and
 //! [`Chip`] talks to it, emulated or real, through [`foolproof::link`].
 
 mod boards;
@@ -18,4 +18,4 @@ pub use chip::{Chip, ChipInfo, Crafted, Inferred, Line};
 pub use compare::{AttackFigures, Comparison, Work, compare, compare_emulated};
 pub use elf::{Footprint, footprint};
 pub use emulator::{Emulator, Options, Outcome};
-pub use firmware::firmware_elf;
+pub use firmware::{firmware_elf, prepare};
