@@ -154,7 +154,10 @@ impl<'m, C: Counter> Evaluator<'m, C> {
         let got = self.arena.len();
         let too_large = || Fault::new(FaultCode::SessionTooLarge, total, got);
 
-        let (buffer, rest) = self.arena.split_at_mut_checked(sizes[0]).ok_or_else(too_large)?;
+        let (buffer, rest) = self
+            .arena
+            .split_at_mut_checked(sizes[0])
+            .ok_or_else(too_large)?;
         let (input, rest) = rest.split_at_mut_checked(sizes[1]).ok_or_else(too_large)?;
         let (out, rest) = rest.split_at_mut_checked(sizes[2]).ok_or_else(too_large)?;
         let scratch = rest.get_mut(..scratch_bytes).ok_or_else(too_large)?;
@@ -166,8 +169,7 @@ impl<'m, C: Counter> Evaluator<'m, C> {
         let crafted = <[E]>::mut_from_bytes(out).map_err(|_| too_large())?;
         let scratch = <[f32]>::mut_from_bytes(scratch).map_err(|_| too_large())?;
 
-        let mut session =
-            Session::new(&self.model, Mode::Attack, buffer).map_err(session_fault)?;
+        let mut session = Session::new(&self.model, Mode::Attack, buffer).map_err(session_fault)?;
         let task = Task {
             x,
             class: sample.class,
@@ -179,9 +181,7 @@ impl<'m, C: Counter> Evaluator<'m, C> {
         let ran = spec.run(&mut session, task, crafted);
         let instructions = self.meter.stop();
         let outcome = ran.map_err(|error| match error {
-            AttackError::Length { needed, got } => {
-                Fault::new(FaultCode::InputLength, needed, got)
-            }
+            AttackError::Length { needed, got } => Fault::new(FaultCode::InputLength, needed, got),
             AttackError::Parameters => Fault::new(FaultCode::BadAttack, 0, 0),
             AttackError::Class { class, classes } => {
                 Fault::new(FaultCode::BadLabel, classes, class)

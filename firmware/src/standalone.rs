@@ -22,7 +22,11 @@ pub fn evaluate<P: OutputPin, C: Counter>(
     mut meter: Meter<C>,
     mut led: P,
 ) -> Result<(), Fault> {
-    defmt::info!("{=str} evaluates {=usize} samples", board::NAME, bundle.len());
+    defmt::info!(
+        "{=str} evaluates {=usize} samples",
+        board::NAME,
+        bundle.len()
+    );
     let model = Model::from_bytes(bundle.image()).map_err(|error| {
         defmt::error!("model: {}", error);
         Fault::new(FaultCode::BadModel, 0, bundle.image().len())
@@ -38,9 +42,17 @@ pub fn evaluate<P: OutputPin, C: Counter>(
         attack_all(bundle, &mut evaluator, &mut led, (number, &spec))?;
     }
     if stack::overflowed() {
-        return Err(Fault::new(FaultCode::StackOverflow, stack::size(), stack::size()));
+        return Err(Fault::new(
+            FaultCode::StackOverflow,
+            stack::size(),
+            stack::size(),
+        ));
     }
-    defmt::info!("stack: {=usize} of {=usize} bytes", stack::used(), stack::size());
+    defmt::info!(
+        "stack: {=usize} of {=usize} bytes",
+        stack::used(),
+        stack::size()
+    );
     Ok(())
 }
 

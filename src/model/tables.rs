@@ -464,7 +464,7 @@ impl Tables<'_> {
         self.header.plan.get() as usize
     }
 
-    /// Re-exported for writers of images: see [`span_index`].
+    /// Re-exported for writers of images: see `span_index`.
     pub fn span_position(&self, mode: Mode, t: usize, role: Role) -> Option<usize> {
         let index = span_index(self.tensors.len(), mode, t, role)?;
         Some(self.plan_offset() + index * size_of::<format::Span>())

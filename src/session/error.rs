@@ -16,7 +16,7 @@ pub enum SessionError {
         /// Bytes given.
         got: usize,
     },
-    /// The buffer does not start at a multiple of 16 (see [`Buffer`]).
+    /// The buffer does not start at a multiple of 16 (see [`Buffer`](super::Buffer)).
     BufferMisaligned,
     /// The image cannot run in this mode (an int8 model cannot be trained).
     ModeUnsupported {

@@ -132,7 +132,7 @@ impl Session<'_> {
     /// for an int8 model.
     ///
     /// # Errors
-    /// `out` is not `batch` times [`Model::classes`] long, or nothing ran.
+    /// `out` is not `batch` times [`Model::classes`](crate::model::Model::classes) long, or nothing ran.
     pub fn logits(&self, out: &mut [f32]) -> Result<(), SessionError> {
         let t = self.model.tables().logits();
         if self.state == State::Empty {
