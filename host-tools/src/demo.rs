@@ -4,11 +4,12 @@ use crate::classifier::{Answer, Classifier, Inputs, accuracy};
 use crate::data::{Dataset, Samples, digits};
 use crate::device::{self, Board, Comparison, Work, compare_emulated};
 use crate::document::{self, Document, summary};
-use crate::evaluate::{AttackResult, Evaluation, Plan, evaluate};
+use crate::evaluate::{Evaluation, Plan, evaluate};
 use crate::graph::{Image, to_image};
 use crate::networks;
 use crate::quantize::{self, quantize};
-use crate::report::{Confusion, Example, Picture, Progress, ReportData};
+use crate::report::build::{self, Pictured};
+use crate::report::{Progress, ReportData};
 use crate::train::classifier::{Config, Epoch, Samples as TrainSamples, train};
 use anyhow::{Context, Result};
 use foolproof::attack::{Kind, Spec};
@@ -24,8 +25,6 @@ const EPSILONS: [f32; 6] = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3];
 pub const HEADLINE_EPSILON: f32 = 0.25;
 /// Steps of PGD on the host and on the chip.
 const PGD_STEPS: u16 = 10;
-/// Pictures in the report.
-const GALLERY: usize = 8;
 /// Cores without an FPU take a hundred times as long for a gradient: fewer samples there.
 const SLOW_BOARD_SAMPLES: usize = 50;
 /// An emulator that takes longer is killed.
@@ -272,6 +271,7 @@ pub fn device_entry(board: &Board, comparison: &Comparison, work: &Work<'_>) -> 
         ran: Some("emulated".to_string()),
         samples: comparison.samples,
         logit_mismatches: comparison.logit_mismatches,
+        logits_compared: comparison.outputs_compared,
         adversarial_mismatches: comparison.adversarial_mismatches,
         adversarial_compared: comparison.adversarial_compared,
         accuracy: Some(comparison.correct as f64 / comparison.samples as f64),
@@ -333,10 +333,15 @@ fn report(
         .attacks
         .iter()
         .find(|a| a.plan == Plan::fgsm(HEADLINE_EPSILON));
+    let subject = Pictured {
+        classifier,
+        inputs,
+        labels,
+    };
     let (gallery, confusion) = match headline {
         Some(result) => (
-            gallery(classifier, inputs, labels, &evaluation.clean, result),
-            Some(confusion(classifier, labels, &evaluation.clean, result)),
+            build::gallery(&subject, &evaluation.clean, result),
+            Some(build::confusion(&subject, &evaluation.clean, result)),
         ),
         None => (Vec::new(), None),
     };
@@ -354,95 +359,5 @@ fn report(
             })
             .collect(),
         confusion,
-    }
-}
-
-/// How an attack is called in captions.
-fn caption(result: &AttackResult) -> String {
-    format!(
-        "{}, eps {}",
-        result.plan.name().to_uppercase(),
-        result.plan.epsilon
-    )
-}
-
-/// Pictures of samples that were right before and fooled after, one per class as far as there are.
-pub fn gallery(
-    classifier: &Classifier<'_>,
-    inputs: &Inputs,
-    labels: &[usize],
-    clean: &[Answer],
-    result: &AttackResult,
-) -> Vec<Example> {
-    let Ok(after) = classifier.answers(&result.attacked.inputs) else {
-        return Vec::new();
-    };
-    let n = classifier.input_len();
-    let shape: Vec<usize> = classifier.model().input_shape().dims()[1..]
-        .iter()
-        .map(|&d| d as usize)
-        .collect();
-    let range = classifier.model().input_range();
-    let (original, adversarial) = (
-        classifier.real(inputs),
-        classifier.real(&result.attacked.inputs),
-    );
-    let fooled = |i: usize| clean[i].label == labels[i] && result.attacked.outcomes[i].fooled;
-    let mut chosen: Vec<usize> = Vec::new();
-    for class in 0..classifier.model().classes() {
-        chosen.extend((0..labels.len()).find(|&i| labels[i] == class && fooled(i)));
-    }
-    chosen.truncate(GALLERY);
-    let names: Vec<&str> = classifier.model().labels().collect();
-    let name = |label: usize| {
-        names
-            .get(label)
-            .map_or(label.to_string(), |n| (*n).to_string())
-    };
-    chosen
-        .into_iter()
-        .filter_map(|i| {
-            let (x, y) = (
-                &original[i * n..(i + 1) * n],
-                &adversarial[i * n..(i + 1) * n],
-            );
-            let change: Vec<f32> = x.iter().zip(y).map(|(x, y)| y - x).collect();
-            let largest = change.iter().fold(0.0_f32, |m, c| m.max(c.abs()));
-            Some(Example {
-                sample: i,
-                attack: caption(result),
-                label: name(labels[i]),
-                original: Picture::of_sample(x, &shape, range)?,
-                perturbation: Picture::of_change(&change, &shape, largest)?,
-                amplification: f64::from(
-                    (range.1 - range.0) / (2.0 * largest.max(f32::MIN_POSITIVE)),
-                ),
-                adversarial: Picture::of_sample(y, &shape, range)?,
-                before: (name(clean[i].label), f64::from(clean[i].confidence())),
-                after: (name(after[i].label), f64::from(after[i].confidence())),
-            })
-        })
-        .collect()
-}
-
-/// What was taken for what, before and after an attack.
-pub fn confusion(
-    classifier: &Classifier<'_>,
-    labels: &[usize],
-    clean: &[Answer],
-    result: &AttackResult,
-) -> Confusion {
-    let count = classifier.model().classes();
-    let names: Vec<String> = classifier.model().labels().map(str::to_string).collect();
-    let classes = match names.len() == count {
-        true => names,
-        false => (0..count).map(|c| c.to_string()).collect(),
-    };
-    let after: Vec<usize> = result.attacked.outcomes.iter().map(|o| o.label).collect();
-    Confusion {
-        clean: Confusion::count(count, labels, &said(clean)),
-        adversarial: Confusion::count(count, labels, &after),
-        classes,
-        attack: caption(result),
     }
 }

@@ -32,6 +32,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Train, quantize, fool, flash and compare, on handwritten digits that come with foolproof
+    Demo(DemoArgs),
     /// Show what is inside a model: operators, shapes, quantization, buffer sizes
     Inspect(InspectArgs),
     /// Run a model on inputs and write its outputs
@@ -42,8 +44,12 @@ pub(crate) enum Command {
     Evaluate(EvaluateArgs),
     /// Train a network on foolproof's own engine
     Train(TrainArgs),
+    /// Turn an f32 model into an int8 model
+    Quantize(QuantizeArgs),
     /// Write a model as an image to flash
     Pack(PackArgs),
+    /// Run a model on a chip and compare it with the host, bit for bit
+    Device(DeviceArgs),
 }
 
 /// A model, and how data becomes its input.
@@ -215,6 +221,83 @@ pub(crate) struct PackArgs {
     /// Where to write the image
     #[arg(long, value_name = "M.fpi")]
     pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Board to run on, may be repeated; all for every one [default: mps2-an386, left out where it cannot be emulated]
+    #[arg(long, value_name = "B")]
+    pub board: Vec<String>,
+    /// Run no chip
+    #[arg(long, conflicts_with = "board")]
+    pub no_chip: bool,
+    /// Folder for report.html, report.json and the two models
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    pub report: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuantizeArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Typical samples, a few hundred: as --data elsewhere; plain digits means digits:train
+    #[arg(long, value_name = "D")]
+    pub calibrate: String,
+    /// Use only the first N samples
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub limit: Option<usize>,
+    /// Where to write the int8 model
+    #[arg(long, value_name = "M.fpi")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = false)]
+pub(crate) struct DeviceArgs {
+    #[command(subcommand)]
+    pub what: DeviceWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceWhat {
+    /// Name the boards
+    List,
+    /// The host asks, the chip answers: every output and every crafted input is compared
+    Run(DeviceRunArgs),
+    /// Model, samples and attacks are flashed; the chip evaluates alone and the host checks its verdict
+    Eval(DeviceRunArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeviceRunArgs {
+    /// Board to run on, may be repeated; all for every one
+    #[arg(long, value_name = "B", default_value = "mps2-an386")]
+    pub board: Vec<String>,
+    /// A model image (.fpi), told by its content
+    #[arg(long, value_name = "M")]
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// Attacks that host and chip both craft, where --eps is given: fgsm, pgd, quick or standard
+    #[arg(long, value_name = "NAME", default_value = "quick", value_parser = choice)]
+    pub attack: Choice,
+    /// How perturbations are measured: linf or l2
+    #[arg(long, default_value = "linf", value_parser = norm)]
+    pub norm: Norm,
+    /// Size of the ball, real units of the model's input; without it nothing is attacked
+    #[arg(long, value_name = "E", allow_hyphen_values = true, value_parser = epsilon)]
+    pub eps: Option<f32>,
+    /// Steps of each start of pgd
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub steps: Option<u16>,
+    /// Starts of pgd, the best counts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub starts: Option<u16>,
+    /// Give up on a board after this many seconds
+    #[arg(long, value_name = "S", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
 }
 
 /// One attack or several, before they know their epsilon.

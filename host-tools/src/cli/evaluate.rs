@@ -82,7 +82,7 @@ impl<'a> Subject<'a> {
         report::build::Pictured {
             classifier: self.classifier,
             inputs: self.inputs,
-            data: self.data,
+            labels: self.data.labels().unwrap_or_default(),
         }
     }
 }

@@ -6,11 +6,14 @@
 mod args;
 mod attack;
 mod console;
+mod demo;
+mod device;
 mod evaluate;
 mod infer;
 mod inspect;
 mod model;
 mod pack;
+mod quantize;
 mod train;
 
 pub use args::Cli;
@@ -62,12 +65,15 @@ fn dispatch(cli: &Cli) -> Result<Ended> {
     }
     let console = Console::new(cli.json);
     match &cli.command {
+        Command::Demo(args) => demo::run(args, cli.seed, &console),
         Command::Inspect(args) => inspect::run(args, &console),
         Command::Infer(args) => infer::run(args, cli.seed, &console),
         Command::Attack(args) => attack::run(args, cli.seed, &console),
         Command::Evaluate(args) => evaluate::run(args, cli.seed, &console),
         Command::Train(args) => train::run(args, cli.seed, &console),
+        Command::Quantize(args) => quantize::run(args, &console),
         Command::Pack(args) => pack::run(args, &console),
+        Command::Device(args) => device::run(args, cli.seed, &console),
     }
 }
 

@@ -169,8 +169,11 @@ pub struct Device {
     pub ran: Option<String>,
     /// Samples that host and device both evaluated.
     pub samples: usize,
-    /// Samples whose outputs differ in any byte.
+    /// Outputs that differ in any byte.
     pub logit_mismatches: usize,
+    /// Outputs compared: of the samples, and of the host's adversarial inputs.
+    #[serde(default)]
+    pub logits_compared: usize,
     /// Adversarial inputs crafted on the device that differ from the host's in any byte.
     pub adversarial_mismatches: usize,
     /// Adversarial inputs compared (attacks times samples); 0 means that none was crafted.

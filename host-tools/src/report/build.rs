@@ -2,12 +2,11 @@
 
 use super::{Confusion, Example, Picture, ReportData};
 use crate::classifier::{Answer, Classifier, Inputs};
-use crate::data::Dataset;
 use crate::document::{Document, summary};
 use crate::evaluate::{AttackResult, Evaluation};
 
 /// Most examples that a report shows.
-const EXAMPLES: usize = 6;
+const EXAMPLES: usize = 9;
 
 /// What was evaluated, as far as pictures need it.
 #[derive(Clone, Copy)]
@@ -16,72 +15,74 @@ pub struct Pictured<'a> {
     pub classifier: &'a Classifier<'a>,
     /// The samples, as the model takes them.
     pub inputs: &'a Inputs,
-    /// The samples, with shape and labels.
-    pub data: &'a Dataset,
+    /// The right labels.
+    pub labels: &'a [usize],
 }
 
-/// A report on an evaluation of one model.
+/// A report on an evaluation of one model, with pictures of the attack that the verdict names.
 pub fn of_evaluation(
     subject: &Pictured<'_>,
     evaluation: &Evaluation,
     document: Document,
 ) -> ReportData {
-    // The untargeted attack that the verdict names.
     let worst = evaluation
         .attacks
         .iter()
         .filter(|result| result.plan.target.is_none())
         .min_by(|a, b| a.robust_accuracy().total_cmp(&b.robust_accuracy()));
-    let labels = subject.data.labels().unwrap_or_default();
-    let name = |result: &AttackResult| {
-        super::title(&summary::attack(result, &evaluation.clean, labels, ""))
-    };
     ReportData {
         document,
         command_line: command_line(),
         versions: versions(),
         gallery: worst
-            .map(|result| gallery(subject, &evaluation.clean, result, &name(result)))
+            .map(|result| gallery(subject, &evaluation.clean, result))
             .unwrap_or_default(),
         training: Vec::new(),
-        confusion: worst.map(|result| {
-            let classes = class_names(subject.classifier);
-            let before: Vec<usize> = evaluation.clean.iter().map(|answer| answer.label).collect();
-            let after: Vec<usize> = result
-                .attacked
-                .outcomes
-                .iter()
-                .map(|outcome| outcome.label)
-                .collect();
-            Confusion {
-                clean: Confusion::count(classes.len(), labels, &before),
-                adversarial: Confusion::count(classes.len(), labels, &after),
-                attack: name(result),
-                classes,
-            }
-        }),
+        confusion: worst.map(|result| confusion(subject, &evaluation.clean, result)),
     }
+}
+
+/// What was taken for what, before and after an attack.
+pub fn confusion(subject: &Pictured<'_>, clean: &[Answer], result: &AttackResult) -> Confusion {
+    let classes = class_names(subject.classifier);
+    let before: Vec<usize> = clean.iter().map(|answer| answer.label).collect();
+    let after: Vec<usize> = result
+        .attacked
+        .outcomes
+        .iter()
+        .map(|outcome| outcome.label)
+        .collect();
+    Confusion {
+        clean: Confusion::count(classes.len(), subject.labels, &before),
+        adversarial: Confusion::count(classes.len(), subject.labels, &after),
+        attack: caption(subject, clean, result),
+        classes,
+    }
+}
+
+/// An attack for people, as the rest of the report calls it.
+fn caption(subject: &Pictured<'_>, clean: &[Answer], result: &AttackResult) -> String {
+    super::title(&summary::attack(result, clean, subject.labels, ""))
 }
 
 /// The model's class names, or numbers where it has none.
 fn class_names(classifier: &Classifier<'_>) -> Vec<String> {
-    let mut names: Vec<String> = classifier.model().labels().map(str::to_string).collect();
-    for class in names.len()..classifier.model().classes() {
-        names.push(class.to_string());
+    let count = classifier.model().classes();
+    let names: Vec<String> = classifier.model().labels().map(str::to_string).collect();
+    match names.len() == count {
+        true => names,
+        false => (0..count).map(|class| class.to_string()).collect(),
     }
-    names.truncate(classifier.model().classes());
-    names
 }
 
 /// Samples that were right and then were not: one of each class first, in the order of the data.
-fn gallery(
-    subject: &Pictured<'_>,
-    clean: &[Answer],
-    result: &AttackResult,
-    attack: &str,
-) -> Vec<Example> {
-    let labels = subject.data.labels().unwrap_or_default();
-    let n = subject.classifier.input_len();
+pub fn gallery(subject: &Pictured<'_>, clean: &[Answer], result: &AttackResult) -> Vec<Example> {
+    let Pictured {
+        classifier,
+        inputs,
+        labels,
+    } = *subject;
+    let n = classifier.input_len();
     let won = |&i: &usize| clean[i].label == labels[i] && result.attacked.outcomes[i].fooled;
     let mut seen = Vec::new();
     let (first, again): (Vec<usize>, Vec<usize>) = (0..labels.len()).filter(won).partition(|&i| {
@@ -89,26 +90,32 @@ fn gallery(
         seen.push(labels[i]);
         new
     });
-    let chosen: Vec<usize> = first.into_iter().chain(again).take(EXAMPLES).collect();
-    let pick = |inputs: &Inputs, i: usize| match inputs {
-        Inputs::F32(x) => Inputs::F32(x[i * n..(i + 1) * n].to_vec()),
-        Inputs::I8(x) => Inputs::I8(x[i * n..(i + 1) * n].to_vec()),
-    };
+    let mut chosen: Vec<usize> = first.into_iter().chain(again).take(EXAMPLES).collect();
+    chosen.sort_by_key(|&i| labels[i]);
+    let attack = caption(subject, clean, result);
     chosen
         .into_iter()
         .filter_map(|i| {
-            let adversarial = pick(&result.attacked.inputs, i);
-            let after = subject.classifier.answers(&adversarial).ok()?.pop()?;
+            let adversarial = one(&result.attacked.inputs, i, n);
+            let after = classifier.answers(&adversarial).ok()?.pop()?;
             example(
                 subject,
                 i,
-                &pick(subject.inputs, i),
+                &one(inputs, i, n),
                 &adversarial,
                 (&clean[i], &after),
-                attack,
+                &attack,
             )
         })
         .collect()
+}
+
+/// Sample `i` of `n` elements.
+fn one(inputs: &Inputs, i: usize, n: usize) -> Inputs {
+    match inputs {
+        Inputs::F32(x) => Inputs::F32(x[i * n..(i + 1) * n].to_vec()),
+        Inputs::I8(x) => Inputs::I8(x[i * n..(i + 1) * n].to_vec()),
+    }
 }
 
 fn example(
@@ -130,21 +137,25 @@ fn example(
     let (x, y) = (classifier.real(original), classifier.real(adversarial));
     let change: Vec<f32> = x.iter().zip(&y).map(|(x, y)| y - x).collect();
     let largest = change.iter().fold(0f32, |largest, v| largest.max(v.abs()));
-    let range = classifier.model().input_range();
-    let shape = subject.data.shape();
+    let (low, high) = classifier.model().input_range();
+    let shape: Vec<usize> = classifier.model().input_shape().dims()[1..]
+        .iter()
+        .map(|&size| size as usize)
+        .collect();
     let said = |answer: &Answer| (name(answer.label), f64::from(answer.confidence()));
     Some(Example {
         sample: i,
         attack: attack.to_string(),
-        label: name(*subject.data.labels()?.get(i)?),
-        original: Picture::of_sample(&x, shape, range)?,
-        perturbation: Picture::of_change(&change, shape, largest)?,
+        label: name(*subject.labels.get(i)?),
+        original: Picture::of_sample(&x, &shape, (low, high))?,
+        perturbation: Picture::of_change(&change, &shape, largest)?,
+        // The whole range of colours, from one end to the other, stands for twice the largest change.
         amplification: if largest > 0.0 {
-            f64::from((range.1 - range.0) / largest)
+            f64::from((high - low) / (2.0 * largest))
         } else {
             1.0
         },
-        adversarial: Picture::of_sample(&y, shape, range)?,
+        adversarial: Picture::of_sample(&y, &shape, (low, high))?,
         before: said(before),
         after: said(after),
     })

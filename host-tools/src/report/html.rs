@@ -86,7 +86,7 @@ fn tiles(data: &ReportData) -> Markup {
     let compared = document
         .device
         .iter()
-        .map(|d| d.samples + d.adversarial_compared)
+        .map(|d| d.logits_compared + d.adversarial_compared)
         .sum::<usize>();
     html! {
         div.tiles {
@@ -332,7 +332,7 @@ fn devices(devices: &[Device]) -> Markup {
                             tr {
                                 td { (device.board) small { (device.core.as_deref().unwrap_or("")) @if let Some(ran) = &device.ran { ", " (ran) } } }
                                 td { (count(device.samples as u64)) }
-                                td { (differ(device.logit_mismatches, device.samples)) }
+                                td { (differ(device.logit_mismatches, device.logits_compared)) }
                                 td { (differ(device.adversarial_mismatches, device.adversarial_compared)) }
                                 td { (optional(device.instructions_per_inference)) }
                                 td { (optional(device.instructions_per_fgsm)) }

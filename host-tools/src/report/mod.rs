@@ -187,7 +187,7 @@ pub fn agreement(document: &Document) -> Option<String> {
         document.device.iter().map(count).sum::<usize>()
     };
     let mismatches = total(|d| d.logit_mismatches + d.adversarial_mismatches);
-    let compared = total(|d| d.samples + d.adversarial_compared);
+    let compared = total(|d| d.logits_compared + d.adversarial_compared);
     let who = match document.device.len() {
         1 => "The chip".to_string(),
         2 => "Both chips".to_string(),

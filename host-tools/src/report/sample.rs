@@ -62,6 +62,7 @@ pub fn data() -> ReportData {
             core: Some(core.into()),
             ran: Some("emulated".into()),
             samples: n,
+            logits_compared: 3 * n,
             adversarial_compared: 2 * n,
             accuracy: Some(358.0 / n as f64),
             instructions_per_inference: Some(412_345),

@@ -53,8 +53,8 @@ fn the_verdict_follows_the_figures() {
     document.device.truncate(1);
     assert!(verdict(&document).ends_with("The chip agrees with the host bit for bit."));
     document.device[0].logit_mismatches = 3;
-    assert!(verdict(&document).contains("DISAGREE on 3 of 1092"));
-    document.device[0].samples = 0;
+    assert!(verdict(&document).contains("DISAGREE on 3 of 1820"));
+    document.device[0].logits_compared = 0;
     document.device[0].adversarial_compared = 0;
     assert!(verdict(&document).contains("Nothing was compared"));
     document.attacks.truncate(1);

@@ -1,0 +1,101 @@
+//! `foolproof demo`: the main job on embedded data, end to end.
+
+use super::Ended;
+use super::args::DemoArgs;
+use super::console::{Console, Progress, to_json};
+use super::device::{chosen_boards, disagreement};
+use crate::demo::{Observer, Options, run as run_demo};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::report::{self, build, terminal};
+use crate::train::classifier::Epoch;
+
+pub(crate) fn run(args: &DemoArgs, seed: u64, console: &Console) -> Result<Ended> {
+    let boards = match (args.no_chip, args.board.is_empty()) {
+        (true, _) => Vec::new(),
+        (false, true) => crate::device::boards().iter().take(1).collect(),
+        (false, false) => chosen_boards(&args.board)?,
+    };
+    files::create_folder(&args.report)?;
+    let options = Options {
+        seed,
+        boards,
+        chip_required: !args.board.is_empty(),
+    };
+    let mut watcher = Watcher {
+        console,
+        progress: None,
+    };
+    let demo = run_demo(&options, &mut watcher).map_err(|error| {
+        Error::new(
+            format!("{error:#}"),
+            "demo",
+            "--no-chip runs everything but the chip",
+        )
+    })?;
+    drop(watcher);
+
+    let mut report = demo.report;
+    report.command_line = build::command_line();
+    report.versions = build::versions();
+    let files = [
+        "report.html",
+        "report.json",
+        "digits_f32.fpi",
+        "digits_int8.fpi",
+    ]
+    .map(|name| args.report.join(name));
+    report.document.outputs = files
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    files::write(&files[0], report::page(&report).as_bytes())?;
+    files::write(&files[1], to_json(&report.document)?.as_bytes())?;
+    files::write(&files[2], demo.float.bytes())?;
+    files::write(&files[3], demo.int8.bytes())?;
+    let document = &report.document;
+    console.finish(document, || {
+        format!(
+            "{}\n\nOpen {} in a browser.",
+            terminal::render(document),
+            files[0].display()
+        )
+    })?;
+    Ok(disagreement(document, console))
+}
+
+/// Tells on stderr what the demo does.
+struct Watcher<'a> {
+    console: &'a Console,
+    progress: Option<Progress>,
+}
+
+impl Observer for Watcher<'_> {
+    fn stage(&mut self, name: &str, steps: Option<u64>) {
+        self.progress = None;
+        self.console.say(format!("{name} ..."));
+        self.progress = steps.map(|steps| self.console.progress(name, steps));
+    }
+
+    fn advance(&self, count: u64) {
+        if let Some(progress) = &self.progress {
+            progress.advance(count);
+        }
+    }
+
+    fn epoch(&mut self, epoch: &Epoch) {
+        if let Some(progress) = &self.progress {
+            progress.note(format!(
+                "train: loss {:.4}, accuracy {:.1} %",
+                epoch.loss,
+                100.0 * epoch.accuracy
+            ));
+            progress.advance(1);
+        }
+    }
+
+    fn note(&mut self, line: &str) {
+        self.progress = None;
+        self.console.say(line);
+    }
+}
