@@ -11,7 +11,7 @@ use crate::quantize::{self, quantize};
 use crate::report::build::{self, Pictured};
 use crate::report::{Progress, ReportData};
 use crate::train::classifier::{Config, Epoch, Samples as TrainSamples, train};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use foolproof::attack::{Kind, Spec};
 use foolproof::kernels::Kernels;
 use foolproof::model::Model;
@@ -223,7 +223,7 @@ fn run_chip(
     observer: &mut dyn Observer,
 ) -> Result<document::Device> {
     observer.stage(&format!("build the firmware for {}", board.name), None);
-    let elf = device::firmware_elf(board).context("building the firmware")?;
+    let elf = device::prepare(board)?;
     let all = work.labels.len();
     let samples = match has_fpu(board) {
         true => all,

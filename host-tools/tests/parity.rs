@@ -16,6 +16,7 @@ use foolproof_host::device::{
 };
 use foolproof_host::graph::{Graph, Image, to_image};
 use foolproof_host::networks;
+use foolproof_host::quantize::{self, quantize};
 
 /// A model with test digits, whose labels are what the model itself says: so an attack has work to
 /// do even on a model that nobody trained.
@@ -102,6 +103,33 @@ fn an_f32_model_is_the_same_on_every_chip() {
         println!("{comparison:?}");
         assert!(comparison.is_identical(), "{comparison:#?}");
         assert!(comparison.instructions_per_inference > 10_000);
+        assert!(comparison.stack_used < comparison.stack_size);
+    }
+}
+
+/// The network for digits, quantized; nobody trained it.
+fn int8_digits(seed: u64) -> Graph {
+    let data = digits::load(Part::Train).unwrap().take(100).unwrap();
+    let Samples::F32(calibration) = data.samples() else {
+        panic!("the digits are f32");
+    };
+    let graph = networks::digits(seed).unwrap();
+    quantize(&graph, calibration, &quantize::Options::default()).unwrap()
+}
+
+#[test]
+fn an_int8_model_is_the_same_on_every_chip() {
+    let graph = int8_digits(3);
+    for board in boards() {
+        // Gradients are f32: without an FPU they take their time.
+        let count = if board.target.ends_with("hf") { 40 } else { 10 };
+        let case = Case::new(&graph, count);
+        let comparison = case
+            .compare(board)
+            .unwrap_or_else(|error| panic!("{error:#}"));
+        println!("{comparison:?}");
+        assert!(comparison.is_identical(), "{comparison:#?}");
+        assert!(comparison.attack_buffer > comparison.infer_buffer);
         assert!(comparison.stack_used < comparison.stack_size);
     }
 }

@@ -86,6 +86,10 @@ pub fn toolchain(targets: &[&str], way: Way) -> Result<Toolchain> {
     if missing.is_empty() {
         return Ok(Toolchain::default());
     }
+    if source::is_ready(&missing) {
+        // rustup failed here before; asking it each time would only take time.
+        return source::toolchain(targets);
+    }
     let names = missing.join(" ");
     let reason = if exists("rustup") {
         step(format!("rustup target add {names}"));

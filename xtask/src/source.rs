@@ -48,6 +48,25 @@ pub fn toolchain(targets: &[&str]) -> Result<Toolchain> {
     })
 }
 
+/// Whether `core` was built from source before, for all of `targets`.
+pub fn is_ready(targets: &[&str]) -> bool {
+    let Ok(cache) = cache_dir() else {
+        return false;
+    };
+    let sysroots: Vec<PathBuf> = fs::read_dir(cache)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("sysroot-"))
+        .map(|entry| entry.path().join("lib/rustlib"))
+        .collect();
+    sysroots.iter().any(|sysroot| {
+        targets
+            .iter()
+            .all(|target| has_core(&sysroot.join(target).join("lib")))
+    })
+}
+
 /// Whether `dir` holds a compiled `core`.
 pub fn has_core(dir: &Path) -> bool {
     fs::read_dir(dir).is_ok_and(|entries| {
