@@ -75,31 +75,30 @@ fn exp_near_zero(a: i32) -> i32 {
     EXP_MINUS_1_8.wrapping_add(doubling_high_mul(EXP_MINUS_1_8, x.wrapping_add(tail)))
 }
 
-/// exp(a) for a <= 0 with 5 integer bits; the result has 0 integer bits. (gemmlowp `exp_on_negative_values`.)
-pub fn exp_on_negative_values(a: i32) -> i32 {
-    const FRACTION: u32 = 26;
-    const QUARTER: i32 = 1 << (FRACTION - 2);
+/// exp(a) for a <= 0 with `BITS` integer bits, 4 or 5; the result has 0 integer bits. (gemmlowp
+/// `exp_on_negative_values`.)
+pub fn exp_on_negative_values<const BITS: u32>(a: i32) -> i32 {
     // exp(-2^k) for k = -2..=4, with 0 integer bits.
     const FACTORS: [i32; 7] = [
         1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242,
     ];
+    let quarter = 1 << (31 - BITS - 2);
     if a == 0 {
         return i32::MAX;
     }
-    let fraction = (a & (QUARTER - 1)) - QUARTER;
-    let mut result = exp_near_zero(saturating_shl(fraction, 5));
+    let fraction = (a & (quarter - 1)) - quarter;
+    let mut result = exp_near_zero(saturating_shl(fraction, BITS));
     let remainder = fraction.wrapping_sub(a);
-    for (k, &factor) in FACTORS.iter().enumerate() {
-        if remainder & (QUARTER << k) != 0 {
+    for (k, &factor) in FACTORS.iter().enumerate().take(BITS as usize + 2) {
+        if remainder & (quarter << k) != 0 {
             result = doubling_high_mul(result, factor);
         }
     }
     result
 }
 
-/// 1 / (1 + a) for a in [0, 1), 0 integer bits: three Newton-Raphson steps.
-/// (gemmlowp `one_over_one_plus_x_for_x_in_0_1`.)
-fn one_over_one_plus(a: i32) -> i32 {
+/// 2 / (1 + a) for a in [0, 1), 0 integer bits in, 2 out: three Newton-Raphson steps.
+fn two_over_one_plus(a: i32) -> i32 {
     const C48_OVER_17: i32 = 1515870810;
     const NEG_32_OVER_17: i32 = -1010580540;
     let sum = a as i64 + i32::MAX as i64;
@@ -109,7 +108,59 @@ fn one_over_one_plus(a: i32) -> i32 {
         let error = (1i32 << 29).wrapping_sub(doubling_high_mul(half_denominator, x));
         x = x.wrapping_add(saturating_shl(doubling_high_mul(x, error), 2));
     }
-    saturating_shl(x, 1)
+    x
+}
+
+/// 1 / (1 + a) for a in [0, 1), 0 integer bits. (gemmlowp `one_over_one_plus_x_for_x_in_0_1`.)
+fn one_over_one_plus(a: i32) -> i32 {
+    saturating_shl(two_over_one_plus(a), 1)
+}
+
+/// 1 / (1 + exp(-a)), 4 integer bits in, 0 out. (gemmlowp `logistic`.)
+pub fn logistic(a: i32) -> i32 {
+    if a == 0 {
+        return 1 << 30;
+    }
+    let positive = one_over_one_plus(exp_on_negative_values::<4>(a.wrapping_abs().wrapping_neg()));
+    if a > 0 {
+        positive
+    } else {
+        i32::MAX.wrapping_sub(positive)
+    }
+}
+
+/// tanh(a), 4 integer bits in, 0 out. (gemmlowp `tanh`.)
+pub fn tanh(a: i32) -> i32 {
+    if a == 0 {
+        return 0;
+    }
+    // (1 - e) / (1 + e) = 2 / (1 + e) - 1 with e = exp(-2 |a|); the doubling is one more integer bit.
+    let e = exp_on_negative_values::<5>(a.wrapping_abs().wrapping_neg());
+    let magnitude = saturating_shl(two_over_one_plus(e).wrapping_sub(1 << 29), 2);
+    if a > 0 {
+        magnitude
+    } else {
+        magnitude.wrapping_neg()
+    }
+}
+
+/// A real factor as mantissa and shift; one below 2^-32 or so becomes 0. `None`: negative, not finite, or 2^30 and more.
+/// (TFLite `QuantizeMultiplier`.)
+pub fn multiplier(real: f64) -> Option<Multiplier> {
+    if !real.is_finite() || real < 0.0 {
+        return None;
+    }
+    let (fraction, mut shift) = libm::frexp(real);
+    let mut mantissa = libm::round(fraction * (1u64 << 31) as f64) as i64;
+    if mantissa == 1 << 31 {
+        mantissa /= 2;
+        shift += 1;
+    }
+    if shift < -31 || real == 0.0 {
+        return Some(Multiplier::default());
+    }
+    let mantissa = mantissa as i32;
+    (shift <= 30).then_some(Multiplier { mantissa, shift })
 }
 
 /// `1 / sum` for a positive sum with 12 integer bits, as `(mantissa, bits)`: `mantissa 2^-31 2^-bits`.
@@ -129,7 +180,8 @@ mod tests {
     fn exponential_and_reciprocal_are_close_to_the_real_ones() {
         for i in 0..4000 {
             let x = -16.0 * i as f64 / 4000.0;
-            let got = exp_on_negative_values((x * (1 << 26) as f64) as i32) as f64 / 2f64.powi(31);
+            let got =
+                exp_on_negative_values::<5>((x * (1 << 26) as f64) as i32) as f64 / 2f64.powi(31);
             assert!((got - x.exp()).abs() < 3e-7, "exp({x}) = {got}");
             let sum = 1.0 + 500.0 * i as f64 / 4000.0;
             let (mantissa, bits) = reciprocal((sum * (1 << 19) as f64) as i32);

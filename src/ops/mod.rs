@@ -29,12 +29,15 @@ mod layout;
 mod pool;
 mod quantize;
 mod softmax;
+mod table;
 mod unary;
 
 pub use attributes::{
     Add, BatchNorm, Concat, Conv2d, Dense, DepthwiseConv2d, Mul, Multiplier, Pad, Padding, Pool2d,
     Softmax, Unary,
 };
+
+pub use table::Table;
 
 use conv::Convolution;
 

@@ -77,8 +77,9 @@ impl Softmax {
         let max = x.iter().fold(i8::MIN, |max, &x| max.max(x)) as i32;
         let exponential = |x: i8| {
             let difference = x as i32 - max;
-            (difference >= self.diff_min)
-                .then(|| exp_on_negative_values(requantize(difference, self.input, cx.rounding)))
+            (difference >= self.diff_min).then(|| {
+                exp_on_negative_values::<5>(requantize(difference, self.input, cx.rounding))
+            })
         };
         let mut sum = 0i32;
         for &x in x {

@@ -267,6 +267,19 @@ def quantize(n, scale, zero):
     case(14, [], [(x, False)], output)
 
 
+def unary(kind, scale, zero, out_scale, out_zero, alpha=None):
+    x = Tensor([1, 256], np.arange(-128, 128), scale, zero)
+    output = Tensor([1, 256], scale=out_scale, zero=out_zero)
+    B, O = fb.BuiltinOperator, fb.BuiltinOptions
+    codes = [B.RELU, B.RELU6, B.LEAKY_RELU, B.TANH, B.LOGISTIC, B.QUANTIZE]
+    options_type, options = 0, None
+    if kind == 2:
+        options_type, options = O.LeakyReluOptions, fb.LeakyReluOptionsT()
+        options.alpha = alpha
+    output.data = invoke(codes[kind], 2, options_type, options, [x], [], output)
+    case(12, [kind] + ([int(f32(alpha).view(np.uint32))] if kind == 2 else []), [(x, False)], output)
+
+
 def dequantize():
     x = Tensor([1, 256], np.arange(-128, 128), float(rng.uniform(0.01, 0.1)), rng.integers(-128, 128))
     output = Tensor(x.shape, dtype="f32")
@@ -300,6 +313,14 @@ pad([1, 4, 3, 2], [0, 1, 2, 0], [0, 0, 1, 0])
 pad([2, 3], [0, 1], [1, 2])
 concat([[1, 3, 2, 2], [1, 3, 2, 3]], 3)
 concat([[1, 3, 2], [1, 1, 2], [1, 2, 2]], 1)
+for scale, zero in [(0.1, 5), (0.013, -20), (0.4, 0)]:
+    unary(0, scale, zero, scale * 0.7, -128)
+    unary(1, scale, zero, scale, zero)
+    unary(2, scale, zero, scale * 1.3, 10, 0.1)
+    unary(3, scale, zero, 1 / 128, 0)
+    unary(4, scale, zero, 1 / 256, -128)
+    unary(5, scale, zero, scale * 0.37, 4)
+    unary(5, scale, zero, scale * 2.9, -100)
 quantize(100, 0.05, 3)
 quantize(100, 1 / 3, -128)
 dequantize()

@@ -1,0 +1,101 @@
+//! The table of an int8 [`Unary`] operator, entry for entry what TFLite Micro computes, and its slopes. Made
+//! where models are made: on the host.
+
+use super::{Activation, Rounding, Unary};
+use crate::kernels::fixed_point::{logistic, multiplier, requantize, rounding_shift, tanh};
+use crate::tensor::Quant;
+
+/// Operands 1 and 2 of an int8 [`Unary`] operator.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// The output for each input, from -128 on.
+    pub values: [i8; 256],
+    /// The derivative of the real function at each input, in real units; 0 where a piecewise linear function is clamped or
+    /// its output sits on a rail.
+    pub slopes: [f32; 256],
+}
+
+impl Unary {
+    /// The table for these quantizations. `None`: their scales are too far apart for 32-bit factors, or
+    /// the output of a sigmoid (scale 1/256, zero point -128) or tanh (1/128, 0) is not as TFLite prescribes.
+    pub fn table(&self, input: &Quant, output: &Quant, rounding: Rounding) -> Option<Table> {
+        let mut table = Table {
+            values: [0; 256],
+            slopes: [0.0; 256],
+        };
+        for (i, (value, slope)) in table.values.iter_mut().zip(&mut table.slopes).enumerate() {
+            let x = i as i32 - 128 - input.zero_point;
+            (*value, *slope) = match self {
+                Unary::Tanh | Unary::Sigmoid => self.smooth(x, input, output, rounding)?,
+                _ => self.linear(x, input, output, rounding)?,
+            };
+        }
+        Some(table)
+    }
+
+    /// Fixed-point arithmetic with 4 integer bits; constant outside the range that they hold.
+    fn smooth(
+        &self,
+        x: i32,
+        input: &Quant,
+        output: &Quant,
+        rounding: Rounding,
+    ) -> Option<(i8, f32)> {
+        let sigmoid = *self == Unary::Sigmoid;
+        let expected = if sigmoid {
+            (1.0 / 256.0, -128)
+        } else {
+            (1.0 / 128.0, 0)
+        };
+        if (output.scale, output.zero_point) != expected {
+            return None;
+        }
+        let factor = multiplier(input.scale as f64 * (1 << 27) as f64)?;
+        let radius = libm::floor(15.0 * (1 << 27) as f64 / libm::exp2(factor.shift as f64)) as i32;
+        let q = if x <= -radius {
+            -128
+        } else if x >= radius {
+            127
+        } else if sigmoid {
+            rounding_shift(logistic(requantize(x, factor, rounding)), 31 - 8) - 128
+        } else {
+            rounding_shift(tanh(requantize(x, factor, rounding)), 31 - 7)
+        };
+        let real = x as f64 * input.scale as f64;
+        let slope = if sigmoid {
+            let y = 1.0 / (1.0 + libm::exp(-real));
+            y * (1.0 - y)
+        } else {
+            let y = libm::tanh(real);
+            1.0 - y * y
+        };
+        Some((q.clamp(-128, 127) as i8, slope as f32))
+    }
+
+    /// Requantization with a slope on either side of 0, and a clamp.
+    fn linear(
+        &self,
+        x: i32,
+        input: &Quant,
+        output: &Quant,
+        rounding: Rounding,
+    ) -> Option<(i8, f32)> {
+        let activation = match self {
+            Unary::Relu => Activation::Relu,
+            Unary::Relu6 => Activation::Relu6,
+            _ => Activation::None,
+        };
+        // TFLite divides in single precision here, except where it requantizes.
+        let (slope, factor) = match *self {
+            Unary::LeakyRelu { alpha } if x < 0 => {
+                (alpha, (input.scale * alpha / output.scale) as f64)
+            }
+            Unary::Requantize => (1.0, input.scale as f64 / output.scale as f64),
+            _ => (1.0, (input.scale / output.scale) as f64),
+        };
+        let q = requantize(x, multiplier(factor)?, rounding).saturating_add(output.zero_point);
+        let (low, high) = activation.range_i8(output);
+        let passes = q > low && q < high;
+        Some((q.max(low).min(high) as i8, if passes { slope } else { 0.0 }))
+    }
+}
