@@ -25,8 +25,6 @@ const EPSILONS: [f32; 6] = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3];
 pub const HEADLINE_EPSILON: f32 = 0.25;
 /// Steps of PGD on the host and on the chip.
 const PGD_STEPS: u16 = 10;
-/// Cores without an FPU take a hundred times as long for a gradient: fewer samples there.
-const SLOW_BOARD_SAMPLES: usize = 50;
 /// An emulator that takes longer is killed.
 const EMULATOR_LIMIT: Duration = Duration::from_secs(600);
 
@@ -224,34 +222,18 @@ fn run_chip(
 ) -> Result<document::Device> {
     observer.stage(&format!("build the firmware for {}", board.name), None);
     let elf = device::prepare(board)?;
-    let all = work.labels.len();
-    let samples = match has_fpu(board) {
-        true => all,
-        false => SLOW_BOARD_SAMPLES.min(all),
-    };
     observer.stage(
         &format!("run on {} ({}, emulated)", board.name, board.core),
-        Some((samples * (1 + work.attacks.len())) as u64),
+        Some((work.labels.len() * (1 + work.attacks.len())) as u64),
     );
-    let inputs = work.inputs.truncated(samples, work.classifier.input_len());
     let observer: &dyn Observer = observer;
-    let comparison = compare_emulated(
-        board,
-        &elf,
-        &Work {
-            inputs: &inputs,
-            labels: &work.labels[..samples],
-            progress: &|n| observer.advance(n),
-            ..*work
-        },
-        EMULATOR_LIMIT,
-    )?;
-    Ok(device_entry(board, &comparison, work))
-}
-
-/// Hard-float targets are for cores with an FPU.
-fn has_fpu(board: &Board) -> bool {
-    board.target.ends_with("hf")
+    let progress = |n| observer.advance(n);
+    let work = Work {
+        progress: &progress,
+        ..*work
+    };
+    let comparison = compare_emulated(board, &elf, &work, EMULATOR_LIMIT)?;
+    Ok(device_entry(board, &comparison, &work))
 }
 
 /// The document's entry for a comparison.
