@@ -20,6 +20,14 @@ fn case(line: &'static str, names: &'static [&'static str]) -> Case {
 fn prepare() -> Bench {
     let bench = Bench::new();
     bench.train();
+    let quantized = bench.run("quantize trained/model.fpi --calibrate digits --out int8.fpi");
+    assert!(
+        quantized.status.success(),
+        "{}",
+        String::from_utf8_lossy(&quantized.stderr)
+    );
+    fs::create_dir(bench.path("int8")).unwrap();
+    fs::copy(bench.path("int8.fpi"), bench.path("int8/model.fpi")).unwrap();
     let model = fs::read(bench.path("trained/model.fpi")).unwrap();
     fs::write(bench.path("cut.fpi"), &model[..model.len() / 2]).unwrap();
     fs::write(bench.path("header.fpi"), &model[..16]).unwrap();
@@ -98,6 +106,26 @@ fn cases() -> Vec<Case> {
         ),
         case("inspect trained/model.fpi --seed -1", &["-1"]),
         case("inspect trained/model.fpi --nonsense", &["--nonsense"]),
+        case("quantize trained/model.fpi --calibrate digits", &["--out"]),
+        case("device", &["subcommand", "list"]),
+        case("device fly", &["fly"]),
+        case("device run --data digits", &["--model"]),
+        case("device eval --model trained/model.fpi", &["--data"]),
+        case("demo --no-chip --board microbit", &["--no-chip", "--board"]),
+        case("demo --threads 0", &["--threads"]),
+        // boards
+        case(
+            "demo --board esp32 --report r",
+            &["esp32", "--board", "microbit"],
+        ),
+        case(
+            "device run --board esp32 --model trained/model.fpi --data digits",
+            &["esp32", "--board", "microbit"],
+        ),
+        case(
+            "device eval --board esp32 --model trained/model.fpi --data digits",
+            &["esp32", "--board", "microbit"],
+        ),
         // models
         case("inspect nowhere.fpi", &["no such file", "nowhere.fpi"]),
         case("inspect trained", &["directory", "trained"]),
@@ -123,6 +151,27 @@ fn cases() -> Vec<Case> {
         case("evaluate trained --data digits --eps 0.1", &["directory"]),
         case("pack cut.fpi --out p.fpi", &["cut.fpi"]),
         case("pack nowhere.fpi --out p.fpi", &["no such file"]),
+        case(
+            "quantize cut.fpi --calibrate digits --out q.fpi",
+            &["cut.fpi"],
+        ),
+        case(
+            "quantize nowhere.fpi --calibrate digits --out q.fpi",
+            &["no such file", "nowhere.fpi"],
+        ),
+        case(
+            "quantize int8.fpi --calibrate digits --out q.fpi",
+            &["quantized already", "int8.fpi", "f32"],
+        ),
+        case("device run --model cut.fpi --data digits", &["cut.fpi"]),
+        case(
+            "device eval --model trained --data digits",
+            &["directory", "trained"],
+        ),
+        case(
+            "train classifier --data digits --resume --out int8",
+            &["int8"],
+        ),
         // data
         case(
             "evaluate trained/model.fpi --data nowhere.npz --eps 0.1",
@@ -217,7 +266,47 @@ fn cases() -> Vec<Case> {
             "train classifier --data good.npz --out o",
             &["good.npz", "2 samples"],
         ),
+        case(
+            "quantize trained/model.fpi --calibrate nan.npz --out q.fpi",
+            &["NaN", "nan.npz", "sample 1"],
+        ),
+        case(
+            "quantize trained/model.fpi --calibrate shape.npz --out q.fpi",
+            &["[4, 4, 1]", "[8, 8, 1]"],
+        ),
+        case(
+            "quantize trained/model.fpi --calibrate nowhere.npz --out q.fpi",
+            &["no such file", "nowhere.npz"],
+        ),
+        case(
+            "device run --model int8.fpi --data nan.npz",
+            &["NaN", "sample 1"],
+        ),
+        case(
+            "device run --model int8.fpi --data label.npz",
+            &["label 10"],
+        ),
+        case(
+            "device eval --model int8.fpi --data shape.npz",
+            &["[8, 8, 1]"],
+        ),
+        case(
+            "device eval --model int8.fpi --data unlabelled.npz",
+            &["no labels"],
+        ),
         // options
+        case(
+            "device run --model int8.fpi --data digits --eps -1",
+            &["--eps", "-1"],
+        ),
+        case(
+            "device run --model int8.fpi --data digits --eps 0.1 --attack magic",
+            &["magic", "pgd"],
+        ),
+        case(
+            "device eval --model int8.fpi --data digits --timeout 0",
+            &["--timeout"],
+        ),
         case(
             "evaluate trained/model.fpi --data digits --eps -0.1",
             &["--eps", "-0.1"],
@@ -385,7 +474,15 @@ fn bad_input_ends_in_one_line_and_exit_code_2() {
         wrong.join("\n")
     );
     // Nothing was left behind by what failed.
-    for name in ["y.npy", "a.npz", "p.fpi", "fresh/model.fpi", "o/model.fpi"] {
+    for name in [
+        "y.npy",
+        "a.npz",
+        "p.fpi",
+        "q.fpi",
+        "r/report.html",
+        "fresh/model.fpi",
+        "o/model.fpi",
+    ] {
         assert!(!bench.path(name).exists(), "{name} was written");
     }
 }

@@ -112,6 +112,109 @@ fn every_command_prints_one_valid_document() {
 }
 
 #[test]
+fn the_demo_runs_the_chip_and_what_it_writes_can_be_used() {
+    let bench = Bench::new();
+    let demo = document(&bench, "demo --report out --board mps2-an386");
+    let share = |value: &Value| {
+        value
+            .as_f64()
+            .unwrap_or_else(|| panic!("{value} is no number"))
+    };
+    assert!(
+        share(&demo["accuracy_float"]["clean"]) >= 0.98,
+        "{}",
+        demo["accuracy_float"]
+    );
+    assert!(share(&demo["accuracy"]["clean"]) >= share(&demo["accuracy_float"]["clean"]) - 0.005);
+    let fgsm = |attack: &&Value| {
+        attack["name"] == "fgsm" && attack["numerics"] == "tflm" && attack["eps"] == 0.25
+    };
+    let fgsm = demo["attacks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(fgsm)
+        .expect("FGSM at 0.25 on the int8 model");
+    assert!(share(&fgsm["robust_accuracy"]) < 0.3, "{fgsm}");
+    let device = demo["device"].as_array().unwrap();
+    assert_eq!(device.len(), 1);
+    for (field, least) in [
+        ("samples", 300),
+        ("logits_compared", 900),
+        ("adversarial_compared", 600),
+    ] {
+        assert!(
+            device[0][field].as_u64().unwrap() >= least,
+            "{field}: {}",
+            device[0]
+        );
+    }
+    assert_eq!(
+        (
+            &device[0]["logit_mismatches"],
+            &device[0]["adversarial_mismatches"]
+        ),
+        (&0.into(), &0.into())
+    );
+    for field in [
+        "instructions_per_inference",
+        "instructions_per_fgsm",
+        "instructions_per_pgd",
+        "stack_bytes",
+        "flash_bytes",
+    ] {
+        assert!(device[0][field].as_u64().unwrap() > 0, "{field}");
+    }
+    let page = fs::read_to_string(bench.path("out/report.html")).unwrap();
+    assert!(
+        page.contains("bit for bit") && page.contains("foolproof demo") && !page.contains("http")
+    );
+
+    // The int8 model is the f32 model quantized, and the same on a chip that is served or alone.
+    let quantize = document(
+        &bench,
+        "quantize out/digits_f32.fpi --calibrate digits --out q.fpi",
+    );
+    assert_eq!(quantize["model"]["sha256"], demo["model"]["sha256"]);
+    let line = "--model q.fpi --data digits --limit 8 --eps 0.25 --steps 5";
+    let run = document(&bench, &format!("device run {line}"));
+    let alone = document(&bench, &format!("device eval {line}"));
+    for (way, outputs) in [(&run, 24), (&alone, 8)] {
+        let entry = &way["device"][0];
+        assert_eq!(
+            (
+                &entry["samples"],
+                &entry["logits_compared"],
+                &entry["adversarial_compared"]
+            ),
+            (&8.into(), &outputs.into(), &16.into())
+        );
+        assert_eq!(
+            (&entry["logit_mismatches"], &entry["adversarial_mismatches"]),
+            (&0.into(), &0.into())
+        );
+    }
+    for same in ["accuracy", "infer_buffer_bytes", "attack_buffer_bytes"] {
+        assert_eq!(run["device"][0][same], alone["device"][0][same], "{same}");
+    }
+}
+
+#[test]
+fn without_a_chip_the_demo_and_the_list_of_boards_are_documents_too() {
+    let bench = Bench::new();
+    let demo = document(&bench, "demo --no-chip --report out");
+    assert!(demo.get("device").is_none());
+    let list = document(&bench, "device list");
+    assert!(
+        list["boards"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|board| board["name"] == "microbit")
+    );
+}
+
+#[test]
 fn a_missed_threshold_is_exit_code_1_and_still_a_document() {
     let bench = Bench::new();
     bench.train();

@@ -173,7 +173,7 @@ fn subject<'a>(
 
 /// The host asks and the chip answers, sample by sample.
 fn served(job: &Job<'_>, warnings: &mut Vec<String>) -> anyhow::Result<document::Device> {
-    let elf = device::firmware_elf(job.board)?;
+    let elf = device::prepare(job.board)?;
     let comparison = compare_emulated(job.board, &elf, &job.work, job.limit)?;
     if let Some(difference) = &comparison.first_difference {
         warnings.push(format!("{}: {difference}", job.board.name));

@@ -12,9 +12,10 @@ use crate::files;
 use crate::graph::{Graph, Image, from_image, to_image};
 use crate::networks;
 use crate::preprocess::Preprocess;
-use crate::train::classifier as trainer;
+use crate::train::{TrainError, classifier as trainer};
 use foolproof::kernels::Kernels;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
 pub(crate) fn run(args: &TrainArgs, seed: u64, console: &Console) -> Result<Ended> {
@@ -29,7 +30,7 @@ pub(crate) fn run(args: &TrainArgs, seed: u64, console: &Console) -> Result<Ende
     files::create_folder(&args.out)?;
     let model_path = args.out.join("model.fpi");
     let mut graph = match args.resume {
-        true => from_image(&ModelFile::read(&model_path)?.model()?),
+        true => resumed(&model_path)?,
         false => network(&data, seed)?,
     };
     let trained = train(&mut graph, &data, &config, seed, console)?;
@@ -62,6 +63,19 @@ pub(crate) fn run(args: &TrainArgs, seed: u64, console: &Console) -> Result<Ende
     files::write(&json, to_json(&document)?.as_bytes())?;
     console.finish(&document, || describe(&document))?;
     Ok(Ended::Well)
+}
+
+/// The network of an earlier run.
+fn resumed(path: &Path) -> Result<Graph> {
+    let graph = from_image(&ModelFile::read(path)?.model()?);
+    match graph.is_quantized() {
+        false => Ok(graph),
+        true => Err(Error::new(
+            "an int8 model cannot be trained",
+            path.display(),
+            "the f32 model of an earlier run",
+        )),
+    }
 }
 
 fn configuration(args: &ClassifierArgs) -> Result<trainer::Config> {
@@ -159,7 +173,13 @@ pub(crate) fn train(
         ));
         progress.advance(1);
     })
-    .map_err(|error| Error::new(error, data.name(), ""))?;
+    .map_err(|error| {
+        let right = match error {
+            TrainError::Config(_) => "other data or another configuration",
+            _ => "a network that can be trained",
+        };
+        Error::new(error, data.name(), right)
+    })?;
     drop(progress);
     let seconds = started.elapsed().as_secs_f64();
     let steps = history.last().map_or(0, |epoch| epoch.steps);

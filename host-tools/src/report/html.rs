@@ -250,7 +250,7 @@ fn card(example: &Example) -> Markup {
                 }
                 figure {
                     (picture(&example.perturbation, "perturbation".into()))
-                    figcaption { b { "× " (number(example.amplification)) } "change, amplified" }
+                    figcaption { b { "× " (decimal(example.amplification)) } "change, amplified" }
                 }
                 figure.lie {
                     (picture(&example.adversarial, format!("adversarial sample {}", example.sample)))

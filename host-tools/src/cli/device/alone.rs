@@ -12,7 +12,7 @@ use foolproof::memory::Mode;
 
 pub(super) fn evaluate(job: &Job<'_>, warnings: &mut Vec<String>) -> Result<Device> {
     let Job { board, work, limit } = job;
-    let elf = device::firmware_elf(board)?;
+    let elf = device::prepare(board)?;
     let (n, samples) = (work.classifier.input_len(), work.labels.len());
     let payload = Payload {
         image: work.image.to_vec(),
@@ -34,7 +34,7 @@ pub(super) fn evaluate(job: &Job<'_>, warnings: &mut Vec<String>) -> Result<Devi
     let outcome = Emulator::start(board, &elf, options)?.wait()?;
     ensure!(
         !outcome.timed_out,
-        "the chip was not done after {} s; --limit or --timeout would help",
+        "the chip was not done after {} s; fewer samples (--limit) or more time (--timeout) would help",
         limit.as_secs()
     );
     if outcome.code != Some(0) {
