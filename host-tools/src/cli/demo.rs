@@ -5,6 +5,7 @@ use super::args::DemoArgs;
 use super::console::{Console, Progress, to_json};
 use super::device::{chosen_boards, disagreement};
 use crate::demo::{Observer, Options, run as run_demo};
+use crate::device::Board;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::report::{self, build, terminal};
@@ -37,7 +38,12 @@ pub(crate) fn run(args: &DemoArgs, seed: u64, console: &Console) -> Result<Ended
 
     let mut report = demo.report;
     report.command_line = build::command_line();
-    report.versions = build::versions();
+    let ran = |board: &&&'static Board| {
+        let devices = &report.document.device;
+        devices.iter().any(|device| device.board == board.name)
+    };
+    let ran: Vec<&Board> = options.boards.iter().filter(ran).copied().collect();
+    report.versions = build::versions(&ran);
     let files = [
         "report.html",
         "report.json",

@@ -2,8 +2,10 @@
 
 use super::{Confusion, Example, Picture, ReportData};
 use crate::classifier::{Answer, Classifier, Inputs};
+use crate::device::Board;
 use crate::document::{Document, summary};
 use crate::evaluate::{AttackResult, Evaluation};
+use std::process::{Command, Stdio};
 
 /// Most examples that a report shows.
 const EXAMPLES: usize = 9;
@@ -33,7 +35,7 @@ pub fn of_evaluation(
     ReportData {
         document,
         command_line: command_line(),
-        versions: versions(),
+        versions: versions(&[]),
         gallery: worst
             .map(|result| gallery(subject, &evaluation.clean, result))
             .unwrap_or_default(),
@@ -179,13 +181,38 @@ pub fn command_line() -> String {
         .join(" ")
 }
 
-/// What made the report.
-pub fn versions() -> Vec<(String, String)> {
-    vec![
-        ("foolproof".into(), env!("CARGO_PKG_VERSION").into()),
+/// What made the report: foolproof, the machine, and the emulators of the boards that were run.
+pub fn versions(boards: &[&Board]) -> Vec<(String, String)> {
+    let mut versions = vec![
         (
-            "machine".into(),
+            "foolproof".to_string(),
+            env!("CARGO_PKG_VERSION").to_string(),
+        ),
+        (
+            "machine".to_string(),
             format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         ),
-    ]
+    ];
+    for board in boards {
+        let known = versions.iter().any(|(name, _)| *name == board.qemu);
+        if let (false, Some(version)) = (known, emulator_version(&board.qemu)) {
+            versions.push((board.qemu.clone(), version));
+        }
+    }
+    versions
+}
+
+/// The first line that an emulator prints about its version; `None` where it cannot be asked.
+fn emulator_version(program: &str) -> Option<String> {
+    let output = Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().next()?;
+    Some(
+        line.trim_start_matches("QEMU emulator version ")
+            .to_string(),
+    )
 }

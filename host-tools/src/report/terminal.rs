@@ -96,7 +96,8 @@ fn devices(document: &Document) -> Table {
         "mismatches",
         "instr./inference",
         "instr./FGSM",
-        "buffer",
+        "instr./PGD",
+        "attack buffer",
         "stack",
         "flash",
     ]);
@@ -110,7 +111,10 @@ fn devices(document: &Document) -> Table {
             )),
             right(format::optional(device.instructions_per_inference)),
             right(format::optional(device.instructions_per_fgsm)),
-            right(format::optional(device.buffer_bytes.map(|b| b as u64))),
+            right(format::optional(device.instructions_per_pgd)),
+            right(format::optional(
+                device.attack_buffer_bytes.map(|b| b as u64),
+            )),
             right(format::optional(device.stack_bytes.map(|b| b as u64))),
             right(format::optional(device.flash_bytes.map(|b| b as u64))),
         ]);
