@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use foolproof::link::{CALIBRATION_INSTRUCTIONS, Input};
 use foolproof_host::device::{
-    Board, Chip, Emulator, Line, Options, Payload, board, boards, firmware_elf, footprint,
+    Board, Chip, Emulator, Line, Options, Payload, board, boards, compiler, firmware_elf, footprint,
 };
 
 /// The firmware for `board`, built once at a time.
@@ -68,6 +68,8 @@ fn every_board_says_hello_counts_and_quits() {
             "{stats:?}"
         );
         assert_eq!(stats.bad_frames, 0);
+        let compiler = compiler(&elf).unwrap();
+        assert!(compiler.starts_with("rustc 1."), "{compiler}");
         let footprint = footprint(&elf).unwrap();
         assert!(footprint.flash > 5000 && footprint.flash < board.flash.into());
         assert!(footprint.ram > info.session_ram as u64 && footprint.ram < board.ram.into());

@@ -39,6 +39,23 @@ pub fn footprint(path: &Path) -> Result<Footprint> {
     Ok(footprint)
 }
 
+/// The compiler that built the ELF file at `path`, as "rustc 1.95.0": instruction counts depend on it.
+pub fn compiler(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let file = object::File::parse(&*bytes)
+        .with_context(|| format!("{} is no ELF file", path.display()))?;
+    let comments = file
+        .section_by_name(".comment")
+        .and_then(|section| section.data().ok())
+        .unwrap_or_default();
+    String::from_utf8_lossy(comments)
+        .split('\0')
+        .find_map(|comment| comment.strip_prefix("rustc version "))
+        .and_then(|version| version.split_whitespace().next())
+        .map(|version| format!("rustc {version}"))
+        .with_context(|| format!("{} does not name its compiler", path.display()))
+}
+
 /// Sections by which riscv-rt's linker script marks what is left for heap and stack.
 fn is_reserve(name: &str) -> bool {
     matches!(name, ".heap" | ".stack")

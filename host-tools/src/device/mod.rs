@@ -16,6 +16,6 @@ pub use boards::{Board, Slot, board, boards};
 pub use bundle::Payload;
 pub use chip::{Chip, ChipInfo, Crafted, Inferred, Line};
 pub use compare::{AttackFigures, Comparison, Work, compare, compare_emulated};
-pub use elf::{Footprint, footprint};
+pub use elf::{Footprint, compiler, footprint};
 pub use emulator::{Emulator, Options, Outcome};
 pub use firmware::{firmware_elf, prepare};
