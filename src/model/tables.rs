@@ -114,6 +114,7 @@ impl<'a> Tables<'a> {
             && high.is_finite()
             && low < high
             && h.infer_bytes.get() > 0
+            && (h.train_bytes.get() > 0 || h.parameter_bytes.get() == 0)
             && arenas.iter().all(|a| a.get() <= i32::MAX as u32)
             && [&h.input, &h.output, &h.logits]
                 .iter()
@@ -138,7 +139,9 @@ impl<'a> Tables<'a> {
         let bad = ModelError::Tensor { tensor: t };
         let dtype = DType::from_code(r.dtype).ok_or(bad)?;
         let role = TensorRole::from_code(r.role).ok_or(bad)?;
-        let shape = self.try_shape(t).ok_or(bad)?;
+        // elements and gradients are counted in bytes, on 32-bit machines too
+        let fits = |s: &Shape| s.len() <= i32::MAX as usize / 4;
+        let shape = self.try_shape(t).filter(fits).ok_or(bad)?;
         let zero_point = r.zero_point.get();
         let zero_point_ok = match dtype {
             DType::I8 => (-128..=127).contains(&zero_point),
@@ -163,6 +166,10 @@ impl<'a> Tables<'a> {
             TensorRole::Parameter | TensorRole::Statistic => dtype == DType::F32,
         };
         if !type_ok {
+            return Err(bad);
+        }
+        // only f32 is trained, so nothing in Train mode needs to know about int8
+        if activation && dtype != DType::F32 && self.header.train_bytes.get() > 0 {
             return Err(bad);
         }
         if !activation {

@@ -98,6 +98,11 @@ pub(super) fn plan(model: &Tables<'_>, mode: Mode) -> Result<(), ModelError> {
     if let Some(tensor) = missing {
         return Err(ModelError::Plan { mode, tensor });
     }
+    if mode == Mode::Train
+        && parameters_bytes(model) != model.header().parameter_bytes.get() as usize
+    {
+        return Err(ModelError::Header);
+    }
     for t in 0..model.tensor_count() {
         for role in [Role::Value, Role::Gradient, Role::Saved] {
             slot(model, mode, t, role)?;
@@ -164,9 +169,7 @@ fn parameter_slot(model: &Tables<'_>, mode: Mode, t: usize, role: Role) -> Resul
     let got = model
         .span(mode, t, role)
         .map(|span| span.offset.get() as usize);
-    let total = 2 * parameters_len(model, model.tensor_count()) * 4;
-    let total_ok = mode != Mode::Train || total == model.header().parameter_bytes.get() as usize;
-    match expected == got && total_ok {
+    match expected == got {
         true => Ok(()),
         false => Err(ModelError::Plan { mode, tensor: t }),
     }
@@ -184,6 +187,11 @@ pub(crate) fn parameters_len(model: &Tables<'_>, end: usize) -> usize {
         .fold(0, usize::saturating_add)
 }
 
+/// Bytes of the values and the gradients of all parameters.
+fn parameters_bytes(model: &Tables<'_>) -> usize {
+    parameters_len(model, model.tensor_count()).saturating_mul(2 * 4)
+}
+
 /// Where a parameter's values or gradients start in the Train buffer, bytes.
 pub(crate) fn parameter_offset(model: &Tables<'_>, t: usize, role: Role) -> Option<usize> {
     if !is_parameter(model, t) {
@@ -194,5 +202,6 @@ pub(crate) fn parameter_offset(model: &Tables<'_>, t: usize, role: Role) -> Opti
         Role::Gradient => parameters_len(model, model.tensor_count()),
         Role::Saved => return None,
     };
-    Some((before + parameters_len(model, t)) * 4)
+    let elements = parameters_len(model, t).saturating_add(before);
+    Some(elements.saturating_mul(4))
 }
