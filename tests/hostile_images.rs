@@ -6,7 +6,7 @@ mod exercise;
 #[path = "support/seeds.rs"]
 mod seeds;
 
-use exercise::{Arena, Noise, Verdict, exercise, image_of, reseal};
+use exercise::{Arena, Noise, Verdict, exercise, reseal};
 use foolproof::attack::{AttackError, Ball, Norm, Spec, Task};
 use foolproof::loss::{Goal, Loss, Objective};
 use foolproof::memory::Mode;
@@ -15,6 +15,7 @@ use foolproof::model::{Model, ModelError};
 use foolproof::session::{Options, Session, SessionError};
 use foolproof::threat::{GradientOracle, LabelOracle, ScoreOracle};
 use foolproof_host::graph::Image;
+use seeds::images;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use zerocopy::IntoBytes;
@@ -222,12 +223,6 @@ fn attack(images: &[Vec<u8>], seed: u64, count: usize) -> Tally {
     tally
 }
 
-fn images() -> Vec<Vec<u8>> {
-    let mut graphs = vec![seeds::complete_f32(), seeds::complete_int8()];
-    graphs.extend(seeds::small());
-    graphs.iter().map(image_of).collect()
-}
-
 #[test]
 fn a_million_mutated_images_never_panic() {
     let images = images();
@@ -326,10 +321,21 @@ fn every_model_runs_before_it_is_mutated_and_together_they_have_every_operator()
     }
 }
 
+/// Writes the models that the fuzzer starts from; see `fuzz/README.md`.
+#[test]
+#[ignore = "writes files; run by hand before fuzzing"]
+fn seed_corpus() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/image");
+    std::fs::create_dir_all(&folder).expect("a writable folder");
+    for (i, image) in images().iter().enumerate() {
+        std::fs::write(folder.join(format!("seed-{i:02}")), image).expect("a writable folder");
+    }
+}
+
 /// Only f32 models can be trained; a header that claims more is refused before anything believes it.
 #[test]
 fn an_int8_model_cannot_claim_to_be_trainable() {
-    let mut bytes = image_of(&seeds::complete_int8());
+    let mut bytes = images().swap_remove(1);
     // room for the larger plan that such a model would have
     bytes.resize(bytes.len() + 16 * 1024, 0);
     let total = bytes.len() as u32;
@@ -349,8 +355,7 @@ fn an_int8_model_cannot_claim_to_be_trainable() {
 #[test]
 fn parameter_bytes_must_be_those_of_the_parameters() {
     let field = std::mem::offset_of!(Header, parameter_bytes);
-    for graph in seeds::small() {
-        let mut bytes = image_of(&graph);
+    for mut bytes in images() {
         let right = u32::from_le_bytes([0, 1, 2, 3].map(|i| bytes[field + i]));
         for wrong in [right + 1, right + 8, i32::MAX as u32] {
             bytes[field..field + 4].copy_from_slice(&wrong.to_le_bytes());

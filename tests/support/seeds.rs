@@ -3,7 +3,7 @@
 
 use foolproof::ops::{Activation, Op, OpError, Unary};
 use foolproof::tensor::DType;
-use foolproof_host::graph::{Builder, Graph, TensorData, TensorId, Window};
+use foolproof_host::graph::{Builder, Graph, TensorData, TensorId, Window, to_image};
 use foolproof_host::quantize::{Options, quantize};
 
 const HALVES: Window = Window {
@@ -12,6 +12,14 @@ const HALVES: Window = Window {
     dilation: [1; 2],
     same: false,
 };
+
+/// The images of all models: the two complete ones first.
+pub fn images() -> Vec<Vec<u8>> {
+    let mut graphs = vec![complete_f32(), complete_int8()];
+    graphs.extend(small());
+    let image = |g: &Graph| to_image(g).expect("a well-formed graph").bytes().to_vec();
+    graphs.iter().map(image).collect()
+}
 
 /// Every f32 operator but those that change the type.
 pub fn complete_f32() -> Graph {
