@@ -1,7 +1,7 @@
 //! The table of an int8 [`Unary`] operator, entry for entry what TFLite Micro computes, and its slopes. Made
 //! where models are made: on the host.
 
-use super::{Activation, Rounding, Unary};
+use super::{Activation, Multiplier, Rounding, Unary};
 use crate::kernels::fixed_point::{logistic, multiplier, requantize, rounding_shift, tanh};
 use crate::tensor::Quant;
 
@@ -50,8 +50,14 @@ impl Unary {
         if (output.scale, output.zero_point) != expected {
             return None;
         }
-        let factor = multiplier(input.scale as f64 * (1 << 27) as f64)?;
-        let radius = libm::floor(15.0 * (1 << 27) as f64 / libm::exp2(factor.shift as f64)) as i32;
+        let (factor, radius) = match multiplier(input.scale as f64 * (1 << 27) as f64) {
+            Some(factor) => {
+                let steps = 15.0 * (1 << 27) as f64 / libm::exp2(factor.shift as f64);
+                (factor, libm::floor(steps) as i32)
+            }
+            // Steps of 8 and more: TFLite's radius is below one step.
+            None => (Multiplier::default(), 0),
+        };
         let q = if x <= -radius {
             -128
         } else if x >= radius {
@@ -93,7 +99,9 @@ impl Unary {
             Unary::Requantize => (1.0, input.scale as f64 / output.scale as f64),
             _ => (1.0, (input.scale / output.scale) as f64),
         };
-        let q = requantize(x, multiplier(factor)?, rounding).saturating_add(output.zero_point);
+        // A step shifted further than this would leave 32 bits.
+        let factor = multiplier(factor).filter(|m| m.shift <= 22)?;
+        let q = requantize(x, factor, rounding).saturating_add(output.zero_point);
         let (low, high) = activation.range_i8(output);
         let passes = q > low && q < high;
         Some((q.max(low).min(high) as i8, if passes { slope } else { 0.0 }))

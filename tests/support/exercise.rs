@@ -137,8 +137,8 @@ fn run(model: &Model<'_>, session: &mut Session<'_>, noise: u64) {
             .forward_bytes(&x)
             .expect("the input has the right length");
         let objective = Objective {
-            loss: [Loss::CrossEntropy, Loss::Margin][(noise >> 2) as usize % 2],
-            goal: Goal::Avoid((noise >> 3) as usize % (model.classes() + 1)),
+            loss: [Loss::CrossEntropy, Loss::Margin][random.below(2)],
+            goal: Goal::Avoid(random.below(model.classes() + 1)),
         };
         assert_eq!(session.differentiate(objective).expect("runs").1.len(), n);
     }

@@ -11,6 +11,8 @@ use foolproof::ops::{Op, Unary};
 const SMALLEST_STEP: f32 = f32::from_bits((127 - 60) << 23);
 /// A fixed-point factor stays below 2^30; with room for rounding.
 const LARGEST_FACTOR: f64 = (1_u32 << 29) as f64;
+/// Between a step of a table's input and one of its output: 255 steps of the input still fit in 32 bits.
+const LARGEST_TABLE_FACTOR: f64 = (1_u32 << 21) as f64;
 
 /// A grid for every activation.
 pub(super) struct Grids {
@@ -204,9 +206,9 @@ fn least_scale(
         }
         Op::Unary(Unary::Tanh | Unary::Sigmoid) => return None,
         Op::Unary(Unary::LeakyRelu { alpha }) => {
-            input(0) * f64::from(alpha.max(1.0)) / LARGEST_FACTOR
+            input(0) * f64::from(alpha.max(1.0)) / LARGEST_TABLE_FACTOR
         }
-        Op::Unary(_) => input(0) / LARGEST_FACTOR,
+        Op::Unary(_) => input(0) / LARGEST_TABLE_FACTOR,
         _ => return None,
     };
     Some((node.output, bound as f32))

@@ -11,7 +11,6 @@
 //! into it ([`fold`]). Pooling, padding and reshaping keep their input's grid, as TFLite demands; the inputs of a
 //! concatenation get its output's, or a requantization in front where they already have one that is fixed.
 
-mod fixed;
 pub mod fold;
 mod grids;
 mod lower;

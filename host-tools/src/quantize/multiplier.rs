@@ -4,39 +4,15 @@
 //!
 //! A `None` says that the factor is not one that the arithmetic can hold: negative, not finite, or at least 2^30.
 
+pub use foolproof::kernels::fixed_point::multiplier as quantize_multiplier;
 use foolproof::ops::Multiplier;
 
 /// The largest shift that the engine's requantization takes.
 const MAX_SHIFT: i32 = 30;
-/// Below this shift every product rounds to 0, so the factor is 0 (TFLite's QuantizeMultiplier does the same).
-const MIN_SHIFT: i32 = -31;
 /// Bits before the point in the fixed-point differences of softmax (TFLite's kScaledDiffIntegerBits).
 const SOFTMAX_INTEGER_BITS: i32 = 5;
 /// By how much the inputs of an int8 sum are shifted left before they are scaled.
 pub const ADD_LEFT_SHIFT: u8 = 20;
-
-/// A factor as `mantissa * 2^(shift - 31)` with the mantissa in `2^30..2^31` (TFLite's `QuantizeMultiplier`).
-pub fn quantize_multiplier(factor: f64) -> Option<Multiplier> {
-    if !factor.is_finite() || factor < 0.0 {
-        return None;
-    }
-    let (fraction, mut shift) = libm::frexp(factor);
-    let mut mantissa = (fraction * f64::from(1_u32 << 31)).round() as i64;
-    if mantissa == 1 << 31 {
-        mantissa /= 2;
-        shift += 1;
-    }
-    if mantissa == 0 || shift < MIN_SHIFT {
-        return Some(Multiplier {
-            mantissa: 0,
-            shift: 0,
-        });
-    }
-    (shift <= MAX_SHIFT).then_some(Multiplier {
-        mantissa: mantissa as i32,
-        shift,
-    })
-}
 
 /// Convolutions, and dense layers with a scale per channel: `x w / y`, all in double precision.
 pub fn per_channel(x: f32, w: f32, y: f32) -> Option<Multiplier> {
@@ -51,11 +27,6 @@ pub fn dense_per_tensor(x: f32, w: f32, y: f32) -> Option<Multiplier> {
 /// Elementwise products.
 pub fn mul(a: f32, b: f32, y: f32) -> Option<Multiplier> {
     quantize_multiplier(f64::from(a) * f64::from(b) / f64::from(y))
-}
-
-/// From one quantization to another.
-pub fn requantize(x: f32, y: f32) -> Option<Multiplier> {
-    quantize_multiplier(f64::from(x) / f64::from(y))
 }
 
 /// The multipliers of an elementwise sum: for both inputs, then for the output. `None` also where the output's
@@ -97,7 +68,7 @@ const LARGEST: Multiplier = Multiplier {
 
 /// The largest input that a fixed-point function with this many integer bits tells from infinity, in steps
 /// before the left shift (TFLite's `CalculateInputRadius`, 31 bits in all).
-pub fn input_radius(integer_bits: i32, left_shift: i32) -> f64 {
+fn input_radius(integer_bits: i32, left_shift: i32) -> f64 {
     let largest = f64::from((1_i32 << integer_bits) - 1) * 2_f64.powi(31 - integer_bits);
     (largest / 2_f64.powi(left_shift)).floor()
 }

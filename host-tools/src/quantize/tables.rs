@@ -1,17 +1,8 @@
-//! int8 functions of one element as tables: 256 outputs, and the real function's slope at each input.
-//!
-//! Entry `q + 128` belongs to the input `q`. The outputs are those of TFLite Micro's own arithmetic for the
-//! operator (`activations.cc`, `leaky_relu.h`, `integer_ops/{tanh,logistic}.h`, `requantize.h`), so a table is
-//! not an approximation of it. Slopes are the derivatives in real units; they are 0 where the output is held at
-//! an end of its range, where the function itself would go on: no small change of the input shows there.
+//! int8 functions of one element as tables: 256 outputs, and the real function's slope at each input. The engine
+//! computes them ([`Unary::table`]) as TFLite Micro would compute each element; here they meet the graph's grids.
 
-use super::fixed;
-use super::multiplier::{self, input_radius, quantize_multiplier};
-use foolproof::kernels::fixed_point::{requantize, rounding_shift};
-use foolproof::ops::{Multiplier, Rounding, Unary};
-
-/// Bits before the point in TFLite's fixed-point tanh and logistic function.
-const FIXED_INTEGER_BITS: i32 = 4;
+use foolproof::ops::{Rounding, Unary};
+use foolproof::tensor::Quant;
 
 /// A grid: real = scale (q - zero_point).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,109 +38,16 @@ pub struct Table {
 /// The table of a function from one grid to another. `None`: the ratio of the scales is one that the fixed-point
 /// arithmetic cannot hold, or (tanh, sigmoid) the output's grid is not the one that TFLite demands.
 pub fn table(function: Unary, x: Grid, y: Grid, rounding: Rounding) -> Option<Table> {
-    let entry: Entry = match function {
-        Unary::Relu => clamped(x, y, rounding, f32::INFINITY)?,
-        Unary::Relu6 => clamped(x, y, rounding, 6.0)?,
-        Unary::LeakyRelu { alpha } => leaky(x, y, rounding, alpha)?,
-        Unary::Tanh => {
-            let f = fixed_point(x, rounding, fixed::tanh, 7);
-            (y == Grid::TANH).then_some(())?;
-            Box::new(move |q| {
-                let t = f64::from(x.scale) * f64::from(q);
-                (f(q), (1.0 - t.tanh().powi(2)) as f32)
-            })
-        }
-        Unary::Sigmoid => {
-            let f = fixed_point(x, rounding, fixed::logistic, 8);
-            (y == Grid::PROBABILITY).then_some(())?;
-            Box::new(move |q| {
-                let s = 1.0 / (1.0 + (-f64::from(x.scale) * f64::from(q)).exp());
-                (f(q), (s * (1.0 - s)) as f32)
-            })
-        }
-        Unary::Requantize => {
-            let m = multiplier::requantize(x.scale, y.scale)?;
-            Box::new(move |q| (y.zero_point.saturating_add(scaled(q, m, rounding)), 1.0))
-        }
-        _ => return None,
+    let quant = |grid: Grid| Quant {
+        scale: grid.scale,
+        zero_point: grid.zero_point,
+        channel_scales: &[],
     };
-    let saturates = !matches!(function, Unary::Tanh | Unary::Sigmoid);
-    let (values, slopes) = (-128..=127)
-        .map(|q| {
-            let (value, slope) = entry(q - x.zero_point);
-            let held = saturates && !(-128..=127).contains(&value);
-            let slope = if held { 0.0 } else { slope };
-            (value.clamp(-128, 127) as i8, slope)
-        })
-        .unzip();
-    Some(Table { values, slopes })
-}
-
-/// A step of the input, at most 255, times a factor. From 2^22 on the shifted step does not fit in 32 bits; the
-/// product is then far outside of int8, and only its sign counts.
-fn scaled(q: i32, m: Multiplier, rounding: Rounding) -> i32 {
-    match m.shift > 22 {
-        true => q.signum() * (1 << 22),
-        false => requantize(q, m, rounding),
-    }
-}
-
-type Entry = Box<dyn Fn(i32) -> (i32, f32)>;
-
-/// max(0, x), or also min(6, x). The ratio of the scales is taken in single precision.
-fn clamped(x: Grid, y: Grid, rounding: Rounding, top: f32) -> Option<Entry> {
-    let m = quantize_multiplier(f64::from(x.scale / y.scale))?;
-    let top_q = f64::from(y.zero_point) + f64::from((top / y.scale).round());
-    let top_q = top_q.min(127.0) as i32;
-    Some(Box::new(move |q| {
-        let real = x.scale * q as f32;
-        let value = y.zero_point.saturating_add(scaled(q, m, rounding));
-        let inside = real > 0.0 && real < top;
-        let slope = if inside && value <= 127 { 1.0 } else { 0.0 };
-        (value.max(y.zero_point).min(top_q), slope)
-    }))
-}
-
-/// x where x >= 0, else alpha x. The ratios are taken in single precision.
-fn leaky(x: Grid, y: Grid, rounding: Rounding, alpha: f32) -> Option<Entry> {
-    let identity = quantize_multiplier(f64::from(x.scale / y.scale))?;
-    let below = quantize_multiplier(f64::from(x.scale * alpha / y.scale))?;
-    Some(Box::new(move |q| {
-        let (m, slope) = if q >= 0 {
-            (identity, 1.0)
-        } else {
-            (below, alpha)
-        };
-        let slope = if q == 0 { alpha } else { slope };
-        (y.zero_point.saturating_add(scaled(q, m, rounding)), slope)
-    }))
-}
-
-/// A fixed-point function behind TFLite's input scaling, rounded to `output_bits`.
-fn fixed_point(
-    x: Grid,
-    rounding: Rounding,
-    f: fn(i32) -> i32,
-    output_bits: u32,
-) -> impl Fn(i32) -> i32 {
-    let factor = f64::from(x.scale) * f64::from(1_u32 << (31 - FIXED_INTEGER_BITS));
-    let (m, radius) = match quantize_multiplier(factor) {
-        Some(m) => (m, input_radius(FIXED_INTEGER_BITS, m.shift)),
-        // a step of 8 and more: TFLite's radius is below one step, and everything lies outside it
-        None => (Multiplier::default(), 0.0),
-    };
-    // the logistic function's least value is the zero point, tanh's is -1
-    let offset = if output_bits == 8 { -128 } else { 0 };
-    move |q: i32| {
-        let steps = f64::from(q);
-        if steps <= -radius {
-            -128
-        } else if steps >= radius {
-            127
-        } else {
-            rounding_shift(f(requantize(q, m, rounding)), 31 - output_bits) + offset
-        }
-    }
+    let table = function.table(&quant(x), &quant(y), rounding)?;
+    Some(Table {
+        values: table.values.to_vec(),
+        slopes: table.slopes.to_vec(),
+    })
 }
 
 #[cfg(test)]
