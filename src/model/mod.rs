@@ -156,7 +156,7 @@ impl<'a> Model<'a> {
 /// The buffer that an image needs, read from its header without checking anything: for a `static` buffer
 /// whose size follows from the image that is compiled in. `None` where the bytes are too short.
 ///
-/// ```ignore
+/// ```text
 /// const IMAGE: &[u8] = include_bytes!("model.fpi");
 /// static BUFFER: [u8; required_buffer(IMAGE, Mode::Attack).unwrap()] = ...;
 /// ```

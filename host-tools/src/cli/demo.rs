@@ -49,6 +49,7 @@ pub(crate) fn run(args: &DemoArgs, seed: u64, console: &Console) -> Result<Ended
         "report.json",
         "digits_f32.fpi",
         "digits_int8.fpi",
+        "boards.md",
     ]
     .map(|name| args.report.join(name));
     report.document.outputs = files
@@ -59,6 +60,10 @@ pub(crate) fn run(args: &DemoArgs, seed: u64, console: &Console) -> Result<Ended
     files::write(&files[1], to_json(&report.document)?.as_bytes())?;
     files::write(&files[2], demo.float.bytes())?;
     files::write(&files[3], demo.int8.bytes())?;
+    files::write(
+        &files[4],
+        report::markdown::boards(&report.document).as_bytes(),
+    )?;
     let document = &report.document;
     console.finish(document, || {
         format!(

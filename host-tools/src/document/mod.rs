@@ -206,7 +206,7 @@ pub struct Device {
     /// Bytes of flash that the firmware occupies, model included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flash_bytes: Option<usize>,
-    /// Bytes of static RAM (data and bss).
+    /// Bytes of static RAM (data and bss), without the room set aside for sessions and streamed models.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub static_ram_bytes: Option<usize>,
 }

@@ -5,6 +5,7 @@ pub mod build;
 pub mod chart;
 mod format;
 mod html;
+pub mod markdown;
 pub mod picture;
 #[cfg(test)]
 pub(crate) mod sample;
