@@ -72,7 +72,9 @@ fn every_board_says_hello_counts_and_quits() {
         assert!(compiler.starts_with("rustc 1."), "{compiler}");
         let footprint = footprint(&elf).unwrap();
         assert!(footprint.flash > 5000 && footprint.flash < board.flash.into());
-        assert!(footprint.ram > info.session_ram as u64 && footprint.ram < board.ram.into());
+        let room = (info.session_ram + info.model_ram) as u64;
+        assert_eq!(footprint.reserved, room, "{}", board.name);
+        assert!(footprint.ram > 100 && footprint.ram + room < board.ram.into());
 
         let outcome = chip.quit().unwrap().wait().unwrap();
         assert_eq!(outcome.code, Some(0), "{}: {:?}", board.name, outcome.log);

@@ -164,6 +164,8 @@ fn warnings(evaluation: &Evaluation) -> Vec<String> {
             ));
         }
     }
-    warnings.push("only gradient attacks were run; a model whose gradients vanish can look more robust than it is".into());
+    if !evaluation.attacks.is_empty() {
+        warnings.push("only gradient attacks were run; a model whose gradients vanish can look more robust than it is".into());
+    }
     warnings
 }

@@ -4,15 +4,18 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use object::elf::{SHF_ALLOC, SHF_WRITE, SHT_NOBITS};
-use object::{Object, ObjectSection, SectionFlags};
+use object::{Object, ObjectSection, ObjectSymbol, SectionFlags};
 
 /// The memory that a firmware occupies before it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Footprint {
     /// Flash in bytes: code, constants and the initial values of statics.
     pub flash: u64,
-    /// Static RAM in bytes, the session's and the frame's buffers included, the stack not.
+    /// Static RAM in bytes, the frame's buffer included; the stack, and the room for sessions and streamed
+    /// models, not.
     pub ram: u64,
+    /// Bytes set aside for sessions and streamed models of any size: as much as the board has to spare.
+    pub reserved: u64,
 }
 
 /// Reads the footprint of the ELF file at `path`.
@@ -36,6 +39,12 @@ pub fn footprint(path: &Path) -> Result<Footprint> {
             footprint.ram += section.size();
         }
     }
+    footprint.reserved = file
+        .symbols()
+        .filter(|symbol| symbol.name().is_ok_and(is_room))
+        .map(|symbol| symbol.size())
+        .sum();
+    footprint.ram = footprint.ram.saturating_sub(footprint.reserved);
     Ok(footprint)
 }
 
@@ -54,6 +63,11 @@ pub fn compiler(path: &Path) -> Result<String> {
         .and_then(|version| version.split_whitespace().next())
         .map(|version| format!("rustc {version}"))
         .with_context(|| format!("{} does not name its compiler", path.display()))
+}
+
+/// The firmware's `memory::SESSION` and `memory::MODEL`, mangled.
+fn is_room(symbol: &str) -> bool {
+    symbol.contains("6memory7SESSION") || symbol.contains("6memory5MODEL")
 }
 
 /// Sections by which riscv-rt's linker script marks what is left for heap and stack.
