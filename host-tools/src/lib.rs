@@ -11,6 +11,7 @@ pub mod error;
 pub mod evaluate;
 pub mod files;
 pub mod graph;
+pub mod import;
 pub mod inspect;
 pub mod networks;
 pub mod preprocess;

@@ -6,7 +6,8 @@ use crate::data::Dataset;
 use crate::document;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::graph::Image;
+use crate::graph::{Image, to_image};
+use crate::import::tflite;
 use crate::preprocess::Preprocess;
 use foolproof::model::Model;
 use foolproof::model::format::{MAGIC, TensorRole};
@@ -30,13 +31,11 @@ impl ModelFile {
             Error::new(
                 what,
                 path.display(),
-                "a model image (.fpi) that foolproof wrote",
+                "a TensorFlow Lite model (.tflite), or a model image (.fpi) that foolproof wrote",
             )
         };
-        if bytes.get(4..8) == Some(b"TFL3") {
-            return Err(refuse(
-                "this version does not read TensorFlow Lite models".into(),
-            ));
+        if bytes.get(4..8) == Some(tflite::IDENTIFIER) {
+            return Self::of_tflite(path, &bytes);
         }
         if !bytes.starts_with(&MAGIC) {
             return Err(refuse("not a model in a known format".into()));
@@ -46,15 +45,27 @@ impl ModelFile {
         Ok(Self::of_image(path.display().to_string(), image))
     }
 
+    fn of_tflite(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let refuse = |what: &dyn std::fmt::Display| {
+            Error::new(
+                what,
+                path.display(),
+                "a float or int8 TensorFlow Lite model of the operators that foolproof has",
+            )
+        };
+        let graph = tflite::import(bytes).map_err(|error| refuse(&error))?;
+        let image = to_image(&graph).map_err(|error| refuse(&error))?;
+        Ok(Self {
+            sha256: hex_digest(bytes),
+            ..Self::of_image(path.display().to_string(), image)
+        })
+    }
+
     /// A model that is not a file: `name` stands for its path.
     pub fn of_image(name: String, image: Image) -> Self {
-        let sha256 = Sha256::digest(image.bytes())
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
         Self {
             path: name,
-            sha256,
+            sha256: hex_digest(image.bytes()),
             image,
         }
     }
@@ -94,6 +105,11 @@ impl ModelFile {
         let inputs = preprocess.inputs(data, &classifier)?;
         Ok((classifier, inputs))
     }
+}
+
+fn hex_digest(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The arithmetic's name in documents: `f32`; `tflm` for int8 with TFLite Micro's two roundings; `single-rounding` for int8 with one.

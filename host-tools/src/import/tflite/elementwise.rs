@@ -1,0 +1,149 @@
+//! Sums, products, functions of one element, and conversions between number systems.
+
+use super::file::{Kind, Step};
+use super::schema::{ArithmeticOptions, LeakyReluOptions, SoftmaxOptions};
+use super::{Importer, Reason, fused};
+use crate::graph::{Quant, TensorData, TensorId};
+use crate::quantize::multiplier;
+use foolproof::ops::{Add, Mul, Multiplier, Op, Softmax, Unary};
+use foolproof::tensor::DType;
+
+const TOO_FAR: &str = "the scales of its operands are too far apart for 32-bit fixed point";
+
+impl<'a> Importer<'a> {
+    pub(super) fn add(&mut self, step: &Step<'a>, t: usize) -> Result<(), Reason> {
+        let (activation, inputs) = self.pair(step)?;
+        let mut add = Add::float(activation);
+        if self.dtype(inputs[0]) == DType::I8 {
+            let y = super::per_tensor(self.info(t))?;
+            let (a, b) = (self.scale(inputs[0]), self.scale(inputs[1]));
+            let (factors, output) = multiplier::add(a, b, y.scale).ok_or(TOO_FAR)?;
+            add.left_shift = multiplier::ADD_LEFT_SHIFT;
+            (add.inputs, add.output) = (factors, output);
+        }
+        self.emit(Op::Add(add), inputs, t)
+    }
+
+    pub(super) fn mul(&mut self, step: &Step<'a>, t: usize) -> Result<(), Reason> {
+        let (activation, inputs) = self.pair(step)?;
+        let mut mul = Mul::float(activation);
+        if self.dtype(inputs[0]) == DType::I8 {
+            let y = super::per_tensor(self.info(t))?;
+            let (a, b) = (self.scale(inputs[0]), self.scale(inputs[1]));
+            mul.output = multiplier::mul(a, b, y.scale).ok_or(TOO_FAR)?;
+        }
+        self.emit(Op::Mul(mul), inputs, t)
+    }
+
+    fn pair(
+        &mut self,
+        step: &Step<'a>,
+    ) -> Result<(foolproof::ops::Activation, Vec<TensorId>), Reason> {
+        self.no_uint8(step)?;
+        let options = step.table.options::<ArithmeticOptions<'a>>();
+        let activation = fused(options.and_then(|o| o.activation()))?;
+        Ok((
+            activation,
+            vec![self.operand(step, 0)?, self.operand(step, 1)?],
+        ))
+    }
+
+    pub(super) fn softmax(&mut self, step: &Step<'a>, t: usize) -> Result<(), Reason> {
+        self.no_uint8(step)?;
+        let options = step
+            .table
+            .options::<SoftmaxOptions<'a>>()
+            .ok_or("it has no options")?;
+        let beta = options.beta().unwrap_or(0.0);
+        let x = self.operand(step, 0)?;
+        let mut softmax = Softmax {
+            beta,
+            input: Multiplier::default(),
+            diff_min: 0,
+        };
+        if self.dtype(x) == DType::I8 {
+            (softmax.input, softmax.diff_min) = multiplier::softmax(beta, self.scale(x))
+                .ok_or_else(|| format!("its beta is {beta}, or its input's scale out of range"))?;
+        }
+        self.emit(Op::Softmax(softmax), vec![x], t)
+    }
+
+    pub(super) fn leaky_relu(&mut self, step: &Step<'a>, t: usize) -> Result<(), Reason> {
+        let options = step
+            .table
+            .options::<LeakyReluOptions<'a>>()
+            .ok_or("it has no options")?;
+        let alpha = options.alpha().unwrap_or(0.0);
+        self.unary(Unary::LeakyRelu { alpha }, step, t)
+    }
+
+    pub(super) fn unary(
+        &mut self,
+        function: Unary,
+        step: &Step<'a>,
+        t: usize,
+    ) -> Result<(), Reason> {
+        self.no_uint8(step)?;
+        let x = self.operand(step, 0)?;
+        self.apply(function, x, t)
+    }
+
+    /// A function of one element; in int8 with its table.
+    fn apply(&mut self, function: Unary, x: TensorId, t: usize) -> Result<(), Reason> {
+        let mut inputs = vec![x];
+        if self.dtype(x) == DType::I8 {
+            let y = self.define(t)?;
+            // `emit` defines it again
+            self.ids[t] = None;
+            let grid = |q: &Quant| foolproof::tensor::Quant {
+                scale: q.scale,
+                zero_point: q.zero_point,
+                channel_scales: &[],
+            };
+            let (from, to) = (&self.graph.tensors[x].quant, &self.graph.tensors[y].quant);
+            let table = function.table(&grid(from), &grid(to), self.graph.rounding);
+            let table = table.ok_or("its output's scale and zero point are not those that TFLite demands, or too far from its input's")?;
+            let to = to.clone();
+            self.spend(256 * 5)?;
+            let name = self.info(t).name.clone();
+            let (values, slopes) = (table.values.to_vec(), table.slopes.to_vec());
+            inputs.push(self.vector(format!("{name}.table"), to, 256, TensorData::I8(values))?);
+            inputs.push(self.vector(
+                format!("{name}.slope"),
+                Quant::default(),
+                256,
+                TensorData::F32(slopes),
+            )?);
+        }
+        self.emit(Op::Unary(function), inputs, t)
+    }
+
+    /// QUANTIZE: to int8 or uint8, from f32 or from another grid.
+    pub(super) fn quantize(&mut self, step: &Step<'a>, t: usize) -> Result<(), Reason> {
+        let x = self.operand(step, 0)?;
+        if !matches!(self.info(t).kind, Kind::I8 | Kind::U8) {
+            return Err(format!(
+                "it makes {}; int8 and uint8 are supported",
+                self.info(t).kind.name()
+            ));
+        }
+        if self.dtype(x) == DType::F32 {
+            return self.emit(Op::Quantize, vec![x], t);
+        }
+        let y = self.define(t)?;
+        self.ids[t] = None;
+        if self.graph.tensors[x].quant == self.graph.tensors[y].quant
+            && self.graph.tensors[x].shape == self.graph.tensors[y].shape
+        {
+            // from uint8 to int8 and back, often: the same steps
+            self.ids[t] = Some(x);
+            return Ok(());
+        }
+        self.apply(Unary::Requantize, x, t)
+    }
+
+    pub(super) fn dequantize(&mut self, step: &Step<'a>, t: usize) -> Result<(), Reason> {
+        let x = self.operand(step, 0)?;
+        self.emit(Op::Dequantize, vec![x], t)
+    }
+}

@@ -1,0 +1,448 @@
+//! Convolutions and dense layers, and what is imported as one.
+
+use super::file::{Info, Kind, Step};
+use super::schema::{Conv2dOptions, DenseOptions, DepthwiseOptions};
+use super::window::Sliding;
+use super::{Importer, Reason, fused, shape};
+use crate::graph::{Quant, TensorData, TensorId};
+use crate::quantize::multiplier;
+use foolproof::ops::{Activation, Conv2d, Dense, DepthwiseConv2d, Multiplier, Op, Padding, Pool2d};
+use foolproof::tensor::{DType, Shape};
+
+const TOO_FAR: &str = "the scales of its operands are too far apart for 32-bit fixed point";
+
+/// Weights that were read, int8.
+struct Weights {
+    values: Vec<i8>,
+    shape: Shape,
+    /// One scale, or one per channel.
+    scales: Vec<f32>,
+    name: String,
+}
+
+impl<'a> Importer<'a> {
+    pub(super) fn conv2d(&mut self, step: &Step<'a>, t: usize) -> Result<(), Reason> {
+        let options = step
+            .table
+            .options::<Conv2dOptions<'a>>()
+            .ok_or("it has no options")?;
+        let x = self.operand(step, 0)?;
+        let w = shape(self.info(self.input(step, 1)?))?;
+        let window = Sliding {
+            kernel: [w.dim(1) as u32, w.dim(2) as u32],
+            stride: [options.stride_h(), options.stride_w()],
+            dilation: [options.dilation_h(), options.dilation_w()],
+            padding: options.padding(),
+        };
+        let placed = window.over(&self.graph.tensors[x].shape)?;
+        let op = Op::Conv2d(Conv2d {
+            stride: placed.stride,
+            dilation: placed.dilation,
+            padding: placed.padding,
+            activation: fused(options.activation())?,
+        });
+        let inputs = self.layer(step, x, t, 0, w.dim(0))?;
+        self.emit(op, inputs, t)
+    }
+
+    pub(super) fn depthwise(&mut self, step: &Step<'a>, t: usize) -> Result<(), Reason> {
+        let options = step
+            .table
+            .options::<DepthwiseOptions<'a>>()
+            .ok_or("it has no options")?;
+        let x = self.operand(step, 0)?;
+        let w = shape(self.info(self.input(step, 1)?))?;
+        let window = Sliding {
+            kernel: [w.dim(1) as u32, w.dim(2) as u32],
+            stride: [options.stride_h(), options.stride_w()],
+            dilation: [options.dilation_h(), options.dilation_w()],
+            padding: options.padding(),
+        };
+        let placed = window.over(&self.graph.tensors[x].shape)?;
+        let op = Op::DepthwiseConv2d(DepthwiseConv2d {
+            stride: placed.stride,
+            dilation: placed.dilation,
+            padding: placed.padding,
+            activation: fused(options.activation())?,
+        });
+        let inputs = self.layer(step, x, t, 3, w.dim(3))?;
+        self.emit(op, inputs, t)
+    }
+
+    pub(super) fn dense(&mut self, step: &Step<'a>, t: usize) -> Result<(), Reason> {
+        let options = step.table.options::<DenseOptions<'a>>();
+        if options.is_some_and(|o| o.weights_format().unwrap_or(0) != 0) {
+            return Err("its weights are shuffled".into());
+        }
+        let activation = fused(options.and_then(|o| o.activation()))?;
+        let source = self.input(step, 0)?;
+        let transposed = self.transposed.get(&source).cloned();
+        let x = match &transposed {
+            Some(transposed) => transposed.source,
+            None => self.operand(step, 0)?,
+        };
+        let w = shape(self.info(self.input(step, 1)?))?;
+        let mut inputs = self.layer(step, x, t, 0, w.dim(0))?;
+        if let Some(transposed) = transposed {
+            inputs[1] = self.permuted_columns(inputs[1], &transposed.order(w.dim(1))?)?;
+        }
+        self.emit_reshaped(Op::Dense(Dense { activation }), inputs, t)
+    }
+
+    /// Weights `[O, I]` with column `order[i]` where column `i` was read from.
+    fn permuted_columns(&mut self, w: TensorId, order: &[usize]) -> Result<TensorId, Reason> {
+        let mut tensor = self.graph.tensors[w].clone();
+        fn permuted<T: Copy + Default>(values: &[T], order: &[usize]) -> Vec<T> {
+            let mut all = vec![T::default(); values.len()];
+            for (to, from) in all
+                .chunks_exact_mut(order.len())
+                .zip(values.chunks_exact(order.len()))
+            {
+                for (&value, &column) in from.iter().zip(order) {
+                    to[column] = value;
+                }
+            }
+            all
+        }
+        tensor.data = match &tensor.data {
+            TensorData::F32(v) => TensorData::F32(permuted(v, order)),
+            TensorData::I8(v) => TensorData::I8(permuted(v, order)),
+            _ => return Err("its weights are not a constant".into()),
+        };
+        self.spend(tensor.shape.len() * tensor.data.dtype().size())?;
+        Ok(self.graph.add(tensor))
+    }
+
+    /// The operands of a convolution or dense layer behind `x`: the input, weights, bias, and for int8 the factors. `axis` is the
+    /// axis of the weights with the output's `channels`.
+    fn layer(
+        &mut self,
+        step: &Step<'a>,
+        x: TensorId,
+        t: usize,
+        axis: i32,
+        channels: usize,
+    ) -> Result<Vec<TensorId>, Reason> {
+        self.no_uint8(step)?;
+        let w = self.info(self.input(step, 1)?);
+        let bias = step.inputs.get(2).copied().flatten().map(|b| self.info(b));
+        let (x_type, y_type) = (self.dtype(x), self.info(t).kind);
+        match (x_type, w.kind, y_type) {
+            (DType::F32, Kind::F32, Kind::F32) => self.float_layer(step, x, channels),
+            (DType::I8, Kind::I8, Kind::I8) => {
+                let weights = weights(w, axis, channels)?;
+                let bias = self.bias(bias, channels)?;
+                let dense = step.code == 9;
+                self.int8_layer(x, t, weights, bias, dense)
+            }
+            _ => Err(format!(
+                "its input is {}, its weights {}, its output {}; all float32 or all int8 are supported",
+                if x_type == DType::F32 {
+                    "float32"
+                } else {
+                    "int8"
+                },
+                w.kind.name(),
+                y_type.name(),
+            )),
+        }
+    }
+
+    fn float_layer(
+        &mut self,
+        step: &Step<'a>,
+        x: TensorId,
+        channels: usize,
+    ) -> Result<Vec<TensorId>, Reason> {
+        let w = self.operand(step, 1)?;
+        let b = match step.inputs.get(2).copied().flatten() {
+            Some(b) => self.tensor(b)?,
+            None => {
+                let data = TensorData::F32(vec![0.0; channels]);
+                self.vector("no bias".into(), Quant::default(), channels, data)?
+            }
+        };
+        Ok(vec![x, w, b])
+    }
+
+    /// An int32 bias; zeros where there is none. Its own scales are those of input and weights, whatever the file says about them.
+    fn bias(
+        &mut self,
+        bias: Option<&'a Info<'a>>,
+        channels: usize,
+    ) -> Result<(String, Vec<i32>), Reason> {
+        let Some(bias) = bias else {
+            return Ok(("no bias".into(), vec![0; channels]));
+        };
+        if let Some(trouble) = bias.trouble {
+            return Err(format!("bias `{}`: {trouble}", bias.name));
+        }
+        let (Kind::I32, Some(bytes)) = (bias.kind, bias.data) else {
+            return Err(format!(
+                "bias `{}` is {}; a constant int32 is supported",
+                bias.name,
+                bias.kind.name()
+            ));
+        };
+        self.spend(bytes.len())?;
+        let words = bytes.chunks_exact(4).filter_map(|b| b.try_into().ok());
+        Ok((bias.name.clone(), words.map(i32::from_le_bytes).collect()))
+    }
+
+    fn int8_layer(
+        &mut self,
+        x: TensorId,
+        t: usize,
+        weights: Weights,
+        (bias_name, bias): (String, Vec<i32>),
+        dense: bool,
+    ) -> Result<Vec<TensorId>, Reason> {
+        let channels = bias.len();
+        let x_scale = self.scale(x);
+        let y_scale = super::per_tensor(self.info(t))?.scale;
+        let scales = &weights.scales;
+        let factors: Option<Vec<Multiplier>> = match (dense, &scales[..]) {
+            (true, &[s]) => {
+                multiplier::dense_per_tensor(x_scale, s, y_scale).map(|m| vec![m; channels])
+            }
+            (false, &[s]) => {
+                multiplier::per_channel(x_scale, s, y_scale).map(|m| vec![m; channels])
+            }
+            _ => scales
+                .iter()
+                .map(|&s| multiplier::per_channel(x_scale, s, y_scale))
+                .collect(),
+        };
+        let factors = factors.ok_or(TOO_FAR)?;
+        let on = |scales: &[f32]| match scales {
+            &[scale] => Quant {
+                scale,
+                ..Quant::default()
+            },
+            several => Quant {
+                channel_scales: several.to_vec(),
+                ..Quant::default()
+            },
+        };
+        let products: Vec<f32> = scales.iter().map(|s| x_scale * s).collect();
+        let (w_quant, b_quant) = (on(scales), on(&products));
+        self.spend(weights.values.len() + 12 * channels)?;
+        let w_name = weights.name;
+        let w = self.constant(
+            w_name.clone(),
+            weights.shape,
+            w_quant,
+            TensorData::I8(weights.values),
+        )?;
+        let b = self.vector(bias_name, b_quant, channels, TensorData::I32(bias))?;
+        let (mantissas, shifts) = factors.iter().map(|f| (f.mantissa, f.shift)).unzip();
+        let none = Quant::default;
+        let m = self.vector(
+            format!("{w_name}.multiplier"),
+            none(),
+            channels,
+            TensorData::I32(mantissas),
+        )?;
+        let s = self.vector(
+            format!("{w_name}.shift"),
+            none(),
+            channels,
+            TensorData::I32(shifts),
+        )?;
+        Ok(vec![x, w, b, m, s])
+    }
+
+    /// A constant with one axis.
+    pub(super) fn vector(
+        &mut self,
+        name: String,
+        quant: Quant,
+        len: usize,
+        data: TensorData,
+    ) -> Result<TensorId, Reason> {
+        let shape = u32::try_from(len).ok().and_then(|len| Shape::new(&[len]));
+        self.constant(
+            name,
+            shape.ok_or("a constant without elements")?,
+            quant,
+            data,
+        )
+    }
+
+    /// MEAN over neighbouring axes.
+    pub(super) fn mean(&mut self, step: &Step<'a>, t: usize) -> Result<(), Reason> {
+        self.no_uint8(step)?;
+        let x = self.operand(step, 0)?;
+        let x_shape = self.graph.tensors[x].shape;
+        let rank = x_shape.rank();
+        let mut reduced = vec![false; rank];
+        for axis in self.integers(step, 1)? {
+            let axis = if axis < 0 { axis + rank as i64 } else { axis };
+            let axis = usize::try_from(axis)
+                .ok()
+                .and_then(|axis| reduced.get_mut(axis));
+            *axis.ok_or("an axis that its input does not have")? = true;
+        }
+        let first = reduced
+            .iter()
+            .position(|&r| r)
+            .ok_or("it reduces no axis")?;
+        let count = reduced[first..].iter().take_while(|&&r| r).count();
+        if reduced.iter().filter(|&&r| r).count() != count {
+            return Err("its axes are not next to one another".into());
+        }
+        let product =
+            |axes: std::ops::Range<usize>| axes.map(|i| x_shape.dim(i) as u32).product::<u32>();
+        // [N, H, W, C]: the first of the axes, and the others
+        let [h, w] = [x_shape.dim(first) as u32, product(first + 1..first + count)];
+        let channels = product(first + count..rank);
+        let image = self.reshaped(x, &[product(0..first), h, w, channels])?;
+        let small = |v: u32| {
+            u16::try_from(v)
+                .map_err(|_| format!("an axis has {v} elements; at most 65535 are supported"))
+        };
+        let window = [small(h)?, small(w)?];
+        if self.dtype(x) == DType::F32 {
+            let pool = Pool2d {
+                window,
+                stride: [1, 1],
+                padding: Padding::VALID,
+                activation: Activation::None,
+            };
+            return self.emit_reshaped(Op::AvgPool2d(pool), vec![image], t);
+        }
+        let y = super::per_tensor(self.info(t))?;
+        let x_quant = &self.graph.tensors[x].quant;
+        if (x_quant.scale, x_quant.zero_point) == (y.scale, y.zero_point) {
+            return Err("its input and output have one grid, where TFLite Micro cuts the mean off instead of rounding it".into());
+        }
+        let n = h as usize * w as usize;
+        let factor = mean_factor(x_quant.scale, y.scale, n).ok_or(TOO_FAR)?;
+        let (channels, weights) = (channels as usize, n * channels as usize);
+        self.spend(weights + 12 * channels)?;
+        let name = self.info(t).name.clone();
+        let share = Quant {
+            scale: 1.0 / n as f32,
+            ..Quant::default()
+        };
+        let shape =
+            Shape::new(&[1, h, w, channels as u32]).ok_or("a shape that no tensor can have")?;
+        let ones = self.constant(
+            format!("{name}.ones"),
+            shape,
+            share,
+            TensorData::I8(vec![1; weights]),
+        )?;
+        let mut constants = vec![image, ones];
+        for (what, value) in [
+            ("zeros", 0),
+            ("multiplier", factor.mantissa),
+            ("shift", factor.shift),
+        ] {
+            let data = TensorData::I32(vec![value; channels]);
+            constants.push(self.vector(
+                format!("{name}.{what}"),
+                Quant::default(),
+                channels,
+                data,
+            )?);
+        }
+        let op = Op::DepthwiseConv2d(DepthwiseConv2d {
+            stride: [1, 1],
+            dilation: [1, 1],
+            padding: Padding::VALID,
+            activation: Activation::None,
+        });
+        self.emit_reshaped(op, constants, t)
+    }
+
+    /// Channels `from..from + count` of every `stride`-th row and column, as a convolution of one cell.
+    pub(super) fn channels(
+        &mut self,
+        x: TensorId,
+        t: usize,
+        from: usize,
+        count: usize,
+        stride: [u16; 2],
+    ) -> Result<(), Reason> {
+        let all = self.graph.tensors[x].shape.channels();
+        self.spend(4 * (all * count + 4 * count))?;
+        let selected = |o: usize, i: usize| i == from + o;
+        let cells = (0..count).flat_map(|o| (0..all).map(move |i| selected(o, i)));
+        let dims = [count as u32, 1, 1, all as u32];
+        let shape = Shape::new(&dims).ok_or("a shape that no tensor can have")?;
+        let name = self.info(t).name.clone();
+        let (data, bias, factor) = match self.dtype(x) {
+            DType::I8 => (
+                TensorData::I8(cells.map(i8::from).collect()),
+                TensorData::I32(vec![0; count]),
+                Some(multiplier::quantize_multiplier(1.0).ok_or(TOO_FAR)?),
+            ),
+            _ => (
+                TensorData::F32(cells.map(|c| f32::from(u8::from(c))).collect()),
+                TensorData::F32(vec![0.0; count]),
+                None,
+            ),
+        };
+        let w = self.constant(format!("{name}.selection"), shape, Quant::default(), data)?;
+        let mut inputs = vec![
+            x,
+            w,
+            self.vector(format!("{name}.zeros"), Quant::default(), count, bias)?,
+        ];
+        for (what, value) in factor
+            .map(|f| [("multiplier", f.mantissa), ("shift", f.shift)])
+            .into_iter()
+            .flatten()
+        {
+            let data = TensorData::I32(vec![value; count]);
+            inputs.push(self.vector(format!("{name}.{what}"), Quant::default(), count, data)?);
+        }
+        let op = Op::Conv2d(Conv2d {
+            stride,
+            dilation: [1, 1],
+            padding: Padding::VALID,
+            activation: Activation::None,
+        });
+        self.emit(op, inputs, t)
+    }
+}
+
+/// The factor of an int8 mean over `n` elements, as TFLite folds `1/n` into it (`QuantizedMeanOrSum`): a division that cuts off.
+fn mean_factor(x: f32, y: f32, n: usize) -> Option<Multiplier> {
+    let whole = multiplier::quantize_multiplier(f64::from(x) / f64::from(y))?;
+    let bits = (n as u64).checked_ilog2()? as i32;
+    let bits = bits.min(32).min(31 + whole.shift);
+    let mantissa = (i64::from(whole.mantissa) << bits) / n as i64;
+    Some(Multiplier {
+        mantissa: i32::try_from(mantissa).ok()?,
+        shift: whole.shift - bits,
+    })
+}
+
+/// int8 weights and their scales.
+fn weights(info: &Info<'_>, axis: i32, channels: usize) -> Result<Weights, Reason> {
+    let name = info.name.clone();
+    if let Some(trouble) = info.trouble {
+        return Err(format!("weights `{name}`: {trouble}"));
+    }
+    let bytes = info
+        .data
+        .ok_or_else(|| format!("weights `{name}` must be a constant"))?;
+    let scales = info.scales.clone();
+    if scales.len() != 1 && (scales.len() != channels || info.axis != axis) {
+        let (n, along) = (scales.len(), info.axis);
+        return Err(format!(
+            "weights `{name}` have {n} scales along axis {along}; one, or {channels} along axis {axis} are supported"
+        ));
+    }
+    if info.zero_points.iter().any(|&z| z != 0) {
+        return Err(format!("weights `{name}` have a zero point that is not 0"));
+    }
+    Ok(Weights {
+        values: bytes.iter().map(|&b| b as i8).collect(),
+        shape: shape(info)?,
+        scales,
+        name,
+    })
+}

@@ -1,0 +1,130 @@
+//! `.tflite` models that others made: every int8 output byte for byte what TFLite Micro gives.
+//!
+//! The models and what TFLite Micro answers (`out_tflm`, 32 inputs each) lie outside of the repository, in
+//! `../shared/data`; without that folder these tests say so and pass.
+
+use foolproof::kernels::Kernels;
+use foolproof_host::classifier::{Answer, Classifier, Inputs};
+use foolproof_host::data::npy::Values;
+use foolproof_host::data::npz;
+use foolproof_host::graph::to_image;
+use foolproof_host::import::{ImportError, tflite};
+use std::path::{Path, PathBuf};
+
+/// The shared folder; says so where it is not there.
+fn shared(part: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../shared/data")
+        .join(part);
+    if path.is_dir() {
+        return Some(path);
+    }
+    eprintln!(
+        "SKIPPED: {} is not there, so nothing was compared",
+        path.display()
+    );
+    None
+}
+
+/// Models with golden outputs, and the file that holds these.
+const EXACT: [(&str, &str); 12] = [
+    ("ad01_int8", "mlperf_ad_int8"),
+    ("arm_cifar10_int8", "arm_cifar_int8"),
+    ("hello_world_int8", "tflm_hello_world_int8"),
+    ("kws_ref_model", "mlperf_kws_dscnn_int8"),
+    ("magic_wand_imu_int8", "imu_magic_wand_int8"),
+    ("micro_speech_quantized", "tflm_micro_speech_int8"),
+    ("person_detect", "tflm_person_detect_int8"),
+    ("pretrainedResnet_quant", "mlperf_resnet8_int8"),
+    ("str_ww_ref_model", "mlperf_sww_int8"),
+    ("tinymaix_mnist_resnet_int8", "tinymaix_mnist_resnet_int8"),
+    ("tinymaix_mnist_valid_int8", "tinymaix_mnist_valid_int8"),
+    ("vww_96_int8", "mlperf_vww_mbv1_int8"),
+];
+
+/// Models that cannot be imported yet, and the operators that are missing.
+const MISSING: [(&str, &[&str]); 3] = [
+    ("trained_lstm", &["UNIDIRECTIONAL_SEQUENCE_LSTM"]),
+    ("trained_lstm_int8", &["UNIDIRECTIONAL_SEQUENCE_LSTM"]),
+    ("lenet_300_100_mnist_int8", &["LOG_SOFTMAX"]),
+];
+
+fn int8(file: &[u8], name: &str) -> Vec<i8> {
+    let array = npz::read_array(file, name)
+        .expect("a readable archive")
+        .expect(name);
+    match array.values {
+        Values::I8(values) => values,
+        _ => panic!("{name} is int8"),
+    }
+}
+
+fn outputs(answers: &[Answer]) -> Vec<i8> {
+    answers
+        .iter()
+        .flat_map(|a| a.output.iter().map(|&b| b as i8))
+        .collect()
+}
+
+#[test]
+fn int8_models_answer_what_tflite_micro_answers() {
+    let (Some(models), Some(goldens)) = (shared("models"), shared("goldens")) else {
+        return;
+    };
+    let mut failures = Vec::new();
+    for (model, golden) in EXACT {
+        let bytes = std::fs::read(models.join(format!("{model}.tflite"))).expect(model);
+        let graph = match tflite::import(&bytes) {
+            Ok(graph) => graph,
+            Err(error) => {
+                failures.push(format!("{model}: {error}"));
+                continue;
+            }
+        };
+        let image = match to_image(&graph) {
+            Ok(image) => image,
+            Err(error) => {
+                failures.push(format!("{model}: {error}"));
+                continue;
+            }
+        };
+        let golden = std::fs::read(goldens.join(format!("{golden}.npz"))).expect(golden);
+        let inputs = Inputs::I8(int8(&golden, "inputs"));
+        let expected = int8(&golden, "out_tflm");
+        for kernels in [Kernels::Scalar, Kernels::detect()] {
+            let classifier = Classifier::new(image.model().expect("a checked image"), kernels);
+            let answers = classifier.answers(&inputs).expect(model);
+            let got = outputs(&answers);
+            assert_eq!(got.len(), expected.len(), "{model}");
+            let differ = got.iter().zip(&expected).filter(|(g, e)| g != e).count();
+            eprintln!(
+                "{model} ({kernels:?}): {differ} of {} bytes differ",
+                expected.len()
+            );
+            if differ > 0 {
+                failures.push(format!(
+                    "{model} ({kernels:?}): {differ} of {} bytes differ",
+                    expected.len()
+                ));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn what_is_missing_is_named_all_at_once() {
+    let Some(models) = shared("models") else {
+        return;
+    };
+    for (model, operators) in MISSING {
+        let bytes = std::fs::read(models.join(format!("{model}.tflite"))).expect(model);
+        let Err(ImportError::Unsupported(missing)) = tflite::import(&bytes) else {
+            panic!(
+                "{model} is imported, or fails for another reason: move it to the list of exact ones"
+            );
+        };
+        let names: Vec<&str> = missing.iter().map(|m| m.operator.as_str()).collect();
+        assert_eq!(names, operators, "{model}: {missing:?}");
+    }
+}
