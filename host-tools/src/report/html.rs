@@ -321,7 +321,7 @@ fn devices(devices: &[Device]) -> Markup {
             h2 { "On the chip" }
             p.lead { "The same model image, evaluated by the firmware. Emulated boards count instructions, not cycles. Sizes in bytes; stack by painting." }
             div.scroll {
-                table {
+                table.dense {
                     thead { tr {
                         th { "board" } th { "samples" } th { "outputs" br; "that differ" } th { "attacks" br; "that differ" }
                         th { "instructions" br; "per inference" } th { "instructions" br; "per FGSM" } th { "instructions" br; "per PGD" }
