@@ -20,7 +20,7 @@ pub const SLOT: (usize, usize) = (0x0020_0000, 0x0020_0000);
 #[cfg(feature = "mps2-an505")]
 pub const SLOT: (usize, usize) = (0x1020_0000, 0x0020_0000);
 /// The longest frame that the serial line can receive, in bytes.
-pub const FRAME: usize = 16384;
+pub const FRAME: usize = 65536;
 /// Memory for a session, in bytes.
 pub const SESSION: usize = 0x180000;
 /// Memory for a streamed model, in bytes.

@@ -9,7 +9,7 @@ pub const NAME: &str = "mps3-an547";
 /// The slot for a bundle: address and size in bytes.
 pub const SLOT: (usize, usize) = (0x1100_0000, 0x0020_0000);
 /// The longest frame that the serial line can receive, in bytes.
-pub const FRAME: usize = 16384;
+pub const FRAME: usize = 32768;
 /// Memory for a session, in bytes.
 pub const SESSION: usize = 0x40000;
 /// Memory for a streamed model, in bytes.

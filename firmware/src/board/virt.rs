@@ -12,7 +12,7 @@ pub const NAME: &str = "virt";
 /// The slot for a bundle: address and size in bytes.
 pub const SLOT: (usize, usize) = (0x8040_0000, 0x0040_0000);
 /// The longest frame that the serial line can receive, in bytes.
-pub const FRAME: usize = 16384;
+pub const FRAME: usize = 65536;
 /// Memory for a session, in bytes.
 pub const SESSION: usize = 0x180000;
 /// Memory for a streamed model, in bytes.
