@@ -9,6 +9,7 @@ pub mod device;
 pub mod document;
 pub mod error;
 pub mod evaluate;
+pub mod export;
 pub mod files;
 pub mod graph;
 pub mod import;

@@ -46,7 +46,7 @@ pub(crate) enum Command {
     Train(TrainArgs),
     /// Turn an f32 model into an int8 model
     Quantize(QuantizeArgs),
-    /// Write a model as an image to flash
+    /// Write a model as an image to flash, or as a TensorFlow Lite model
     Pack(PackArgs),
     /// Run a model on a chip and compare it with the host, bit for bit
     Device(DeviceArgs),
@@ -55,7 +55,7 @@ pub(crate) enum Command {
 /// A model, and how data becomes its input.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// A model image (.fpi), told by its content
+    /// A TensorFlow Lite model (.tflite) or a model image (.fpi), told by its content
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
     #[command(flatten)]
@@ -102,7 +102,7 @@ pub(crate) struct DataArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A model image (.fpi), told by its content
+    /// A TensorFlow Lite model (.tflite) or a model image (.fpi), told by its content
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
 }
@@ -218,7 +218,7 @@ pub(crate) struct PackArgs {
     /// A model, told by its content
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
-    /// Where to write the image
+    /// Where to write it: an image, or a TensorFlow Lite model where the name ends in .tflite
     #[arg(long, value_name = "M.fpi")]
     pub out: PathBuf,
 }
@@ -246,7 +246,7 @@ pub(crate) struct QuantizeArgs {
     /// Use only the first N samples
     #[arg(long, value_name = "N", value_parser = positive)]
     pub limit: Option<usize>,
-    /// Where to write the int8 model
+    /// Where to write the int8 model: an image, or a TensorFlow Lite model where the name ends in .tflite
     #[arg(long, value_name = "M.fpi")]
     pub out: PathBuf,
 }
@@ -273,7 +273,7 @@ pub(crate) struct DeviceRunArgs {
     /// Board to run on, may be repeated; all for every one
     #[arg(long, value_name = "B", default_value = "mps2-an386")]
     pub board: Vec<String>,
-    /// A model image (.fpi), told by its content
+    /// A TensorFlow Lite model (.tflite) or a model image (.fpi), told by its content
     #[arg(long, value_name = "M")]
     pub model: PathBuf,
     #[command(flatten)]

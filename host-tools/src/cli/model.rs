@@ -5,8 +5,9 @@ use crate::classifier::{Classifier, Inputs};
 use crate::data::Dataset;
 use crate::document;
 use crate::error::{Error, Result};
+use crate::export;
 use crate::files;
-use crate::graph::{Image, to_image};
+use crate::graph::{Graph, Image, to_image};
 use crate::import::tflite;
 use crate::preprocess::Preprocess;
 use foolproof::model::Model;
@@ -21,6 +22,7 @@ use std::path::Path;
 pub(crate) struct ModelFile {
     path: String,
     sha256: String,
+    file_bytes: usize,
     image: Image,
 }
 
@@ -57,8 +59,28 @@ impl ModelFile {
         let image = to_image(&graph).map_err(|error| refuse(&error))?;
         Ok(Self {
             sha256: hex_digest(bytes),
+            file_bytes: bytes.len(),
             ..Self::of_image(path.display().to_string(), image)
         })
+    }
+
+    /// Writes a graph, as a TensorFlow Lite model where the name ends in `.tflite`, else as an image.
+    pub fn write(path: &Path, graph: &Graph) -> Result<Self> {
+        let refuse =
+            |error: &dyn std::fmt::Display, right: &str| Error::new(error, path.display(), right);
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "tflite")
+        {
+            let bytes = export::tflite::export(graph).map_err(|error| {
+                refuse(&error, "a name that ends in .fpi: images hold every model")
+            })?;
+            files::write(path, &bytes)?;
+            return Self::of_tflite(path, &bytes);
+        }
+        let image = to_image(graph).map_err(|error| refuse(&error, "a smaller model"))?;
+        files::write(path, image.bytes())?;
+        Ok(Self::of_image(path.display().to_string(), image))
     }
 
     /// A model that is not a file: `name` stands for its path.
@@ -66,6 +88,7 @@ impl ModelFile {
         Self {
             path: name,
             sha256: hex_digest(image.bytes()),
+            file_bytes: image.bytes().len(),
             image,
         }
     }
@@ -76,6 +99,11 @@ impl ModelFile {
 
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Length of the file.
+    pub fn file_bytes(&self) -> usize {
+        self.file_bytes
     }
 
     pub fn model(&self) -> Result<Model<'_>> {

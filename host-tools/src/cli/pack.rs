@@ -1,21 +1,17 @@
-//! `foolproof pack`: a model as an image to flash.
+//! `foolproof pack`: a model as an image to flash, or back as a TensorFlow Lite model.
 
 use super::Ended;
 use super::args::PackArgs;
 use super::console::Console;
 use super::model::ModelFile;
 use crate::document::Document;
-use crate::error::{Error, Result};
-use crate::files;
-use crate::graph::{from_image, to_image};
+use crate::error::Result;
+use crate::graph::from_image;
 use foolproof::memory::Mode;
 
 pub(crate) fn run(args: &PackArgs, console: &Console) -> Result<Ended> {
     let file = ModelFile::read(&args.model)?;
-    let image = to_image(&from_image(&file.model()?))
-        .map_err(|error| Error::new(error, file.path(), "a smaller model"))?;
-    files::write(&args.out, image.bytes())?;
-    let packed = ModelFile::of_image(args.out.display().to_string(), image);
+    let packed = ModelFile::write(&args.out, &from_image(&file.model()?))?;
     let model = packed.model()?;
     let mut document = Document::new("pack");
     document.model = Some(packed.describe()?);
@@ -24,7 +20,7 @@ pub(crate) fn run(args: &PackArgs, console: &Console) -> Result<Ended> {
         format!(
             "{}: {} bytes; buffer: {} bytes to infer, {} to attack",
             packed.path(),
-            packed.image().bytes().len(),
+            packed.file_bytes(),
             model.required_buffer(Mode::Infer),
             model.required_buffer(Mode::Attack)
         )

@@ -8,23 +8,11 @@ use crate::classifier::Inputs;
 use crate::data::{self, Purpose};
 use crate::document::{Data, Document};
 use crate::error::{Error, Result};
-use crate::files;
-use crate::graph::{from_image, to_image};
+use crate::graph::from_image;
 use crate::quantize::{Options, quantize};
 use foolproof::memory::Mode;
 
 pub(crate) fn run(args: &QuantizeArgs, console: &Console) -> Result<Ended> {
-    if args
-        .out
-        .extension()
-        .is_some_and(|extension| extension == "tflite")
-    {
-        return Err(Error::new(
-            "this version does not write TensorFlow Lite models",
-            args.out.display(),
-            "a name that ends in .fpi: the model is written as an image",
-        ));
-    }
     let file = ModelFile::read(&args.model.model)?;
     let data =
         data::load(&args.calibrate, Purpose::Learn)?.take(args.limit.unwrap_or(usize::MAX))?;
@@ -44,9 +32,7 @@ pub(crate) fn run(args: &QuantizeArgs, console: &Console) -> Result<Ended> {
     };
     let quantized =
         quantize(&graph, calibration, &Options::default()).map_err(|error| refuse(&error))?;
-    let image = to_image(&quantized).map_err(|error| refuse(&error))?;
-    files::write(&args.out, image.bytes())?;
-    let written = ModelFile::of_image(args.out.display().to_string(), image);
+    let written = ModelFile::write(&args.out, &quantized)?;
     let mut document = Document::new("quantize");
     document.model = Some(written.describe()?);
     document.data = Some(Data {
@@ -59,8 +45,8 @@ pub(crate) fn run(args: &QuantizeArgs, console: &Console) -> Result<Ended> {
         format!(
             "{}: {} bytes (the f32 model has {}), calibrated on {} samples; buffer: {} bytes to infer, {} to attack",
             written.path(),
-            written.image().bytes().len(),
-            file.image().bytes().len(),
+            written.file_bytes(),
+            file.file_bytes(),
             data.len(),
             model.required_buffer(Mode::Infer),
             model.required_buffer(Mode::Attack)
