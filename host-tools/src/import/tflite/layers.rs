@@ -128,7 +128,9 @@ impl<'a> Importer<'a> {
         let bias = step.inputs.get(2).copied().flatten().map(|b| self.info(b));
         let (x_type, y_type) = (self.dtype(x), self.info(t).kind);
         match (x_type, w.kind, y_type) {
-            (DType::F32, Kind::F32, Kind::F32) => self.float_layer(step, x, channels),
+            (DType::F32, Kind::F32 | Kind::I8, Kind::F32) => {
+                self.float_layer(step, x, axis, channels)
+            }
             (DType::I8, Kind::I8, Kind::I8) => {
                 let weights = weights(w, axis, channels)?;
                 let bias = self.bias(bias, channels)?;
@@ -148,13 +150,39 @@ impl<'a> Importer<'a> {
         }
     }
 
+    /// Weights that the file keeps in int8 to save space are dequantized.
     fn float_layer(
         &mut self,
         step: &Step<'a>,
         x: TensorId,
+        axis: i32,
         channels: usize,
     ) -> Result<Vec<TensorId>, Reason> {
-        let w = self.operand(step, 1)?;
+        let info = self.info(self.input(step, 1)?);
+        let w = match info.kind {
+            Kind::I8 => {
+                let w = weights(info, axis, channels)?;
+                self.spend(4 * w.values.len())?;
+                let inner = if axis == 0 {
+                    w.values.len() / channels
+                } else {
+                    1
+                };
+                let scale = |i: usize| match &w.scales[..] {
+                    &[scale] => scale,
+                    several => several[i / inner % several.len()],
+                };
+                let real = w.values.iter().enumerate();
+                let real = real.map(|(i, &q)| scale(i) * f32::from(q)).collect();
+                self.constant(
+                    w.name.clone(),
+                    w.shape,
+                    Quant::default(),
+                    TensorData::F32(real),
+                )?
+            }
+            _ => self.operand(step, 1)?,
+        };
         let b = match step.inputs.get(2).copied().flatten() {
             Some(b) => self.tensor(b)?,
             None => {

@@ -14,6 +14,7 @@
 //! | STRIDED_SLICE of channels | `Conv2d` of one cell with one weight 1 per output channel |
 //! | STRIDED_SLICE of every n-th row or column | `MaxPool2d` over one cell |
 //! | TRANSPOSE before FULLY_CONNECTED | the columns of its weights in another order |
+//! | float layers with int8 weights | the layer with dequantized weights (a runtime may also round its input to int8) |
 //! | uint8 input or output | int8: `q - 128`, with the zero point moved by as much |
 
 mod elementwise;
