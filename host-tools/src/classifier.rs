@@ -8,6 +8,7 @@ use foolproof::model::Model;
 use foolproof::session::{Options, Session, SessionError};
 use foolproof::tensor::{DType, Data};
 use rayon::prelude::*;
+use zerocopy::IntoBytes;
 
 /// A model and the inner loops it runs with.
 #[derive(Clone, Copy, Debug)]
@@ -177,11 +178,7 @@ impl<'a> Classifier<'a> {
             kernels: self.kernels,
             ..Options::new(mode)
         };
-        Session::with_options(
-            &self.model,
-            options,
-            zerocopy::IntoBytes::as_mut_bytes(buffer),
-        )
+        Session::with_options(&self.model, options, buffer.as_mut_bytes())
     }
 
     /// What the model says about every sample.
@@ -202,14 +199,13 @@ impl<'a> Classifier<'a> {
                 || self.buffer(Mode::Infer),
                 |buffer, i| {
                     let mut session = self.session(Mode::Infer, buffer)?;
+                    // the output may be of another type than the input
                     match inputs {
                         Inputs::F32(x) => {
-                            session.forward_f32(&x[i * n..(i + 1) * n])?;
+                            session.forward_bytes(x[i * n..(i + 1) * n].as_bytes())?
                         }
-                        Inputs::I8(x) => {
-                            session.forward_i8(&x[i * n..(i + 1) * n])?;
-                        }
-                    }
+                        Inputs::I8(x) => session.forward_bytes(x[i * n..(i + 1) * n].as_bytes())?,
+                    };
                     answer(&session)
                 },
             )
