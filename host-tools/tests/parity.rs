@@ -14,7 +14,7 @@ use foolproof_host::device::{
     Board, Chip, Comparison, Emulator, Options, Payload, Work, board, boards, compare_emulated,
     firmware_elf,
 };
-use foolproof_host::graph::{Graph, Image, to_image};
+use foolproof_host::graph::{Graph, Image, seal, to_image};
 use foolproof_host::networks;
 use foolproof_host::quantize::{self, quantize};
 
@@ -68,12 +68,19 @@ impl Case {
 
     /// Everything on host and board.
     fn compare(&self, board: &Board) -> anyhow::Result<Comparison> {
+        let comparison = self.compare_with(board, self.image.bytes())?;
+        assert_eq!(comparison.correct, self.labels.len());
+        Ok(comparison)
+    }
+
+    /// The same, where the chip gets another image than the host has.
+    fn compare_with(&self, board: &Board, image: &[u8]) -> anyhow::Result<Comparison> {
         let elf = firmware_elf(board)?;
         let classifier = self.classifier();
         let attacks = self.attacks();
         let done = AtomicU64::new(0);
         let work = Work {
-            image: self.image.bytes(),
+            image,
             classifier,
             inputs: &classifier.inputs(&self.values),
             labels: &self.labels,
@@ -88,7 +95,6 @@ impl Case {
         assert_eq!(done.into_inner(), (4 * count) as u64);
         assert_eq!(comparison.outputs_compared, 4 * count);
         assert_eq!(comparison.adversarial_compared, 3 * count);
-        assert_eq!(comparison.correct, count);
         Ok(comparison)
     }
 }
@@ -132,6 +138,32 @@ fn an_int8_model_is_the_same_on_every_chip() {
         assert!(comparison.attack_buffer > comparison.infer_buffer);
         assert!(comparison.stack_used < comparison.stack_size);
     }
+}
+
+/// A comparison that compares nothing would not notice this.
+#[test]
+fn one_changed_weight_on_the_chip_is_noticed() {
+    let case = Case::new(&int8_digits(3), 3);
+    let model = case.image.model().unwrap();
+    let tables = model.tables();
+    let weights = tables.node(0).inputs().find(|&t| tables.is_in_image(t));
+    let weights = tables.data(weights.unwrap());
+    let image = case.image.bytes();
+    // The middle of the first filter: it sees every pixel.
+    let at = weights.as_ptr().addr() - image.as_ptr().addr() + 4;
+    let mut changed = image.to_vec();
+    changed[at] ^= 0x40;
+    seal(&mut changed);
+    let board = board("mps2-an386").unwrap();
+    let comparison = case.compare_with(board, &changed).unwrap();
+    println!("{comparison:?}");
+    assert!(!comparison.is_identical());
+    assert!(comparison.logit_mismatches > 0, "{comparison:#?}");
+    assert!(comparison.adversarial_mismatches > 0, "{comparison:#?}");
+    assert!(comparison.first_difference.is_some());
+    // The same way with the same image: nothing differs.
+    let same = case.compare_with(board, image).unwrap();
+    assert!(same.is_identical(), "{same:#?}");
 }
 
 #[test]
