@@ -1,13 +1,15 @@
 //! What a model is made of, what it needs, and on which boards it fits.
 
+use crate::device::Board;
+use crate::document::{self, BoardFit, Inspect, Operator, Port};
+use crate::report::format::count;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use foolproof::bundle::{ALIGN, Header};
 use foolproof::memory::Mode;
-use foolproof::model::Model;
-use foolproof::model::Tables;
+use foolproof::model::{Model, Tables};
 use foolproof::ops::Rounding;
 use foolproof::tensor::DType;
-use serde::Serialize;
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a board has room for, bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,135 +22,68 @@ pub struct BoardMemory {
     pub ram: usize,
 }
 
-/// A model image, taken apart. Byte counts are for one sample.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Inspection {
-    /// Length of the image.
-    pub image_bytes: usize,
-    /// CRC-32 of the image, as it stores it; eight hexadecimal digits.
-    pub checksum: String,
-    /// `f32`, or how int8 rounds: `tflm` (twice, TFLite Micro's default) or `tflm-single`.
-    pub numerics: &'static str,
-    /// What the caller fills.
-    pub input: TensorInfo,
-    /// What the model answers with.
-    pub output: TensorInfo,
-    /// Smallest and largest value of an input element, real units.
-    pub input_range: (f32, f32),
-    /// Number of class scores.
-    pub classes: usize,
-    /// Class names; may be empty.
-    pub labels: Vec<String>,
-    /// Operators in running order.
-    pub operators: Vec<OperatorInfo>,
-    /// Multiply-accumulates of one run.
-    pub macs: u64,
-    /// Constants of all operators, each counted once.
-    pub constant_bytes: usize,
-    /// Buffers a session needs.
-    pub buffers: Buffers,
-    /// One per board.
-    pub boards: Vec<BoardFit>,
+impl From<&Board> for BoardMemory {
+    /// The image lies in the board's slot, behind the bundle's header.
+    fn from(board: &Board) -> Self {
+        let slot = board.slot.size as usize;
+        let image = slot.saturating_sub(size_of::<Header>().next_multiple_of(ALIGN));
+        Self {
+            name: board.name.clone(),
+            flash: image / ALIGN * ALIGN,
+            ram: board.session_ram as usize,
+        }
+    }
 }
 
-/// One operator.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct OperatorInfo {
-    /// What it computes.
-    pub name: &'static str,
-    /// What it reads, constants included.
-    pub inputs: Vec<TensorInfo>,
-    /// What it writes.
-    pub output: TensorInfo,
-    /// Multiply-accumulates.
-    pub macs: u64,
-    /// Its constants.
-    pub constant_bytes: usize,
-}
+/// The modes by the names that documents give them.
+const MODES: [(&str, Mode); 3] = [
+    ("infer", Mode::Infer),
+    ("attack", Mode::Attack),
+    ("train", Mode::Train),
+];
 
-/// One tensor.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TensorInfo {
-    /// Its name; may be empty.
-    pub name: String,
-    /// Dimensions, batch first.
-    pub shape: Vec<u32>,
-    /// `f32`, `i8` or `i32`.
-    pub dtype: &'static str,
-    /// Whether it is stored in the image.
-    pub constant: bool,
-    /// int8: real units per step (of the first channel, where there are several scales).
-    pub scale: Option<f32>,
-    /// int8: the integer that stands for 0.
-    pub zero_point: Option<i32>,
-    /// How many scales per channel there are; 0: one for all.
-    pub channel_scales: usize,
-    /// Bytes of its elements.
-    pub bytes: usize,
-}
-
-/// Bytes of a session's buffer by mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Buffers {
-    /// Forward.
-    pub infer: usize,
-    /// Forward and the input gradient; `None`: not possible.
-    pub attack: Option<usize>,
-    /// Training; `None`: not possible (an int8 model).
-    pub train: Option<usize>,
-}
-
-/// Whether a model fits a board.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct BoardFit {
-    /// The board's name.
-    pub board: String,
-    /// Whether image and inference buffer fit.
-    pub infer: bool,
-    /// Whether image and attack buffer fit.
-    pub attack: bool,
-    /// What does not fit, with both sizes; empty where everything does.
-    pub reasons: Vec<String>,
-}
-
-/// Takes a model apart.
-pub fn inspect(model: &Model<'_>, boards: &[BoardMemory]) -> Inspection {
+/// Takes a model apart. Byte counts are for one sample.
+pub fn inspect(model: &Model<'_>, boards: &[BoardMemory]) -> Inspect {
     let tables = model.tables();
-    let operators: Vec<OperatorInfo> = (0..tables.op_count())
+    let ops: Vec<Operator> = (0..tables.op_count())
         .map(|k| operator(tables, k))
         .collect();
-    let mut shared = std::collections::BTreeSet::new();
-    for k in 0..tables.op_count() {
-        shared.extend(tables.node(k).inputs().filter(|&t| tables.is_in_image(t)));
-    }
-    let bytes = |mode| Some(model.required_buffer(mode)).filter(|&b| b > 0);
-    let buffers = Buffers {
-        infer: model.required_buffer(Mode::Infer),
-        attack: bytes(Mode::Attack),
-        train: bytes(Mode::Train),
-    };
+    // A constant that several operators read counts once.
+    let constants: BTreeSet<usize> = (0..tables.op_count())
+        .flat_map(|k| tables.node(k).inputs().collect::<Vec<_>>())
+        .filter(|&t| tables.is_in_image(t))
+        .collect();
+    let buffers: BTreeMap<String, usize> = MODES
+        .into_iter()
+        .filter(|(_, mode)| model.supports(*mode))
+        .map(|(name, mode)| (name.to_string(), model.required_buffer(mode)))
+        .collect();
     let image_bytes = tables.bytes().len();
-    Inspection {
-        image_bytes,
-        checksum: format!("{:08x}", tables.header().crc.get()),
-        numerics: numerics(model),
-        input: tensor(tables, tables.input()),
-        output: tensor(tables, tables.output()),
-        input_range: model.input_range(),
+    Inspect {
+        input: Port {
+            range: Some(model.input_range().into()),
+            ..port(tables, tables.input())
+        },
+        output: port(tables, tables.output()),
         classes: model.classes(),
         labels: model.labels().map(str::to_string).collect(),
-        macs: operators.iter().map(|o| o.macs).sum(),
-        constant_bytes: shared.into_iter().map(|t| tables.data(t).len()).sum(),
-        operators,
-        buffers,
+        macs: ops.iter().map(|op| op.macs).sum(),
+        ops,
+        constant_bytes: constants.into_iter().map(|t| tables.data(t).len()).sum(),
+        image_bytes,
+        checksum: format!("{:08x}", tables.header().crc.get()),
         boards: boards
             .iter()
-            .map(|b| fit(b, image_bytes, &buffers))
+            .map(|board| fit(board, image_bytes, &buffers))
             .collect(),
+        buffers,
+        // An image that passed its checks holds nothing else.
+        unsupported: Vec::new(),
     }
 }
 
-/// The model's arithmetic, as documents name it.
+/// The model's arithmetic, as documents name it: `f32`; `tflm`: int8 that rounds twice, as TFLite Micro does by default;
+/// `tflm-single`: int8 that rounds once.
 pub fn numerics(model: &Model<'_>) -> &'static str {
     let tables = model.tables();
     let int8 =
@@ -160,159 +95,209 @@ pub fn numerics(model: &Model<'_>) -> &'static str {
     }
 }
 
-fn operator(tables: &Tables<'_>, k: usize) -> OperatorInfo {
+fn operator(tables: &Tables<'_>, k: usize) -> Operator {
     let node = tables.node(k);
     let shapes: Vec<_> = node.inputs().map(|t| tables.shape(t)).collect();
-    let constants = node.inputs().map(|t| tables.data(t).len());
-    OperatorInfo {
-        name: node.op.name(),
-        inputs: node.inputs().map(|t| tensor(tables, t)).collect(),
-        output: tensor(tables, node.output),
+    let output = port(tables, node.output);
+    Operator {
+        name: node.op.name().to_string(),
+        shape: output.shape,
+        r#type: output.r#type,
+        scale: output.scale,
+        zero_point: output.zero_point,
+        inputs: node.inputs().map(|t| port(tables, t)).collect(),
         macs: node.op.macs(&shapes, &tables.shape(node.output)),
-        constant_bytes: constants.sum(),
+        constant_bytes: node.inputs().map(|t| tables.data(t).len()).sum(),
     }
 }
 
-fn tensor(tables: &Tables<'_>, t: usize) -> TensorInfo {
+fn port(tables: &Tables<'_>, t: usize) -> Port {
     let dtype = tables.dtype(t);
     let quant = tables.quant(t);
     let int8 = dtype == DType::I8;
-    TensorInfo {
+    let channels = quant.channel_scales.len();
+    let shape = tables.shape(t);
+    Port {
         name: tables.name(t).to_string(),
-        shape: tables.shape(t).dims().to_vec(),
-        dtype: match dtype {
+        shape: (0..shape.rank()).map(|i| shape.dim(i)).collect(),
+        r#type: match dtype {
             DType::F32 => "f32",
             DType::I8 => "i8",
             DType::I32 => "i32",
-        },
+        }
+        .to_string(),
         constant: tables.is_in_image(t),
         scale: int8.then(|| quant.scale_of(0)),
         zero_point: int8.then_some(quant.zero_point),
-        channel_scales: quant.channel_scales.len(),
-        bytes: tables.shape(t).len() * dtype.size(),
+        channel_scales: (channels > 0).then_some(channels),
+        range: None,
     }
 }
 
-fn fit(board: &BoardMemory, image: usize, buffers: &Buffers) -> BoardFit {
+fn fit(board: &BoardMemory, image: usize, buffers: &BTreeMap<String, usize>) -> BoardFit {
     let mut reasons = Vec::new();
-    if image > board.flash {
-        let has = board.flash;
-        reasons.push(format!(
-            "the image takes {image} bytes of flash, the board has {has}"
-        ));
-    }
-    let mut fits = |mode: &str, needed: Option<usize>| match needed {
-        Some(needed) if needed <= board.ram => true,
+    let mut fits = |what: &str, needed: Option<usize>, has: usize| match needed {
+        Some(needed) if needed <= has => true,
         Some(needed) => {
-            let has = board.ram;
-            reasons.push(format!(
-                "{mode} takes {needed} bytes of RAM, the board has {has}"
-            ));
+            let (needed, has) = (count(needed as u64), count(has as u64));
+            reasons.push(format!("{what}: {needed} bytes, the board has {has}"));
             false
         }
         None => {
-            reasons.push(format!("the image has no memory plan for {mode}"));
+            reasons.push(format!("{what}: the image has no memory plan for it"));
             false
         }
     };
-    let infer = fits("inference", Some(buffers.infer));
-    let attack = fits("an attack", buffers.attack);
-    let flash = image <= board.flash;
+    let flash = fits("flash for the image", Some(image), board.flash);
+    let mut buffer = |what, mode: &str| fits(what, buffers.get(mode).copied(), board.ram);
+    let infer = buffer("RAM to infer", "infer");
+    let attack = buffer("RAM to attack", "attack");
     BoardFit {
         board: board.name.clone(),
         infer: flash && infer,
         attack: flash && attack,
+        image_room_bytes: board.flash,
+        session_room_bytes: board.ram,
         reasons,
     }
 }
 
 // --- for a terminal --------------------------------------------------------------------------------------
 
-impl fmt::Display for TensorInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dims: Vec<String> = self.shape.iter().map(u32::to_string).collect();
-        write!(f, "{} {}", dims.join("x"), self.dtype)?;
-        if let (Some(scale), Some(zero_point)) = (self.scale, self.zero_point) {
-            match self.channel_scales {
-                0 => write!(f, " {scale:.5}, zero {zero_point}")?,
-                n => write!(f, " {n} scales")?,
-            }
-        }
-        Ok(())
+/// What `inspect` found, for people.
+pub fn render(model: &document::Model, found: &Inspect) -> String {
+    let bytes = |bytes: usize| format!("{} bytes", count(bytes as u64));
+    let mut lines = vec![
+        format!("model    {}", model.path),
+        format!(
+            "image    {}, {} of them constants; sha256 {}, CRC-32 {}",
+            bytes(found.image_bytes),
+            count(found.constant_bytes as u64),
+            model.sha256.get(..12).unwrap_or(&model.sha256),
+            found.checksum
+        ),
+        format!("numbers  {}", explained(&model.numerics)),
+    ];
+    let range = found.input.range.map_or(String::new(), |[low, high]| {
+        format!(", values {low} to {high}")
+    });
+    lines.push(format!("input    {}{range}", tensor(&found.input)));
+    lines.push(format!(
+        "output   {}, {} classes",
+        tensor(&found.output),
+        found.classes
+    ));
+    if !found.labels.is_empty() {
+        lines.push(format!("labels   {}", found.labels.join(" ")));
     }
+    lines.push(format!(
+        "work     {} multiply-accumulates per inference",
+        count(found.macs)
+    ));
+    let buffers = MODES.map(|(name, _)| match found.buffers.get(name) {
+        Some(&needed) => format!("{} to {name}", bytes(needed)),
+        None => format!("not made to {name}"),
+    });
+    lines.push(format!("buffer   {}", buffers.join(", ")));
+    lines.push(operators(&found.ops).to_string());
+    if !found.boards.is_empty() {
+        let infer = found.boards.iter().filter(|b| b.infer).count();
+        let attack = found.boards.iter().filter(|b| b.attack).count();
+        let all = found.boards.len();
+        lines.push(format!(
+            "Inference fits {infer} of {all} boards; an attack on the chip fits {attack}."
+        ));
+        lines.push(boards(&found.boards).to_string());
+    }
+    lines.join("\n")
 }
 
-impl fmt::Display for Inspection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut operators = table(&[
-            "",
-            "operator",
-            "reads",
-            "constants",
-            "writes",
-            "MACs",
-            "bytes",
-        ]);
-        for (k, o) in self.operators.iter().enumerate() {
-            let list = |constant: bool| {
-                let tensors = o.inputs.iter().filter(|t| t.constant == constant);
-                tensors
-                    .map(TensorInfo::to_string)
-                    .collect::<Vec<_>>()
-                    .join("\n")
-            };
-            operators.add_row(vec![
-                k.to_string(),
-                o.name.to_string(),
-                list(false),
-                list(true),
-                o.output.to_string(),
-                o.macs.to_string(),
-                o.constant_bytes.to_string(),
-            ]);
-        }
-        for i in [0, 5, 6] {
-            if let Some(column) = operators.column_mut(i) {
-                column.set_cell_alignment(CellAlignment::Right);
+fn explained(numerics: &str) -> String {
+    let meaning = match numerics {
+        "tflm" => ": int8, rounded twice as TFLite Micro does by default",
+        "tflm-single" => ": int8, rounded once",
+        _ => "",
+    };
+    format!("{numerics}{meaning}")
+}
+
+fn tensor(port: &Port) -> String {
+    let quant = match (port.channel_scales, port.scale, port.zero_point) {
+        (Some(scales), ..) if port.r#type == "i8" => format!(", {scales} scales"),
+        (None, Some(scale), Some(zero)) => format!(", {}", grid(scale, zero)),
+        _ => String::new(),
+    };
+    format!("{} {}{quant}", dims(&port.shape), port.r#type)
+}
+
+fn grid(scale: f32, zero_point: i32) -> String {
+    format!("scale {scale:.5}, zero point {zero_point}")
+}
+
+fn dims(shape: &[usize]) -> String {
+    let dims: Vec<String> = shape.iter().map(usize::to_string).collect();
+    dims.join("x")
+}
+
+fn operators(ops: &[Operator]) -> Table {
+    let mut table = table(&["operator", "constants", "output", "MACs", "bytes"]);
+    for op in ops {
+        let constants = op.inputs.iter().filter(|input| input.constant);
+        let mut constants: Vec<String> = constants.map(tensor).collect();
+        // int8 operators keep bias, multipliers and shifts: three alike.
+        let all = constants.clone();
+        constants.dedup();
+        for text in &mut constants {
+            let alike = all.iter().filter(|other| *other == text).count();
+            if alike > 1 {
+                *text = format!("{text} ({alike} of these)");
             }
         }
-        writeln!(f, "{operators}")?;
-        let (low, high) = self.input_range;
-        writeln!(f, "input      {} in {low} to {high}", self.input)?;
-        writeln!(f, "output     {} for {} classes", self.output, self.classes)?;
-        writeln!(f, "numerics   {}", self.numerics)?;
-        writeln!(f, "MACs       {}", self.macs)?;
-        let (image, constants, crc) = (self.image_bytes, self.constant_bytes, &self.checksum);
-        writeln!(
-            f,
-            "image      {image} bytes ({constants} of constants), CRC-32 {crc}"
-        )?;
-        let or_none = |b: Option<usize>| match b {
-            Some(b) => format!("{b} bytes"),
-            None => "not possible".to_string(),
+        let quant = match (op.scale, op.zero_point) {
+            (Some(scale), Some(zero)) => format!("\n{}", grid(scale, zero)),
+            _ => String::new(),
         };
-        writeln!(
-            f,
-            "buffer     inference {} bytes, attack {}, training {}",
-            self.buffers.infer,
-            or_none(self.buffers.attack),
-            or_none(self.buffers.train)
-        )?;
-        if self.boards.is_empty() {
-            return Ok(());
+        table.add_row(vec![
+            op.name.clone(),
+            constants.join("\n"),
+            format!("{} {}{quant}", dims(&op.shape), op.r#type),
+            count(op.macs),
+            count(op.constant_bytes as u64),
+        ]);
+    }
+    right(&mut table, &[3, 4]);
+    table
+}
+
+fn boards(boards: &[BoardFit]) -> Table {
+    let mut table = table(&[
+        "board",
+        "infer",
+        "attack",
+        "image room",
+        "buffer room",
+        "why not",
+    ]);
+    let verdict = |fits: bool| if fits { "fits" } else { "no" }.to_string();
+    for board in boards {
+        table.add_row(vec![
+            board.board.clone(),
+            verdict(board.infer),
+            verdict(board.attack),
+            count(board.image_room_bytes as u64),
+            count(board.session_room_bytes as u64),
+            board.reasons.join("\n"),
+        ]);
+    }
+    right(&mut table, &[3, 4]);
+    table
+}
+
+fn right(table: &mut Table, columns: &[usize]) {
+    for &column in columns {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
         }
-        let mut boards = table(&["board", "inference", "attack", "why not"]);
-        let verdict = |fits: bool| if fits { "fits" } else { "does not fit" };
-        for b in &self.boards {
-            let reasons = b.reasons.join("\n");
-            boards.add_row(vec![
-                &b.board,
-                verdict(b.infer),
-                verdict(b.attack),
-                &reasons,
-            ]);
-        }
-        write!(f, "{boards}")
     }
 }
 
@@ -328,8 +313,20 @@ fn table(header: &[&str]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Samples;
+    use crate::data::digits::{self, Part};
     use crate::graph::to_image;
     use crate::networks;
+    use crate::quantize::{Options, quantize};
+
+    fn text(found: &Inspect) -> String {
+        let model = document::Model {
+            path: "m.fpi".to_string(),
+            sha256: "0123456789abcdef".to_string(),
+            numerics: "tflm".to_string(),
+        };
+        render(&model, found)
+    }
 
     fn board(name: &str, flash: usize, ram: usize) -> BoardMemory {
         BoardMemory {
@@ -350,18 +347,15 @@ mod tests {
         assert_eq!(seen.constant_bytes, 4 * weights);
         assert_eq!(
             seen.constant_bytes,
-            seen.operators
-                .iter()
-                .map(|o| o.constant_bytes)
-                .sum::<usize>()
+            seen.ops.iter().map(|o| o.constant_bytes).sum::<usize>()
         );
-        assert_eq!(seen.numerics, "f32");
-        assert_eq!(seen.operators.len(), model.tables().op_count());
+        assert_eq!(numerics(&model), "f32");
+        assert_eq!(seen.ops.len(), model.tables().op_count());
         assert_eq!(seen.input.shape, [1, 8, 8, 1]);
         assert_eq!((seen.input.scale, seen.input.zero_point), (None, None));
         assert_eq!(seen.image_bytes, image.bytes().len());
-        assert!(seen.buffers.train.unwrap() > seen.buffers.attack.unwrap());
-        let text = seen.to_string();
+        assert!(seen.buffers["train"] > seen.buffers["attack"]);
+        let text = text(&seen);
         for part in ["conv2d", "max_pool2d", "dense", &seen.checksum, "8x8x1 f32"] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
@@ -388,9 +382,66 @@ mod tests {
         );
         assert!(seen.boards[0].reasons.is_empty());
         let why = |i: usize| seen.boards[i].reasons.join("; ");
-        assert!(why(1).contains(&attack.to_string()) && why(1).contains("attack"));
-        assert!(why(2).contains(&infer.to_string()) && why(2).contains("inference"));
-        assert!(why(3).contains(&flash.to_string()) && why(3).contains("flash"));
-        assert!(seen.to_string().contains("does not fit"));
+        assert!(why(1).contains(&count(attack as u64)) && why(1).contains("attack"));
+        assert!(why(2).contains(&count(infer as u64)) && why(2).contains("infer"));
+        assert!(why(3).contains(&count(flash as u64)) && why(3).contains("flash"));
+        let text = text(&seen);
+        assert!(
+            text.contains("Inference fits 2 of 4 boards; an attack on the chip fits 1."),
+            "{text}"
+        );
+        let line = |name: &str| text.lines().find(|line| line.contains(name)).unwrap();
+        assert_eq!(line("just").matches("fits").count(), 2);
+        assert_eq!(line("no attack").matches("fits").count(), 1);
+        assert_eq!(line("no flash").matches("fits").count(), 0);
+    }
+
+    #[test]
+    fn a_slot_takes_exactly_the_image_that_its_room_promises() {
+        for board in crate::device::boards() {
+            let room = BoardMemory::from(board).flash;
+            let payload = |bytes: usize| crate::device::Payload {
+                image: vec![0; bytes],
+                ..Default::default()
+            };
+            assert!(payload(room).for_board(board).is_ok(), "{}", board.name);
+            assert!(
+                payload(room + 1).for_board(board).is_err(),
+                "{}",
+                board.name
+            );
+        }
+    }
+
+    #[test]
+    fn an_int8_model_shows_its_grids_and_does_not_train() {
+        let data = digits::load(Part::Train).unwrap().take(50).unwrap();
+        let Samples::F32(calibration) = data.samples() else {
+            panic!("the digits are f32");
+        };
+        let graph = networks::digits(1).unwrap();
+        let graph = quantize(&graph, calibration, &Options::default()).unwrap();
+        let image = to_image(&graph).unwrap();
+        let model = image.model().unwrap();
+        let seen = inspect(&model, &[]);
+        assert_eq!(numerics(&model), "tflm");
+        let input = seen.ops[0].inputs.iter().find(|i| !i.constant).unwrap();
+        assert!(input.scale.unwrap() > 0.0 && input.zero_point.is_some());
+        let weights = seen.ops.iter().flat_map(|op| &op.inputs);
+        let per_channel: Vec<usize> = weights.filter_map(|i| i.channel_scales).collect();
+        assert!(
+            per_channel.contains(&12) && per_channel.contains(&24),
+            "{per_channel:?}"
+        );
+        assert!(!seen.buffers.contains_key("train"));
+        let text = text(&seen);
+        for part in [
+            "12 scales",
+            "zero point",
+            "rounded twice",
+            "not made to train",
+        ] {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
     }
 }

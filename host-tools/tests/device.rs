@@ -48,6 +48,12 @@ fn every_board_says_hello_counts_and_quits() {
             .unwrap_or_else(|error| panic!("{}: {error:#}", board.name));
         assert_eq!(info.board, board.name);
         assert_eq!(info.slot, board.slot.size as usize);
+        // What `foolproof inspect` tells people without asking a chip.
+        assert_eq!(
+            info.session_ram, board.session_ram as usize,
+            "{}",
+            board.name
+        );
         // What a loop of known length counts: the counter's formula is right.
         let error = info.calibration.abs_diff(CALIBRATION_INSTRUCTIONS);
         assert!(error <= 10, "{}: counted {}", board.name, info.calibration);

@@ -53,6 +53,26 @@ fn every_command_prints_one_valid_document() {
         serde_json::json!([1, 8, 8, 1])
     );
     assert_eq!(inspect["inspect"]["buffers"].as_object().unwrap().len(), 3);
+    let boards = inspect["inspect"]["boards"].as_array().unwrap();
+    assert_eq!(boards.len(), 7);
+    for board in boards {
+        // The network is made to fit, the attack included, into the 9 KiB that the smallest board spares.
+        assert_eq!(
+            (&board["infer"], &board["attack"]),
+            (&true.into(), &true.into()),
+            "{board}"
+        );
+        assert!(
+            board["session_room_bytes"].as_u64().unwrap() >= 9216,
+            "{board}"
+        );
+    }
+    let text = bench.run("inspect trained/model.fpi");
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(
+        text.contains("Inference fits 7 of 7 boards; an attack on the chip fits 7."),
+        "{text}"
+    );
 
     let pack = document(&bench, "pack trained/model.fpi --out packed.fpi");
     assert_eq!(

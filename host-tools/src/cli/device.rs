@@ -39,12 +39,13 @@ fn list(console: &Console) -> Result<Ended> {
             },
             flash_bytes: board.flash as usize,
             ram_bytes: board.ram as usize,
+            session_bytes: board.session_ram as usize,
         })
         .collect();
     console.finish(&document, || {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED);
-        table.set_header(["board", "core", "flash", "RAM", "tested"]);
+        table.set_header(["board", "core", "flash", "RAM", "for a session", "tested"]);
         for board in &document.boards {
             let kib = |bytes: usize| format!("{} KiB", bytes >> 10);
             table.add_row([
@@ -52,6 +53,7 @@ fn list(console: &Console) -> Result<Ended> {
                 &board.core,
                 &kib(board.flash_bytes),
                 &kib(board.ram_bytes),
+                &kib(board.session_bytes),
                 &board.tested,
             ]);
         }

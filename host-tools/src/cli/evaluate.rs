@@ -3,13 +3,14 @@
 use super::Ended;
 use super::args::{EvaluateArgs, Lengths};
 use super::console::{Console, to_json};
-use super::model::{ModelFile, numerics};
+use super::model::ModelFile;
 use crate::classifier::{Classifier, Inputs};
 use crate::data::{self, Dataset, Purpose};
 use crate::document::{Data, Document, summary};
 use crate::error::{Error, Result};
 use crate::evaluate::{Evaluation, Plan, evaluate};
 use crate::files;
+use crate::inspect::numerics;
 use crate::report::{self, terminal};
 
 pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<Ended> {

@@ -9,11 +9,10 @@ use crate::export;
 use crate::files;
 use crate::graph::{Graph, Image, to_image};
 use crate::import::tflite;
+use crate::inspect::numerics;
 use crate::preprocess::Preprocess;
 use foolproof::model::Model;
-use foolproof::model::format::{MAGIC, TensorRole};
-use foolproof::ops::Rounding;
-use foolproof::tensor::DType;
+use foolproof::model::format::MAGIC;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -138,16 +137,4 @@ impl ModelFile {
 fn hex_digest(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The arithmetic's name in documents: `f32`; `tflm` for int8 with TFLite Micro's two roundings; `single-rounding` for int8 with one.
-pub(crate) fn numerics(model: &Model<'_>) -> &'static str {
-    let tables = model.tables();
-    let quantized = (0..tables.tensor_count())
-        .any(|t| tables.role(t) == TensorRole::Activation && tables.dtype(t) == DType::I8);
-    match (quantized, model.rounding()) {
-        (false, _) => "f32",
-        (true, Rounding::Double) => "tflm",
-        (true, Rounding::Single) => "single-rounding",
-    }
 }

@@ -30,6 +30,8 @@ pub struct Board {
     pub flash: u32,
     /// Bytes of RAM.
     pub ram: u32,
+    /// Bytes of that RAM that the firmware sets aside for a session's buffer.
+    pub session_ram: u32,
     /// Cargo's `opt-level` for the firmware; `None`: 3.
     pub optimize: Option<String>,
     /// How the board was tested: "emulator", "hardware" or "compiled only".
@@ -85,6 +87,7 @@ mod tests {
             assert_eq!(super::board(&board.name).unwrap(), board);
             assert_eq!(board.slot.address % 16, 0, "{}", board.name);
             assert!(board.slot.size >= 128 << 10, "{}", board.name);
+            assert!(board.session_ram > 0 && board.session_ram < board.ram);
         }
     }
 

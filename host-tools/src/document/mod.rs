@@ -245,26 +245,59 @@ pub struct Inspect {
     pub constant_bytes: usize,
     /// Bytes of the model image.
     pub image_bytes: usize,
+    /// CRC-32 of the image, as it stores it; eight hexadecimal digits.
+    #[serde(default)]
+    pub checksum: String,
     /// Bytes of buffer per mode (`infer`, `attack`, `train`); a mode that the model does not support is absent.
     pub buffers: BTreeMap<String, usize>,
     /// What foolproof cannot run, one line each; empty means that everything is supported.
     pub unsupported: Vec<String>,
+    /// One per board that foolproof knows: what fits it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boards: Vec<BoardFit>,
 }
 
-/// An input or output.
+/// Whether a model fits a board.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BoardFit {
+    /// The board's name.
+    pub board: String,
+    /// Whether image and inference buffer fit.
+    pub infer: bool,
+    /// Whether image and attack buffer fit.
+    pub attack: bool,
+    /// Bytes that the board has for a model image.
+    pub image_room_bytes: usize,
+    /// Bytes of RAM that the board has for a session's buffer.
+    pub session_room_bytes: usize,
+    /// What does not fit, with both sizes; empty where everything does.
+    pub reasons: Vec<String>,
+}
+
+/// A tensor: an input or output of a model or an operator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Port {
+    /// Its name, where it has one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
     /// Shape, the batch of 1 included.
     pub shape: Vec<usize>,
-    /// `f32` or `i8`.
+    /// `f32`, `i8` or `i32`.
     pub r#type: String,
-    /// Real units per step, where it is quantized.
+    /// Whether the model image holds its values.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub constant: bool,
+    /// Real units per step, where it is quantized; of the first channel, where there is one for each.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<f32>,
     /// The integer that stands for 0, where it is quantized.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zero_point: Option<i32>,
+    /// Number of scales, where each channel has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel_scales: Option<usize>,
     /// Smallest and largest real value of an element, where known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<[f32; 2]>,
@@ -280,8 +313,20 @@ pub struct Operator {
     pub shape: Vec<usize>,
     /// Element type of its output.
     pub r#type: String,
+    /// Real units per step of its output, where that is quantized.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f32>,
+    /// The integer that stands for 0 in its output, where that is quantized.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zero_point: Option<i32>,
+    /// What it reads, constants included.
+    #[serde(default)]
+    pub inputs: Vec<Port>,
     /// Multiply-accumulates.
     pub macs: u64,
+    /// Bytes of its constants.
+    #[serde(default)]
+    pub constant_bytes: usize,
 }
 
 /// One board that foolproof knows.
@@ -298,6 +343,13 @@ pub struct Board {
     pub flash_bytes: usize,
     /// Bytes of RAM.
     pub ram_bytes: usize,
+    /// Bytes of that RAM that the firmware sets aside for a session's buffer.
+    #[serde(default)]
+    pub session_bytes: usize,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 pub mod build;
 pub mod chart;
-mod format;
+pub(crate) mod format;
 mod html;
 pub mod markdown;
 pub mod picture;
