@@ -185,3 +185,31 @@ fn small_models_answer_what_tflite_micro_answers() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(seen >= 18, "{seen} models");
 }
+
+/// Nothing in the shared folder is left out without a word.
+#[test]
+fn every_shared_model_is_imported_or_listed_as_missing() {
+    let (Some(models), Some(reference)) = (shared("models"), shared("reference")) else {
+        return;
+    };
+    let mut seen = 0;
+    for folder in [models, reference] {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let name = path
+                .file_stem()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned();
+            if path.extension().is_none_or(|e| e != "tflite") || MISSING.iter().any(|m| m.0 == name)
+            {
+                continue;
+            }
+            let bytes = std::fs::read(&path).expect("a file");
+            let graph = tflite::import(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+            to_image(&graph).unwrap_or_else(|error| panic!("{name}: {error}"));
+            seen += 1;
+        }
+    }
+    assert!(seen >= 20, "{seen} models");
+}
