@@ -11,14 +11,14 @@ pub fn doubling_high_mul(a: i32, b: i32) -> i32 {
         return i32::MAX;
     }
     let product = a as i64 * b as i64;
-    let nudge = if product >= 0 { 1 << 30 } else { 1 - (1 << 30) };
-    ((product + nudge) / (1 << 31)) as i32
+    // For a negative product gemmlowp adds 1 - 2^30 and divides towards zero: that is this, without the branch.
+    ((product + (1 << 30)) >> 31) as i32
 }
 
 /// `round(x / 2^exponent)`, halves away from zero, for an exponent in 0..=31. (gemmlowp `RoundingDivideByPOT`.)
 #[inline(always)]
 pub fn rounding_shift(x: i32, exponent: u32) -> i32 {
-    let mask = ((1i64 << exponent) - 1) as i32;
+    let mask = ((1u32 << exponent) - 1) as i32;
     let remainder = x & mask;
     let threshold = (mask >> 1) + (x < 0) as i32;
     (x >> exponent) + (remainder > threshold) as i32
@@ -26,8 +26,14 @@ pub fn rounding_shift(x: i32, exponent: u32) -> i32 {
 
 /// `x` times a fixed-point factor, rounded. (TFLite `MultiplyByQuantizedMultiplier`, in its two forms.)
 // Once per output element, and many instructions where 64-bit products are by hand: small chips keep one copy.
-#[cfg_attr(any(target_arch = "arm", target_arch = "riscv32"), inline(never))]
-#[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32")), inline)]
+#[cfg_attr(
+    all(any(target_arch = "arm", target_arch = "riscv32"), not(foolproof_dsp)),
+    inline(never)
+)]
+#[cfg_attr(
+    any(foolproof_dsp, not(any(target_arch = "arm", target_arch = "riscv32"))),
+    inline
+)]
 pub fn requantize(x: i32, factor: Multiplier, rounding: Rounding) -> i32 {
     match rounding {
         Rounding::Double => {

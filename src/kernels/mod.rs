@@ -5,6 +5,8 @@
 //! [`Kernels`] names. Loops that take no noticeable time (elementwise, pooling, normalization) have one
 //! portable form, beside their operator in `ops`.
 
+#[cfg(foolproof_dsp)]
+mod arm;
 pub mod fixed_point;
 pub mod scalar;
 pub mod window;
@@ -138,6 +140,22 @@ impl Requantize<'_> {
         };
         let q = fixed_point::requantize(sum, factor, self.rounding).wrapping_add(self.zero_point);
         q.max(self.range.0).min(self.range.1) as i8
+    }
+
+    /// `y[first + k]` from `sums[k]`, for a block of channels.
+    #[cfg_attr(any(target_arch = "arm", target_arch = "riscv32"), inline(never))]
+    #[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32")), inline(always))]
+    pub(crate) fn finish_rows(&self, sums: &[i32; scalar::ROWS_I8], first: usize, y: &mut [i8]) {
+        let n = sums.len();
+        let block = Requantize {
+            bias: &self.bias[first..][..n],
+            multiplier: &self.multiplier[first..][..n],
+            shift: &self.shift[first..][..n],
+            ..*self
+        };
+        for (k, (y, &sum)) in y[first..][..n].iter_mut().zip(sums).enumerate() {
+            *y = block.finish(sum, k);
+        }
     }
 }
 

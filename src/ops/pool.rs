@@ -128,8 +128,8 @@ impl Pool2d {
                 for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
                     y.fill(i8::MIN);
                     for cell in g.cells(n, rows, columns) {
-                        let at = cell.pixel * g.in_channels;
-                        for (y, &x) in y.iter_mut().zip(&x[at..]) {
+                        let x = &x[cell.pixel * g.in_channels..][..y.len()];
+                        for (y, &x) in y.iter_mut().zip(x) {
                             *y = x.max(*y);
                         }
                     }

@@ -1,6 +1,8 @@
 //! 2-D convolution.
 
-use super::{FILTERS, LANES, axpy_f32, axpy_i8, dot_f32, dot_i8, sum_lanes};
+use super::{
+    FILTERS, LANES, ROWS_I8, axpy_f32, axpy_i8, blocks, dot_f32, dot_i8, dots_i8, sum_lanes,
+};
 use crate::kernels::{ConvF32, ConvI8, Window};
 
 /// `y[n, oy, ox, o] = activation(sum x w[o] + bias[o])`.
@@ -104,20 +106,57 @@ pub fn weight_gradient_f32(g: &Window, x: &[f32], gy: &[f32], gw: &mut [f32]) {
     }
 }
 
+/// The largest filter, elements, whose window is copied together before it meets the filters.
+const PATCH: usize = 128;
+
 /// The integer convolution of TFLite Micro.
 #[inline(always)]
 pub fn forward_i8(p: &ConvI8, y: &mut [i8]) {
     let g = p.window;
     let (c, filter) = (g.in_channels, g.filter_len());
+    // A small window is cut into short runs, once for each filter: one copy of it saves that. A cell outside the
+    // image holds the zero point there, which adds nothing.
+    let mut patch = [0; PATCH];
+    let mut patch = match g.out_channels {
+        ..ROWS_I8 => None,
+        _ => patch.get_mut(..filter),
+    };
     for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
-        for (o, (y, w)) in y.iter_mut().zip(p.w.chunks_exact(filter)).enumerate() {
-            let mut sum = 0i32;
+        if let Some(patch) = &mut patch {
+            if rows.count * columns.count < g.kernel[0] * g.kernel[1] {
+                patch.fill(p.x_zero_point as i8);
+            }
             for run in g.runs(n, rows, columns) {
                 let len = run.count * c;
                 let x = &p.x[run.pixel * c..][..len];
-                sum = sum.wrapping_add(dot_i8(x, p.x_zero_point, &w[run.cell * c..][..len]));
+                patch[run.cell * c..][..len].copy_from_slice(x);
             }
-            *y = p.output.finish(sum, o);
+        }
+        for first in blocks(g.out_channels) {
+            let w = &p.w[first * filter..];
+            let mut sums = [0; ROWS_I8];
+            match &patch {
+                Some(patch) => dots_i8(patch, p.x_zero_point, w, filter, &mut sums),
+                None => {
+                    for run in g.runs(n, rows, columns) {
+                        let x = &p.x[run.pixel * c..][..run.count * c];
+                        dots_i8(x, p.x_zero_point, &w[run.cell * c..], filter, &mut sums);
+                    }
+                }
+            }
+            p.output.finish_rows(&sums, first, y);
+        }
+        if g.out_channels < ROWS_I8 {
+            for (o, (y, w)) in y.iter_mut().zip(p.w.chunks_exact(filter)).enumerate() {
+                let mut sum = 0i32;
+                for run in g.runs(n, rows, columns) {
+                    let len = run.count * c;
+                    let x = &p.x[run.pixel * c..][..len];
+                    let w = &w[run.cell * c..][..len];
+                    sum = sum.wrapping_add(dot_i8(x, p.x_zero_point, w));
+                }
+                *y = p.output.finish(sum, o);
+            }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Fully connected layers: `x [N, I]`, `w [O, I]`, `y [N, O]`.
 
-use super::{FILTERS, LANES, axpy_f32, axpy_i8, dot_f32, dot_i8, sum_lanes};
+use super::{
+    FILTERS, LANES, ROWS_I8, axpy_f32, axpy_i8, blocks, dot_f32, dot_i8, dots_i8, sum_lanes,
+};
 use crate::kernels::{DenseF32, DenseI8};
 
 /// `y[n, o] = activation(x[n] . w[o] + bias[o])`.
@@ -72,8 +74,21 @@ pub fn weight_gradient_f32(depth: usize, x: &[f32], gy: &[f32], gw: &mut [f32]) 
 pub fn forward_i8(p: &DenseI8, y: &mut [i8]) {
     let outputs = p.output.bias.len();
     for (x, y) in p.x.chunks_exact(p.depth).zip(y.chunks_exact_mut(outputs)) {
-        for (o, (y, w)) in y.iter_mut().zip(p.w.chunks_exact(p.depth)).enumerate() {
-            *y = p.output.finish(dot_i8(x, p.x_zero_point, w), o);
+        for first in blocks(outputs) {
+            let mut sums = [0; ROWS_I8];
+            dots_i8(
+                x,
+                p.x_zero_point,
+                &p.w[first * p.depth..],
+                p.depth,
+                &mut sums,
+            );
+            p.output.finish_rows(&sums, first, y);
+        }
+        if outputs < ROWS_I8 {
+            for (o, (y, w)) in y.iter_mut().zip(p.w.chunks_exact(p.depth)).enumerate() {
+                *y = p.output.finish(dot_i8(x, p.x_zero_point, w), o);
+            }
         }
     }
 }

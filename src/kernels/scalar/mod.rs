@@ -68,3 +68,48 @@ pub fn dot_i8(x: &[i8], zero_point: i16, w: &[i8]) -> i32 {
     }
     sum
 }
+
+/// How many rows of int8 weights meet the same input at once.
+pub(crate) const ROWS_I8: usize = 4;
+
+/// The first rows of the blocks of [`ROWS_I8`] that cover `rows` rows: the last block may cover again what the one
+/// before it did. None where there are fewer rows than a block has.
+#[inline(always)]
+pub(crate) fn blocks(rows: usize) -> impl Iterator<Item = usize> {
+    let last = rows.wrapping_sub(ROWS_I8);
+    let count = if rows < ROWS_I8 {
+        0
+    } else {
+        rows.div_ceil(ROWS_I8)
+    };
+    (0..count).map(move |i| (i * ROWS_I8).min(last))
+}
+
+/// `sums[k] += (x - zero_point) . w[k stride..]`, modulo 2^32. `w` holds all rows as far as `x` reaches.
+// Row by row where vectors hold many elements; elsewhere each input element is loaded once for all rows.
+#[cfg_attr(any(target_arch = "arm", target_arch = "riscv32"), inline(never))]
+#[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32")), inline(always))]
+#[cfg(not(foolproof_dsp))]
+pub fn dots_i8(x: &[i8], zero_point: i16, w: &[i8], stride: usize, sums: &mut [i32; ROWS_I8]) {
+    let n = x.len();
+    if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+        for (k, sum) in sums.iter_mut().enumerate() {
+            *sum = sum.wrapping_add(dot_i8(x, zero_point, &w[k * stride..][..n]));
+        }
+        return;
+    }
+    let row = |k: usize| &w[k * stride..][..n];
+    let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+    let [mut s0, mut s1, mut s2, mut s3] = *sums;
+    let zero_point = i32::from(zero_point);
+    for i in 0..n {
+        let x = i32::from(x[i]) - zero_point;
+        s0 = s0.wrapping_add(x * i32::from(a[i]));
+        s1 = s1.wrapping_add(x * i32::from(b[i]));
+        s2 = s2.wrapping_add(x * i32::from(c[i]));
+        s3 = s3.wrapping_add(x * i32::from(d[i]));
+    }
+    *sums = [s0, s1, s2, s3];
+}
+#[cfg(foolproof_dsp)]
+pub use crate::kernels::arm::dots_i8;
