@@ -32,6 +32,26 @@ impl Preprocess {
                 format!("samples of shape {wanted:?}, as the model takes them"),
             ));
         }
+        if let [channels, rest @ ..] = data.shape()
+            && wanted.len() > 1
+            && *channels > 1
+            && data
+                .shape()
+                .iter()
+                .map(|&d| d as u32)
+                .ne(wanted.iter().copied())
+            && rest
+                .iter()
+                .chain([channels])
+                .map(|&d| d as u32)
+                .eq(wanted.iter().copied())
+        {
+            return Err(Error::new(
+                format!("samples of shape {:?}, channels first", data.shape()),
+                data.name(),
+                format!("samples of shape {wanted:?}, channels last"),
+            ));
+        }
         let quantized = classifier.is_quantized();
         let plain = self.range.is_none() && self.mean.is_empty() && self.std.is_empty();
         let (low, high) = self.range.unwrap_or(classifier.model().input_range());

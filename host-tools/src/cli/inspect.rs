@@ -14,7 +14,10 @@ pub(crate) fn run(args: &InspectArgs, console: &Console) -> Result<Ended> {
     let boards: Vec<BoardMemory> = device::boards().iter().map(BoardMemory::from).collect();
     let found = inspect(&file.model()?, &boards);
     let model = file.describe()?;
-    let text = render(&model, &found);
+    let mut text = render(&model, &found);
+    if let Some(note) = file.note() {
+        text = format!("{text}\nnote: {note}");
+    }
     let mut document = Document::new("inspect");
     document.model = Some(model);
     document.inspect = Some(found);

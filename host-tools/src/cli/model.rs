@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::export;
 use crate::files;
 use crate::graph::{Graph, Image, to_image};
-use crate::import::tflite;
+use crate::import::{ImportError, onnx, tflite};
 use crate::inspect::numerics;
 use crate::preprocess::Preprocess;
 use foolproof::model::Model;
@@ -23,6 +23,8 @@ pub(crate) struct ModelFile {
     sha256: String,
     file_bytes: usize,
     image: Image,
+    /// What a user should know about how its input is filled.
+    note: Option<String>,
 }
 
 impl ModelFile {
@@ -32,14 +34,20 @@ impl ModelFile {
             Error::new(
                 what,
                 path.display(),
-                "a TensorFlow Lite model (.tflite), or a model image (.fpi) that foolproof wrote",
+                "a TensorFlow Lite model (.tflite), an ONNX model (.onnx), or a model image (.fpi) that foolproof wrote",
             )
         };
         if bytes.get(4..8) == Some(tflite::IDENTIFIER) {
             return Self::of_tflite(path, &bytes);
         }
         if !bytes.starts_with(&MAGIC) {
-            return Err(refuse("not a model in a known format".into()));
+            // an ONNX file begins with nothing special
+            return match onnx::read(&bytes) {
+                Err(ImportError::Malformed { .. }) => {
+                    Err(refuse("not a model in a known format".into()))
+                }
+                imported => Self::of_onnx(path, &bytes, imported),
+            };
         }
         let image = Image::from_bytes(&bytes);
         image.model().map_err(|error| refuse(error.to_string()))?;
@@ -59,6 +67,36 @@ impl ModelFile {
         Ok(Self {
             sha256: hex_digest(bytes),
             file_bytes: bytes.len(),
+            ..Self::of_image(path.display().to_string(), image)
+        })
+    }
+
+    fn of_onnx(
+        path: &Path,
+        bytes: &[u8],
+        imported: std::result::Result<onnx::Imported, ImportError>,
+    ) -> Result<Self> {
+        let refuse = |what: &dyn std::fmt::Display| {
+            Error::new(
+                what,
+                path.display(),
+                "a float ONNX model of the operators that foolproof has",
+            )
+        };
+        let imported = imported.map_err(|error| refuse(&error))?;
+        let image = to_image(&imported.graph).map_err(|error| refuse(&error))?;
+        let shape = imported.graph.tensors[imported.graph.input].shape;
+        let note = imported.channels_moved.then(|| {
+            format!(
+                "the file's input is {:?}, channels first; data are taken channels last, {:?}",
+                imported.file_shape,
+                shape.dims()
+            )
+        });
+        Ok(Self {
+            sha256: hex_digest(bytes),
+            file_bytes: bytes.len(),
+            note,
             ..Self::of_image(path.display().to_string(), image)
         })
     }
@@ -89,6 +127,7 @@ impl ModelFile {
             sha256: hex_digest(image.bytes()),
             file_bytes: image.bytes().len(),
             image,
+            note: None,
         }
     }
 
@@ -98,6 +137,11 @@ impl ModelFile {
 
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// What a user should know about how its input is filled, in one line.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// Length of the file.

@@ -1,5 +1,6 @@
 //! Models that other tools wrote, as [`Graph`](crate::graph::Graph)s.
 
+pub mod onnx;
 pub mod tflite;
 
 use std::fmt;

@@ -1,0 +1,473 @@
+//! `.onnx` files: float models, opset 7 and later.
+//!
+//! The file sees images channels first, the engine channels last. An activation keeps its order in memory beside the file's axes
+//! ([`value::Layout`]), so that TRANSPOSE costs nothing, FLATTEN in front of a dense layer permutes the columns of its weights,
+//! and elements are moved at run time only where nothing else helps.
+//!
+//! | in the file | becomes |
+//! |---|---|
+//! | the input, where convolutions or pools read it | channels last: `[N, C, H, W]` is filled as `[N, H, W, C]` ([`Imported::file_shape`]) |
+//! | Conv, pools of sequences `[N, C, L]` | the same of images `[N, L, 1, C]` |
+//! | Gemm, MatMul with constant weights | `Dense` |
+//! | BatchNormalization, Add, Sub, Mul, Div of constants | part of the layer before, else `Mul` and `Add` |
+//! | Relu, Clip(0, 6) | part of the layer before, else `Unary` |
+//! | ReduceMean over rows and columns | `AvgPool2d` |
+//! | Shape, Gather, Concat, ... of constants | computed here |
+//! | two blocks of axes swapped, where unavoidable | `Conv2d` with weights 0 and 1 |
+
+mod arithmetic;
+mod emit;
+mod fold;
+mod layers;
+mod movement;
+mod node;
+mod pool;
+mod proto;
+mod value;
+
+use super::{ImportError, Missing};
+use crate::graph::{Graph, Tensor, TensorData};
+use foolproof::model::format::{MAX_OPS, TensorRole};
+use foolproof::ops::Rounding;
+use foolproof::tensor::{DType, Shape};
+use node::Node;
+use prost::Message;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use value::{Const, Slot, Value, type_name};
+
+/// Why one operator cannot be imported.
+type Reason = String;
+
+/// The range of the input, of which the file says nothing: the user is asked about it by `--input-range`.
+const FLOAT_RANGE: (f32, f32) = (0.0, 1.0);
+
+/// The first opset whose operators are known.
+const FIRST_OPSET: i64 = 7;
+
+/// Operators of one file, constants among them: more than the engine takes, since many are folded.
+const MAX_NODES: usize = 16 * MAX_OPS;
+
+/// A model, and how its input is filled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Imported {
+    /// The model.
+    pub graph: Graph,
+    /// The input's dimensions in the file, the batch (1) included.
+    pub file_shape: Vec<u32>,
+    /// Whether the graph's input has the channels last where the file has them first.
+    pub channels_moved: bool,
+}
+
+impl Imported {
+    /// One sample as the graph takes it, from the order that the file's input has (`[C, H, W]`).
+    pub fn channels_last(&self, sample: &[f32]) -> Vec<f32> {
+        let channels = match (self.channels_moved, self.file_shape.get(1)) {
+            (true, Some(&channels)) => channels as usize,
+            _ => 1,
+        };
+        let cells = sample.len() / channels.max(1);
+        let element = |i: usize| sample[i % channels * cells + i / channels];
+        (0..channels * cells).map(element).collect()
+    }
+}
+
+/// Reads a model. Its input range is 0 to 1: these files do not say it, and hold no labels.
+///
+/// # Errors
+/// [`ImportError::Malformed`] for bytes that are no ONNX model, [`ImportError::Invalid`] for a model that makes no sense;
+/// [`ImportError::Unsupported`] names all operators that cannot be imported.
+pub fn import(bytes: &[u8]) -> Result<Graph, ImportError> {
+    read(bytes).map(|imported| imported.graph)
+}
+
+/// As [`import`], with what the file says about the input.
+///
+/// # Errors
+/// As [`import`].
+pub fn read(bytes: &[u8]) -> Result<Imported, ImportError> {
+    let malformed = |what: String| ImportError::Malformed {
+        format: "ONNX",
+        what,
+    };
+    let model =
+        proto::Model::decode(bytes).map_err(|error| malformed(clean(&error.to_string())))?;
+    let graph = model.graph.as_ref().filter(|g| !g.output.is_empty());
+    let graph = graph.ok_or_else(|| malformed("it has no graph".into()))?;
+    if graph.node.len() > MAX_NODES {
+        let got = graph.node.len();
+        return Err(invalid(
+            "model",
+            format!("{got} operators; at most {MAX_NODES} are supported"),
+        ));
+    }
+    let main = |o: &&proto::OperatorSet| is_standard(o.domain.as_deref());
+    let opset = model.opset_import.iter().find(main).and_then(|o| o.version);
+    let opset = opset.unwrap_or(1);
+    if opset < FIRST_OPSET {
+        return Err(invalid(
+            "model",
+            format!("opset {opset}; {FIRST_OPSET} and later are supported"),
+        ));
+    }
+    let nodes: Vec<Node<'_>> = graph.node.iter().map(Node::new).collect();
+    Importer::new(graph, &nodes, opset, bytes.len())?.run()
+}
+
+fn invalid(place: &str, what: String) -> ImportError {
+    ImportError::Invalid {
+        place: place.into(),
+        what,
+    }
+}
+
+/// Whether operators of this domain are ONNX's own.
+fn is_standard(domain: Option<&str>) -> bool {
+    matches!(domain, None | Some("" | "ai.onnx"))
+}
+
+/// Text of a file as part of a message: one line, not too long.
+fn clean(text: &str) -> String {
+    let printable = text.chars().map(|c| if c.is_control() { '?' } else { c });
+    printable.take(120).collect()
+}
+
+/// The work in progress.
+struct Importer<'a> {
+    nodes: &'a [Node<'a>],
+    opset: i64,
+    graph: Graph,
+    slots: HashMap<&'a str, Slot<'a>>,
+    /// How often the operators that matter read a name, and the caller.
+    readers: HashMap<&'a str, usize>,
+    output: &'a proto::ValueInfo,
+    live: Vec<usize>,
+    /// Names whose tensor was made for them, and is not another name's too.
+    own: HashSet<&'a str>,
+    file_shape: Vec<u32>,
+    channels_moved: bool,
+    /// Bytes of constants that may still be made: the file could name one constant many times.
+    budget: usize,
+}
+
+impl<'a> Importer<'a> {
+    fn new(
+        file: &'a proto::Graph,
+        nodes: &'a [Node<'a>],
+        opset: i64,
+        file_len: usize,
+    ) -> Result<Importer<'a>, ImportError> {
+        let mut slots = HashMap::new();
+        for tensor in &file.initializer {
+            let name = tensor.name.as_deref().unwrap_or("");
+            slots.insert(name, Slot::Stored(tensor));
+        }
+        let name = |v: &'a proto::ValueInfo| v.name.as_deref().unwrap_or("");
+        let mut inputs = file.input.iter().filter(|v| !slots.contains_key(name(v)));
+        let (Some(input), None, [output]) = (inputs.next(), inputs.next(), &file.output[..]) else {
+            let count = file
+                .input
+                .iter()
+                .filter(|v| !slots.contains_key(name(v)))
+                .count();
+            let outputs = file.output.len();
+            return Err(invalid(
+                "model",
+                format!("{count} inputs and {outputs} outputs; a classifier has one of each"),
+            ));
+        };
+        let place = format!("input `{}`", clean(name(input)));
+        let file_shape = input_shape(input).map_err(|what| invalid(&place, what))?;
+        let moved = file_shape.len() >= 3 && reads_channels_first(nodes, name(input));
+        let mut axes: Vec<usize> = (0..file_shape.len()).collect();
+        if moved {
+            axes[1..].rotate_left(1);
+        }
+        let stored: Vec<u32> = axes.iter().map(|&a| file_shape[a]).collect();
+        let shape = Shape::new(&stored)
+            .ok_or_else(|| invalid(&place, "a shape that no tensor can have".into()))?;
+        let live = live(nodes, name(output));
+        let mut readers: HashMap<&str, usize> = HashMap::new();
+        *readers.entry(name(output)).or_default() += 1;
+        for input in live.iter().flat_map(|&k| &nodes[k].inputs) {
+            *readers.entry(input).or_default() += 1;
+        }
+        slots.insert(
+            name(input),
+            Slot::Value(Value::new(0, file_shape.clone(), &axes)),
+        );
+        Ok(Importer {
+            nodes,
+            opset,
+            graph: Graph {
+                tensors: vec![Tensor {
+                    name: clean(name(input)),
+                    shape,
+                    role: TensorRole::Activation,
+                    quant: Default::default(),
+                    data: TensorData::Runtime(DType::F32),
+                }],
+                nodes: Vec::new(),
+                input: 0,
+                output: 0,
+                rounding: Rounding::Double,
+                input_range: FLOAT_RANGE,
+                labels: Vec::new(),
+            },
+            slots,
+            readers,
+            output,
+            live,
+            own: HashSet::new(),
+            channels_moved: stored != file_shape,
+            file_shape,
+            budget: file_len.saturating_mul(8).saturating_add(1 << 22),
+        })
+    }
+
+    fn run(mut self) -> Result<Imported, ImportError> {
+        let mut missing: Vec<Missing> = Vec::new();
+        for k in std::mem::take(&mut self.live) {
+            let node = &self.nodes[k];
+            let output = node.outputs.first().copied().unwrap_or("");
+            let before = self.graph.tensors.len();
+            let result = match self.slots.contains_key(output) {
+                true => Err("its output is computed twice".into()),
+                false => self.step(node),
+            };
+            let slot = match result {
+                Ok(slot) => slot,
+                Err(reason) => {
+                    report(&mut missing, node, reason);
+                    Slot::Broken
+                }
+            };
+            // a tensor of its own: made here, or taken over from a name that nobody else reads
+            let same = |i: usize, id| matches!(self.value(node, i), Ok(x) if x.id == id);
+            let inherits = |id| (0..node.inputs.len()).any(|i| self.is_own(node, i) && same(i, id));
+            if matches!(&slot, Slot::Value(value) if value.id >= before || inherits(value.id)) {
+                self.own.insert(output);
+            }
+            self.slots.insert(output, slot);
+        }
+        if !missing.is_empty() {
+            return Err(ImportError::Unsupported(missing));
+        }
+        self.finish()
+    }
+
+    /// The output as the file has it.
+    fn finish(mut self) -> Result<Imported, ImportError> {
+        let name = self.output.name.as_deref().unwrap_or("");
+        let place = format!("output `{}`", clean(name));
+        let Some(Slot::Value(value)) = self.slots.get(name).cloned() else {
+            return Err(invalid(
+                &place,
+                "no operator computes it from the input".into(),
+            ));
+        };
+        let id = self.plain(&value).map_err(|what| invalid(&place, what))?;
+        self.graph.output = self
+            .shaped(id, &value.dims)
+            .map_err(|what| invalid(&place, what))?;
+        self.drop_unread();
+        Ok(Imported {
+            graph: self.graph,
+            file_shape: self.file_shape,
+            channels_moved: self.channels_moved,
+        })
+    }
+
+    /// Imports one operator: what its first output stands for.
+    fn step(&mut self, node: &'a Node<'a>) -> Result<Slot<'a>, Reason> {
+        if !is_standard(node.domain) || !node::is_known(node.operator) {
+            return Err("it is not supported".into());
+        }
+        if node.outputs.first().is_none_or(|name| name.is_empty()) {
+            return Err("it has no output".into());
+        }
+        let broken = |name: &&str| matches!(self.slots.get(name), Some(Slot::Broken));
+        if node.inputs.iter().any(broken) {
+            return Ok(Slot::Broken);
+        }
+        if let Some(constant) = self.fold(node)? {
+            return Ok(Slot::Const(Rc::new(constant)));
+        }
+        let value = match node.operator {
+            "Conv" => self.conv(node)?,
+            "Gemm" => self.gemm(node)?,
+            "MatMul" => self.matmul(node)?,
+            "Add" | "Sub" | "Mul" | "Div" => self.arithmetic(node)?,
+            "BatchNormalization" => self.batch_norm(node)?,
+            "Relu" | "LeakyRelu" | "Sigmoid" | "Tanh" | "Clip" => self.unary(node)?,
+            "Softmax" => self.softmax(node)?,
+            "MaxPool" | "AveragePool" => self.pool(node)?,
+            "GlobalAveragePool" | "GlobalMaxPool" => self.global_pool(node)?,
+            "ReduceMean" => self.reduce_mean(node)?,
+            "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" => self.reshape(node)?,
+            "Transpose" => self.transpose(node)?,
+            "Concat" => self.concat(node)?,
+            "Pad" => self.pad(node)?,
+            "Identity" | "Dropout" => self.value(node, 0)?,
+            "Cast" if node.int("to", 0) == 1 => self.value(node, 0)?,
+            _ => return Err("it is supported with constants only".into()),
+        };
+        Ok(Slot::Value(value))
+    }
+
+    /// Input `i` as an activation.
+    fn value(&self, node: &Node<'a>, i: usize) -> Result<Value, Reason> {
+        match self.slots.get(node.input(i)?) {
+            Some(Slot::Value(value)) => Ok(value.clone()),
+            Some(_) => Err(format!("its input {i} is a constant")),
+            None => Err(unknown(node.input(i)?)),
+        }
+    }
+
+    /// Input `i` as a constant; `None` where there is no such input, or it is computed at run time.
+    fn constant(&mut self, node: &Node<'a>, i: usize) -> Result<Option<Rc<Const>>, Reason> {
+        let Ok(name) = node.input(i) else {
+            return Ok(None);
+        };
+        match self.slots.get(name) {
+            Some(Slot::Const(constant)) => Ok(Some(constant.clone())),
+            Some(Slot::Stored(tensor)) => {
+                let tensor = *tensor;
+                self.spend(prost_len(tensor))?;
+                let constant = Rc::new(Const::read(tensor)?);
+                self.slots.insert(name, Slot::Const(constant.clone()));
+                Ok(Some(constant))
+            }
+            Some(_) => Ok(None),
+            None => Err(unknown(name)),
+        }
+    }
+
+    /// Input `i`, which must be a constant.
+    fn needed(&mut self, node: &Node<'a>, i: usize, what: &str) -> Result<Rc<Const>, Reason> {
+        self.constant(node, i)?
+            .ok_or_else(|| format!("its {what} must be a constant"))
+    }
+
+    /// Counts bytes of constants against what a file of this size can mean.
+    fn spend(&mut self, bytes: usize) -> Result<(), Reason> {
+        let left = self.budget.checked_sub(bytes);
+        self.budget = left.ok_or("its constants are many times as large as the file")?;
+        Ok(())
+    }
+
+    /// Whether the operator is the only reader of its input `i`, and that has a tensor of its own.
+    fn is_own(&self, node: &Node<'a>, i: usize) -> bool {
+        let name = node.input(i).unwrap_or("");
+        self.readers.get(name) == Some(&1) && self.own.contains(name)
+    }
+
+    /// Removes operators whose result nobody reads.
+    fn drop_unread(&mut self) {
+        let mut read = HashSet::from([self.graph.output]);
+        let mut nodes = std::mem::take(&mut self.graph.nodes);
+        nodes.reverse();
+        nodes.retain(|node| {
+            let wanted = read.contains(&node.output);
+            if wanted {
+                read.extend(&node.inputs);
+            }
+            wanted
+        });
+        nodes.reverse();
+        self.graph.nodes = nodes;
+        self.graph.prune();
+    }
+}
+
+fn unknown(name: &str) -> Reason {
+    format!(
+        "it reads `{}`, which nothing computes before it",
+        clean(name)
+    )
+}
+
+/// Bytes of a tensor's elements in memory, about.
+fn prost_len(tensor: &proto::Tensor) -> usize {
+    let raw = tensor.raw_data.as_ref().map_or(0, Vec::len);
+    raw + 4 * tensor.float_data.len()
+        + 8 * (tensor.int32_data.len() + tensor.int64_data.len() + tensor.double_data.len())
+}
+
+fn report(missing: &mut Vec<Missing>, node: &Node<'_>, reason: Reason) {
+    let operator = match is_standard(node.domain) {
+        true => clean(node.operator),
+        false => clean(&format!("{}.{}", node.domain.unwrap_or(""), node.operator)),
+    };
+    let same = |m: &&mut Missing| m.operator == operator && m.reason == reason;
+    match missing.iter_mut().find(same) {
+        Some(m) => m.count += 1,
+        None => missing.push(Missing {
+            operator,
+            reason,
+            output: clean(node.outputs.first().copied().unwrap_or("")),
+            count: 1,
+        }),
+    }
+}
+
+/// The operators that the output depends on, in order.
+fn live(nodes: &[Node<'_>], output: &str) -> Vec<usize> {
+    let mut wanted = HashSet::from([output]);
+    let mut live = Vec::new();
+    for (k, node) in nodes.iter().enumerate().rev() {
+        let mut names = node.outputs.iter().filter(|name| !name.is_empty());
+        if names.any(|name| wanted.contains(name)) {
+            live.push(k);
+            wanted.extend(node.inputs.iter().filter(|name| !name.is_empty()));
+        }
+    }
+    live.reverse();
+    live
+}
+
+/// The input's dimensions for one sample.
+fn input_shape(input: &proto::ValueInfo) -> Result<Vec<u32>, Reason> {
+    let tensor = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
+    let tensor = tensor.ok_or("it is not a tensor")?;
+    let element = tensor.elem_type.unwrap_or(0);
+    if element != 1 {
+        return Err(format!("it is {}; float is supported", type_name(element)));
+    }
+    let shape = tensor.shape.as_ref().ok_or("its shape is not known")?;
+    let mut dims = Vec::new();
+    for (i, dim) in shape.dim.iter().enumerate() {
+        dims.push(match (i, dim.value) {
+            (0, None | Some(..=1)) => 1,
+            (0, Some(n)) => {
+                return Err(format!("its batch is fixed to {n}; 1 and a symbol are supported"));
+            }
+            (_, Some(d)) if d > 0 => u32::try_from(d).map_err(|_| format!("dimension {i} is {d}"))?,
+            _ => {
+                let symbol = clean(dim.parameter.as_deref().unwrap_or("?"));
+                return Err(format!("dimension {i} is not known (`{symbol}`); only the first, the batch, may be open"));
+            }
+        });
+    }
+    match dims.len() {
+        1..=6 => Ok(dims),
+        rank => Err(format!("it has {rank} dimensions; 1 to 6 are supported")),
+    }
+}
+
+/// Whether the operators that look at the input's axes first are those that take channels first.
+fn reads_channels_first(nodes: &[Node<'_>], input: &str) -> bool {
+    let mut names = HashSet::from([input]);
+    for node in nodes {
+        if !node.inputs.iter().any(|name| names.contains(name)) {
+            continue;
+        }
+        if node::takes_channels_first(node.operator) {
+            return true;
+        }
+        if node::keeps_axes(node.operator) {
+            names.extend(node.outputs.iter().filter(|name| !name.is_empty()));
+        }
+    }
+    false
+}

@@ -1,0 +1,133 @@
+//! One operator of the file: its names and attributes.
+
+use super::Reason;
+use super::proto::{self, Attribute};
+
+/// An operator as it was read.
+#[derive(Debug)]
+pub(super) struct Node<'a> {
+    pub operator: &'a str,
+    pub domain: Option<&'a str>,
+    /// Empty where an optional input is left out.
+    pub inputs: Vec<&'a str>,
+    pub outputs: Vec<&'a str>,
+    attributes: &'a [Attribute],
+}
+
+impl<'a> Node<'a> {
+    pub fn new(node: &'a proto::Node) -> Node<'a> {
+        Node {
+            operator: node.op_type.as_deref().unwrap_or(""),
+            domain: node.domain.as_deref(),
+            inputs: node.input.iter().map(String::as_str).collect(),
+            outputs: node.output.iter().map(String::as_str).collect(),
+            attributes: &node.attribute,
+        }
+    }
+
+    /// The name of input `i`.
+    pub fn input(&self, i: usize) -> Result<&'a str, Reason> {
+        let name = self.inputs.get(i).copied().filter(|name| !name.is_empty());
+        name.ok_or_else(|| format!("it has no input {i}"))
+    }
+
+    pub fn has_input(&self, i: usize) -> bool {
+        self.input(i).is_ok()
+    }
+
+    pub fn attribute(&self, name: &str) -> Option<&'a Attribute> {
+        let named = |a: &&Attribute| a.name.as_deref() == Some(name);
+        self.attributes.iter().find(named)
+    }
+
+    pub fn int(&self, name: &str, default: i64) -> i64 {
+        self.attribute(name).and_then(|a| a.i).unwrap_or(default)
+    }
+
+    pub fn float(&self, name: &str, default: f32) -> f32 {
+        self.attribute(name).and_then(|a| a.f).unwrap_or(default)
+    }
+
+    pub fn ints(&self, name: &str) -> Option<&'a [i64]> {
+        self.attribute(name).map(|a| &a.ints[..])
+    }
+
+    pub fn text(&self, name: &str) -> Option<&'a [u8]> {
+        self.attribute(name).and_then(|a| a.s.as_deref())
+    }
+
+    /// Its name for a tensor of the graph.
+    pub fn name(&self) -> String {
+        super::clean(self.outputs.first().copied().unwrap_or(""))
+    }
+}
+
+/// An axis as the file writes it, for an array of so many axes: negative ones count from the end.
+pub(super) fn axis(axis: i64, rank: usize) -> Result<usize, Reason> {
+    let from_start = if axis < 0 {
+        axis.saturating_add(rank as i64)
+    } else {
+        axis
+    };
+    let index = usize::try_from(from_start).ok().filter(|&a| a < rank);
+    index.ok_or_else(|| format!("it has axis {axis}, its input {rank} axes"))
+}
+
+/// Operators that can be imported, in some form.
+pub(super) fn is_known(operator: &str) -> bool {
+    const FOLDED: [&str; 5] = ["Shape", "Gather", "Constant", "Slice", "Cast"];
+    const OTHERS: [&str; 14] = [
+        "Gemm",
+        "MatMul",
+        "Softmax",
+        "ReduceMean",
+        "Flatten",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Identity",
+        "Dropout",
+        "Tanh",
+        "Sigmoid",
+        "Relu",
+    ];
+    FOLDED.contains(&operator)
+        || OTHERS.contains(&operator)
+        || takes_channels_first(operator)
+        || keeps_axes(operator)
+}
+
+/// Operators whose first axis after the batch is the channel.
+pub(super) fn takes_channels_first(operator: &str) -> bool {
+    matches!(
+        operator,
+        "Conv"
+            | "MaxPool"
+            | "AveragePool"
+            | "GlobalAveragePool"
+            | "GlobalMaxPool"
+            | "BatchNormalization"
+    )
+}
+
+/// Operators whose output has the axes of their input, whatever they mean.
+pub(super) fn keeps_axes(operator: &str) -> bool {
+    matches!(
+        operator,
+        "Add"
+            | "Sub"
+            | "Mul"
+            | "Div"
+            | "Relu"
+            | "LeakyRelu"
+            | "Sigmoid"
+            | "Tanh"
+            | "Clip"
+            | "Pad"
+            | "Concat"
+            | "Identity"
+            | "Dropout"
+            | "Cast"
+    )
+}
