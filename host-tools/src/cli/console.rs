@@ -3,7 +3,7 @@
 use crate::document::Document;
 use crate::error::{Error, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ impl Console {
 
     /// A line for people who watch.
     pub fn say(&self, text: impl std::fmt::Display) {
-        eprintln!("{text}");
+        complain(text);
     }
 
     /// Ends a command: the document with `--json`, the text without.
@@ -50,10 +50,27 @@ impl Console {
             true => to_json(document)?,
             false => text(),
         };
-        // A reader that closed the pipe has what it wanted.
-        let _ = writeln!(std::io::stdout().lock(), "{}", output.trim_end());
-        Ok(())
+        let mut stdout = std::io::stdout().lock();
+        let written = writeln!(stdout, "{}", output.trim_end()).and_then(|()| stdout.flush());
+        printed(written)
     }
+}
+
+/// What becomes of writing to stdout: a reader that closed the pipe has what it wanted, any other loss is an error.
+pub(crate) fn printed(written: io::Result<()>) -> Result<()> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::new(
+            format!("cannot write the result ({error})"),
+            "stdout",
+            "a place that can be written",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A line on stderr. Where stderr is lost nobody reads it, and the exit code still tells.
+pub(crate) fn complain(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// The document as it is printed.

@@ -44,7 +44,7 @@ pub fn run() -> ExitCode {
         Ok(Ended::Well) => ExitCode::SUCCESS,
         Ok(Ended::Missed) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("error: {error}");
+            console::complain(format!("error: {error}"));
             ExitCode::from(2)
         }
     }
@@ -83,11 +83,15 @@ fn usage(error: &clap::Error) -> ExitCode {
         error.kind(),
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
     ) {
-        // Nothing can be done where stdout is closed.
-        let _ = error.print();
-        return ExitCode::SUCCESS;
+        return match console::printed(error.print()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                console::complain(format!("error: {error}"));
+                ExitCode::from(2)
+            }
+        };
     }
-    eprintln!("{}", one_line(error));
+    console::complain(one_line(error));
     ExitCode::from(2)
 }
 

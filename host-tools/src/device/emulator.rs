@@ -138,7 +138,7 @@ impl Emulator {
                 move || {
                     decoder.run(stdout, |line| {
                         if options.verbose {
-                            eprintln!("chip: {line}");
+                            let _ = writeln!(std::io::stderr(), "chip: {line}");
                         }
                         lock(&shared).log.push(line);
                     });
