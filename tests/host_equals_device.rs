@@ -65,7 +65,8 @@ fn every_board_agrees_with_the_host_on_every_test_digit() {
     for chip in &document.device {
         eprintln!("{chip:?}");
         assert_eq!(chip.samples, SAMPLES, "{}", chip.board);
-        // FGSM and PGD on every sample
+        // every clean sample, and both crafted ones, FGSM's and PGD's
+        assert_eq!(chip.logits_compared, 3 * SAMPLES, "{}", chip.board);
         assert_eq!(chip.adversarial_compared, 2 * SAMPLES, "{}", chip.board);
         assert_eq!(chip.logit_mismatches, 0, "{}", chip.board);
         assert_eq!(chip.adversarial_mismatches, 0, "{}", chip.board);

@@ -92,6 +92,14 @@ pub struct AttackResult {
 }
 
 impl AttackResult {
+    /// Whether the ball holds any input but the sample itself: on an int8 grid it must reach one step.
+    pub fn can_change_anything(&self) -> bool {
+        match self.attacked.inputs {
+            Inputs::F32(_) => self.spec.ball.epsilon > 0.0,
+            Inputs::I8(_) => self.spec.ball.epsilon >= 1.0,
+        }
+    }
+
     /// The share of samples that withstood.
     pub fn robust_accuracy(&self) -> f64 {
         let count = self.robust.iter().filter(|&&r| r).count();

@@ -55,7 +55,11 @@ pub fn attack(result: &AttackResult, clean: &[Answer], labels: &[usize], numeric
     let outcomes = &result.attacked.outcomes;
     let n = outcomes.len();
     let withstood = result.robust.iter().filter(|&&robust| robust).count();
-    let winnable = |i: usize| clean[i].label == labels[i] && result.plan.target != Some(labels[i]);
+    let winnable = |i: usize| {
+        result.can_change_anything()
+            && clean[i].label == labels[i]
+            && result.plan.target != Some(labels[i])
+    };
     let attempts = (0..n).filter(|&i| winnable(i)).count();
     let won: Vec<usize> = (0..n)
         .filter(|&i| winnable(i) && outcomes[i].fooled)

@@ -5,14 +5,13 @@ pub fn percent(share: f64) -> String {
     format!("{:.1}\u{a0}%", 100.0 * share)
 }
 
-/// At most four significant decimals, no trailing zeros.
+/// At most four decimals, no trailing zeros; from a million up and below 1e-4 as `1.0e-6`.
 pub fn number(value: f64) -> String {
-    let text = format!("{value:.4}");
-    let text = text.trim_end_matches('0').trim_end_matches('.');
-    match text {
-        "0" if value != 0.0 => format!("{value:.1e}"),
-        _ => text.to_string(),
+    if value != 0.0 && !(1e-4..1e6).contains(&value.abs()) {
+        return format!("{value:.1e}");
     }
+    let text = format!("{value:.4}");
+    text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
 /// One decimal, none where it is 0.
@@ -47,8 +46,10 @@ mod tests {
     fn formats() {
         assert_eq!(percent(0.9345), "93.5\u{a0}%");
         assert_eq!(
-            [0.25, 8.0 / 255.0, 0.0, 1e-6, 3.0].map(number),
-            ["0.25", "0.0314", "0", "1.0e-6", "3"]
+            [0.25, 8.0 / 255.0, 0.0, 1e-6, 3.0, 0.00003, 3e38, 999.5].map(number),
+            [
+                "0.25", "0.0314", "0", "1.0e-6", "3", "3.0e-5", "3.0e38", "999.5"
+            ]
         );
         assert_eq!(
             [0, 999, 1000, 1_234_567].map(count),

@@ -43,6 +43,7 @@ fn head(data: &ReportData) -> Markup {
         Outcome::Fooled => ("fooled", "Fooled"),
         Outcome::Weakened => ("weakened", "Weakened"),
         Outcome::Held => ("held", "Held"),
+        Outcome::NothingToFool => ("untested", "Nothing to fool"),
         Outcome::Untested => ("untested", "Not attacked"),
     };
     let sentence = verdict(document);
@@ -97,7 +98,7 @@ fn tiles(data: &ReportData) -> Markup {
                 (tile("", &format!("Clean accuracy, {model}"), percent(accuracy.clean), interval(accuracy.interval)))
             }
             @if let Some(worst) = data.worst() {
-                @let class = match data.outcome() { Outcome::Held => "good", Outcome::Weakened => "", _ => "bad" };
+                @let class = match data.outcome() { Outcome::Held => "good", Outcome::Weakened | Outcome::NothingToFool => "", _ => "bad" };
                 (tile(class, "Accuracy under attack", percent(worst.robust_accuracy), capital(&title(worst))))
             }
             @if !document.device.is_empty() {

@@ -97,12 +97,14 @@ impl Confusion {
 /// How the model came out of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The worst attack takes away less than a tenth of the accuracy.
+    /// The worst attack fools less than a tenth of the samples that the model had right.
     Held,
     /// Less than half.
     Weakened,
     /// Half or more.
     Fooled,
+    /// No sample that was right could be attacked: none was right, or epsilon let nothing be changed.
+    NothingToFool,
     /// Nothing was attacked.
     Untested,
 }
@@ -133,20 +135,26 @@ pub fn worst(document: &Document) -> Option<&Attack> {
             .attacks
             .iter()
             .filter(|attack| attack.targeted == targeted && attack.numerics == numerics(document))
-            .min_by(|a, b| a.robust_accuracy.total_cmp(&b.robust_accuracy))
+            .min_by(|a, b| {
+                let nothing_tried = |attack: &Attack| attack.success_rate.is_none();
+                nothing_tried(a)
+                    .cmp(&nothing_tried(b))
+                    .then(a.robust_accuracy.total_cmp(&b.robust_accuracy))
+            })
     };
     least(false).or_else(|| least(true))
 }
 
 /// How the model came out of it.
 pub fn outcome(document: &Document) -> Outcome {
-    let (Some(clean), Some(worst)) = (document.accuracy, worst(document)) else {
+    let (Some(_), Some(worst)) = (document.accuracy, worst(document)) else {
         return Outcome::Untested;
     };
-    match worst.robust_accuracy / clean.clean.max(f64::MIN_POSITIVE) {
-        kept if kept > 0.9 => Outcome::Held,
-        kept if kept > 0.5 => Outcome::Weakened,
-        _ => Outcome::Fooled,
+    match worst.success_rate {
+        None => Outcome::NothingToFool,
+        Some(fooled) if fooled < 0.1 => Outcome::Held,
+        Some(fooled) if fooled < 0.5 => Outcome::Weakened,
+        Some(_) => Outcome::Fooled,
     }
 }
 
@@ -157,6 +165,7 @@ pub fn verdict(document: &Document) -> String {
             let word = match outcome(document) {
                 Outcome::Fooled => "Fooled",
                 Outcome::Weakened => "Weakened",
+                Outcome::NothingToFool => "Nothing to fool",
                 _ => "Held",
             };
             format!(

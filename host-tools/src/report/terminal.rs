@@ -38,6 +38,14 @@ fn interval([low, high]: [f64; 2]) -> String {
     format!("{:.1} to {:.1}", 100.0 * low, 100.0 * high)
 }
 
+/// How many of those compared are not the host's, to the bit.
+fn differ(mismatches: usize, compared: usize) -> String {
+    match compared {
+        0 => "–".into(),
+        _ => format!("{mismatches} of {}", format::count(compared as u64)),
+    }
+}
+
 fn accuracies(document: &Document) -> Table {
     let mut table = table(&[
         "model",
@@ -93,7 +101,8 @@ fn devices(document: &Document) -> Table {
     let mut table = table(&[
         "board",
         "samples",
-        "mismatches",
+        "outputs differ",
+        "attacks differ",
         "instr./inference",
         "instr./FGSM",
         "instr./PGD",
@@ -105,9 +114,10 @@ fn devices(document: &Document) -> Table {
         table.add_row(vec![
             Cell::new(&device.board),
             right(device.samples),
-            right(format!(
-                "{} + {}",
-                device.logit_mismatches, device.adversarial_mismatches
+            right(differ(device.logit_mismatches, device.logits_compared)),
+            right(differ(
+                device.adversarial_mismatches,
+                device.adversarial_compared,
             )),
             right(format::optional(device.instructions_per_inference)),
             right(format::optional(device.instructions_per_fgsm)),

@@ -60,7 +60,16 @@ fn the_verdict_follows_the_figures() {
     document.attacks.truncate(1);
     assert_eq!(outcome(&document), Outcome::Held);
     document.attacks[0].robust_accuracy = 0.6;
+    document.attacks[0].success_rate = Some(0.4);
     assert_eq!(outcome(&document), Outcome::Weakened);
+    // a model that is mostly wrong, and never fooled where it was right
+    document.accuracy.as_mut().unwrap().clean = 0.1;
+    document.attacks[0].robust_accuracy = 0.1;
+    document.attacks[0].success_rate = Some(0.0);
+    assert_eq!(outcome(&document), Outcome::Held);
+    document.attacks[0].success_rate = None;
+    assert_eq!(outcome(&document), Outcome::NothingToFool);
+    assert!(verdict(&document).starts_with("Nothing to fool: "));
     document.attacks[0].numerics = "f32".into();
     assert_eq!(
         outcome(&document),
@@ -77,7 +86,10 @@ fn the_terminal_shows_the_same_figures() {
         "pgd",
         "mps2-an386",
         "412,345",
-        "0 + 0",
+        "outputs differ",
+        "attacks differ",
+        "0 of 1,092",
+        "0 of 728",
         "warning: microbit",
     ] {
         assert!(text.contains(part), "{text}\nlacks {part:?}");
