@@ -1,7 +1,33 @@
 //! 32-bit fixed-point arithmetic as TFLite Micro and gemmlowp define it. Wherever a hostile constant could
 //! overflow, the operation wraps: what the reference does in practice, and never a panic.
 
-use crate::ops::{Multiplier, Rounding};
+/// How a 32-bit accumulator times a fixed-point multiplier is rounded to the output's scale.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[repr(u8)]
+pub enum Rounding {
+    /// gemmlowp's two roundings (doubling high multiply, then rounding shift): TFLite Micro and CMSIS-NN.
+    Double = 0,
+    /// One rounding of the 64-bit product: builds with `TFLITE_SINGLE_ROUNDING`.
+    Single = 1,
+}
+
+/// A 32-bit fixed-point factor, `mantissa * 2^(shift - 31)`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Multiplier {
+    /// Not negative; at least 2^30 where the factor is not 0.
+    pub mantissa: i32,
+    /// In -31..=30; positive is a left shift.
+    pub shift: i32,
+}
+
+impl Multiplier {
+    /// Whether requantization is defined for it.
+    pub(crate) fn is_valid(self) -> bool {
+        self.mantissa >= 0 && (-31..=30).contains(&self.shift)
+    }
+}
 
 /// `a b / 2^31`, rounded to nearest, halves up; saturates for `a = b = i32::MIN`.
 /// (gemmlowp `SaturatingRoundingDoublingHighMul`, ARM `VQRDMULH`.)

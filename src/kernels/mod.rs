@@ -5,6 +5,7 @@
 //! [`Kernels`] names. Loops that take no noticeable time (elementwise, pooling, normalization) have one
 //! portable form, beside their operator in `ops`.
 
+mod activation;
 #[cfg(foolproof_dsp)]
 mod arm;
 pub mod fixed_point;
@@ -17,7 +18,8 @@ pub use window::Window;
 #[cfg(target_arch = "x86_64")]
 pub use x86::Avx2;
 
-use crate::ops::{Activation, Multiplier, Rounding};
+pub use activation::Activation;
+pub use fixed_point::{Multiplier, Rounding};
 
 /// Which implementation of the inner loops runs. The one dispatch point.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -236,7 +236,7 @@ mod tests {
     extern crate std;
     use super::super::{Kernels, Requantize};
     use super::*;
-    use crate::ops::{Activation, Rounding};
+    use crate::kernels::{Activation, Rounding};
     use crate::tensor::Quant;
     use std::vec::Vec;
 

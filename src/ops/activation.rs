@@ -1,44 +1,7 @@
-//! Fused activations: the clamp itself, its integer form, and the bit that says where the gradient passes.
+//! Backward through fused activations: the bit that says where the gradient passes, and what it does.
 
 use super::Activation;
-use crate::tensor::{Data, Operand, Quant};
-
-impl Activation {
-    /// The activation of one value; not-a-number stays so.
-    #[inline(always)]
-    pub fn apply(self, x: f32) -> f32 {
-        match self {
-            Activation::None => x,
-            Activation::Relu if x < 0.0 => 0.0,
-            Activation::Relu6 if x < 0.0 => 0.0,
-            Activation::Relu6 if x > 6.0 => 6.0,
-            _ => x,
-        }
-    }
-
-    /// Whether the gradient passes, told from the output: strictly between the rails.
-    #[inline(always)]
-    pub fn passes(self, y: f32) -> bool {
-        match self {
-            Activation::None => true,
-            Activation::Relu => y > 0.0,
-            Activation::Relu6 => y > 0.0 && y < 6.0,
-        }
-    }
-
-    /// Smallest and largest int8 output. (TFLite `CalculateActivationRangeQuantized`.)
-    pub fn range_i8(self, output: &Quant) -> (i32, i32) {
-        let quantize = |real: f32| {
-            let steps = libm::roundf(real / output.scale) as i32;
-            steps.saturating_add(output.zero_point)
-        };
-        match self {
-            Activation::None => (-128, 127),
-            Activation::Relu => (quantize(0.0).max(-128), 127),
-            Activation::Relu6 => (quantize(0.0).max(-128), quantize(6.0).min(127)),
-        }
-    }
-}
+use crate::tensor::{Data, Operand};
 
 /// Writes one bit per element, lowest first: whether the gradient passes.
 pub(super) fn save_bits(activation: Activation, output: &Operand, saved: &mut [u8]) {

@@ -1,7 +1,7 @@
 //! The attributes of each operator, and how the model image stores them: [`WORDS`](super::WORDS) 32-bit words
 //! per operator, one attribute per word, unused words 0.
 
-use super::{Activation, Op, WORDS};
+use super::{Activation, Multiplier, Op, WORDS};
 use crate::tensor::MAX_RANK;
 
 /// Rows and columns added around an image before a window slides over it: zeros (int8: the zero point) for
@@ -43,23 +43,6 @@ impl Padding {
             total as u32
         };
         (total / 2, total - total / 2)
-    }
-}
-
-/// A 32-bit fixed-point factor, `mantissa * 2^(shift - 31)`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Multiplier {
-    /// Not negative; at least 2^30 where the factor is not 0.
-    pub mantissa: i32,
-    /// In -31..=30; positive is a left shift.
-    pub shift: i32,
-}
-
-impl Multiplier {
-    /// Whether requantization is defined for it.
-    pub(crate) fn is_valid(self) -> bool {
-        self.mantissa >= 0 && (-31..=30).contains(&self.shift)
     }
 }
 
@@ -214,18 +197,6 @@ pub enum Unary {
 pub struct BatchNorm {
     /// Added to the variance; positive and finite.
     pub epsilon: f32,
-}
-
-impl Activation {
-    /// The activation with this code in a model image.
-    pub const fn from_code(code: u32) -> Option<Activation> {
-        match code {
-            0 => Some(Activation::None),
-            1 => Some(Activation::Relu),
-            2 => Some(Activation::Relu6),
-            _ => None,
-        }
-    }
 }
 
 /// Reads words in order; remembers whether one was out of range.

@@ -32,11 +32,11 @@ mod softmax;
 mod table;
 mod unary;
 
+pub use crate::kernels::{Activation, Multiplier, Rounding};
 pub use attributes::{
-    Add, BatchNorm, Concat, Conv2d, Dense, DepthwiseConv2d, Mul, Multiplier, Pad, Padding, Pool2d,
-    Softmax, Unary,
+    Add, BatchNorm, Concat, Conv2d, Dense, DepthwiseConv2d, Mul, Pad, Padding, Pool2d, Softmax,
+    Unary,
 };
-
 pub use table::Table;
 
 use conv::Convolution;
@@ -50,17 +50,6 @@ pub const MAX_INPUTS: usize = 8;
 /// How many 32-bit words hold the attributes of one operator in a model image.
 pub const WORDS: usize = 12;
 
-/// How a 32-bit accumulator times a fixed-point multiplier is rounded to the output's scale.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[repr(u8)]
-pub enum Rounding {
-    /// gemmlowp's two roundings (doubling high multiply, then rounding shift): TFLite Micro and CMSIS-NN.
-    Double = 0,
-    /// One rounding of the 64-bit product: builds with `TFLITE_SINGLE_ROUNDING`.
-    Single = 1,
-}
-
 /// What every operator is told besides its operands.
 #[derive(Clone, Copy, Debug)]
 pub struct Context {
@@ -68,19 +57,6 @@ pub struct Context {
     pub kernels: Kernels,
     /// Rounding of int8 requantization.
     pub rounding: Rounding,
-}
-
-/// An activation fused into the operator before it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[repr(u8)]
-pub enum Activation {
-    /// The identity.
-    None = 0,
-    /// max(0, x).
-    Relu = 1,
-    /// min(6, max(0, x)).
-    Relu6 = 2,
 }
 
 /// What backward sees of forward: operands with the elements that [`Op::needs`] asked for, and the side note.
