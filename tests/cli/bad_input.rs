@@ -60,6 +60,8 @@ fn prepare() -> Bench {
     data("counts.npz", &[2, 8, 8, 1], &x, &[0, 1, 2]);
     data("shape.npz", &[2, 4, 4, 1], &x[..32], &[0, 1]);
     data("none.npz", &[0, 8, 8, 1], &[], &[]);
+    x[70] = 16.0;
+    data("range.npz", &[2, 8, 8, 1], &x, &[0, 1]);
     x[70] = f32::NAN;
     data("nan.npz", &[2, 8, 8, 1], &x, &[0, 1]);
     x[70] = f32::NEG_INFINITY;
@@ -104,7 +106,18 @@ fn cases() -> Vec<Case> {
             "inspect trained/model.fpi --threads many",
             &["--threads", "many"],
         ),
-        case("inspect trained/model.fpi --seed -1", &["-1"]),
+        case(
+            "inspect trained/model.fpi --seed -1",
+            &["--seed", "-1", "from 0"],
+        ),
+        case(
+            "inspect trained/model.fpi --seed 18446744073709551616",
+            &["--seed", "from 0 to 18446744073709551615"],
+        ),
+        case(
+            "inspect trained/model.fpi --threads -1",
+            &["--threads", "-1", "from 1"],
+        ),
         case("inspect trained/model.fpi --nonsense", &["--nonsense"]),
         case("quantize trained/model.fpi --calibrate digits", &["--out"]),
         case("device", &["subcommand", "list"]),
@@ -399,7 +412,67 @@ fn cases() -> Vec<Case> {
             "train classifier --data digits --resume --out fresh",
             &["no such file", "fresh/model.fpi"],
         ),
+        case(
+            "evaluate trained/model.fpi --data range.npz --eps 0.1",
+            &["range.npz", "0.5 to 16", "takes 0 to 1", "--input-range"],
+        ),
+        case(
+            "infer int8.fpi --inputs range.npz --outputs y.npy",
+            &["range.npz", "0.5 to 16", "takes 0 to 1"],
+        ),
+        case(
+            "evaluate trained/model.fpi --data range.npz --eps 0.1 --input-range 0,1",
+            &["range.npz", "0.5 to 16", "--input-range says 0 to 1"],
+        ),
+        case(
+            "evaluate trained/model.fpi --data digits --eps 3e38",
+            &["--eps", "3e38", "0 to 1e9"],
+        ),
+        case(
+            "evaluate trained/model.fpi --data digits --eps 0.1 --std -1,2",
+            &["--std"],
+        ),
+        case(
+            "attack trained/model.fpi --data digits --attack fgsm --steps 3 --eps 0.1 --out a.npz",
+            &["--steps", "one step"],
+        ),
+        case(
+            "attack trained/model.fpi --data digits --attack fgsm --starts 3 --eps 0.1 --out a.npz",
+            &["--starts", "one start"],
+        ),
+        case(
+            "attack trained/model.fpi --data digits --attack pgd --targeted -1 --eps 0.1 --out a.npz",
+            &["--targeted", "-1", "from 0"],
+        ),
+        case(
+            "device run --model int8.fpi --data digits --kernels auto",
+            &["--kernels"],
+        ),
+        case(
+            "device run --model int8.fpi --data digits --steps 3",
+            &["--steps", "--eps"],
+        ),
+        case(
+            "device eval --model int8.fpi --data digits --timeout nan",
+            &["--timeout", "nan", "seconds"],
+        ),
         // outputs
+        case(
+            "infer trained/model.fpi --inputs good.npz --outputs good.npz",
+            &["replace the input good.npz"],
+        ),
+        case(
+            "attack trained/model.fpi --data good.npz --attack fgsm --eps 0.1 --out ./trained/model.fpi",
+            &["replace the input trained/model.fpi"],
+        ),
+        case(
+            "quantize trained/model.fpi --calibrate digits --out trained/model.fpi",
+            &["replace the input"],
+        ),
+        case(
+            "pack trained/model.fpi --out trained/model.fpi",
+            &["replace the input"],
+        ),
         case(
             "infer trained/model.fpi --inputs good.npz --outputs no/such/y.npy",
             &["no/such/y.npy"],
@@ -485,4 +558,51 @@ fn bad_input_ends_in_one_line_and_exit_code_2() {
     ] {
         assert!(!bench.path(name).exists(), "{name} was written");
     }
+}
+
+/// Runs a line of the shell with `foolproof` as `$F`, and gives the exit code and stderr.
+#[cfg(target_os = "linux")]
+fn shell(bench: &Bench, line: &str) -> (Option<i32>, String) {
+    let output = std::process::Command::new("sh")
+        .args(["-c", line])
+        .env("F", env!("CARGO_BIN_EXE_foolproof"))
+        .current_dir(bench.path(""))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), stderr)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn lost_output_and_odd_files_end_in_one_line_too() {
+    let bench = Bench::new();
+    for (line, code, names) in [
+        ("$F device list > /dev/full", 2, "stdout"),
+        ("$F device list --json > /dev/full", 2, "stdout"),
+        ("$F --help > /dev/full", 2, "stdout"),
+        ("$F inspect nowhere.fpi 2> /dev/full", 2, ""),
+        ("$F bogus 2> /dev/full", 2, ""),
+        ("mkfifo pipe; timeout 20 $F inspect pipe", 2, "regular file"),
+        (
+            "echo x | timeout 20 $F inspect /dev/stdin",
+            2,
+            "regular file",
+        ),
+        ("$F inspect /dev/zero", 2, "regular file"),
+    ] {
+        let (got, stderr) = shell(&bench, line);
+        assert_eq!(got, Some(code), "{line}: {stderr}");
+        let lines = usize::from(!names.is_empty());
+        assert!(
+            stderr.lines().count() == lines && stderr.contains(names),
+            "{line}: {stderr}"
+        );
+    }
+    // A reader that has had enough is no error.
+    let (code, stderr) = shell(
+        &bench,
+        "{ $F device list; echo $? > code; } | true; cat code >&2",
+    );
+    assert_eq!((code, stderr.trim()), (Some(0), "0"));
 }

@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use crate::error::Error;
 use crate::evaluate::Plan;
 use clap::{Args, Parser, Subcommand};
 use foolproof::attack::{Kind, Norm};
@@ -20,10 +21,10 @@ pub struct Cli {
     #[arg(long, global = true)]
     pub json: bool,
     /// Seed of every random choice
-    #[arg(long, global = true, default_value_t = 1, value_name = "N")]
+    #[arg(long, global = true, default_value_t = 1, value_name = "N", allow_hyphen_values = true, value_parser = seed)]
     pub seed: u64,
     /// Threads to use [default: one for each core]; results do not depend on it
-    #[arg(long, global = true, value_name = "N", value_parser = threads)]
+    #[arg(long, global = true, value_name = "N", allow_hyphen_values = true, value_parser = threads)]
     pub threads: Option<usize>,
     /// What to do
     #[command(subcommand)]
@@ -60,12 +61,16 @@ pub(crate) struct ModelArgs {
     pub model: PathBuf,
     #[command(flatten)]
     pub input: InputArgs,
+    /// Inner loops: auto or scalar (the reference, the same bits as on a chip)
+    #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = kernels)]
+    pub kernels: Kernels,
 }
 
 /// How data becomes a model's input.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct InputArgs {
-    /// Real values that the bytes 0 and 255 of uint8 samples stand for [default: as the model says]
+    /// uint8 samples: the real values that bytes 0 and 255 stand for [default: as the model says]; other samples: their smallest
+    /// and largest possible value, which become the model's (with --mean or --std: the values before these)
     #[arg(long, value_name = "LO,HI", allow_hyphen_values = true, value_parser = range)]
     pub input_range: Option<(f32, f32)>,
     /// Subtract this from every value, one number or one for each channel
@@ -84,9 +89,6 @@ pub(crate) struct InputArgs {
         value_delimiter = ','
     )]
     pub std: Vec<f32>,
-    /// Inner loops: auto or scalar (the reference, the same bits as on a chip)
-    #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = kernels)]
-    pub kernels: Kernels,
 }
 
 /// Samples to judge a model by.
@@ -96,7 +98,7 @@ pub(crate) struct DataArgs {
     #[arg(long, value_name = "D")]
     pub data: String,
     /// Use only the first N samples
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = positive)]
     pub limit: Option<usize>,
 }
 
@@ -131,7 +133,7 @@ pub(crate) struct AttackArgs {
     #[arg(long, value_name = "E", allow_hyphen_values = true, value_parser = epsilon)]
     pub eps: f32,
     /// Make the model say this class instead of any wrong one
-    #[arg(long, value_name = "CLASS")]
+    #[arg(long, value_name = "CLASS", allow_hyphen_values = true, value_parser = class)]
     pub targeted: Option<usize>,
     /// Where to write x (adversarial), y, fooled and predicted
     #[arg(long, value_name = "ADV.npz")]
@@ -148,10 +150,10 @@ pub(crate) struct AttackChoice {
     #[arg(long, default_value = "linf", value_parser = norm)]
     pub norm: Norm,
     /// Steps of each start of pgd [default: 20, standard 40]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = steps)]
     pub steps: Option<u16>,
     /// Starts of pgd, the best counts [default: 1, standard 5]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = starts)]
     pub starts: Option<u16>,
 }
 
@@ -167,7 +169,8 @@ pub(crate) struct EvaluateArgs {
     /// How perturbations are measured: linf or l2
     #[arg(long, default_value = "linf", value_parser = norm)]
     pub norm: Norm,
-    /// Sizes of the ball, real units of the model's input: 0.1, 8/255, a list 0.1,0.2, or a range 1/255..8/255
+    /// Sizes of the ball, real units of the model's input: 0.1, 8/255, a list 0.1,0.2, or a range: 1/255..8/255
+    /// goes in steps of 1/255, a range of numbers without a common denominator (0..0.3) is cut into 8 sizes
     #[arg(long, value_name = "E,..", allow_hyphen_values = true, value_parser = epsilons)]
     pub eps: Epsilons,
     /// Write report.html and report.json into this folder
@@ -206,7 +209,7 @@ pub(crate) struct ClassifierArgs {
     #[arg(long, value_name = "F.toml")]
     pub config: Option<PathBuf>,
     /// Passes over the data, instead of the configuration's
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = positive)]
     pub epochs: Option<usize>,
     /// Start from the weights in DIR/model.fpi; the optimizer starts anew
     #[arg(long)]
@@ -238,13 +241,16 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct QuantizeArgs {
+    /// An f32 model, told by its content
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
     #[command(flatten)]
-    pub model: ModelArgs,
+    pub input: InputArgs,
     /// Typical samples, a few hundred: as --data elsewhere; plain digits means digits:train
     #[arg(long, value_name = "D")]
     pub calibrate: String,
     /// Use only the first N samples
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = positive)]
     pub limit: Option<usize>,
     /// Where to write the int8 model: an image, or a TensorFlow Lite model where the name ends in .tflite
     #[arg(long, value_name = "M.fpi")]
@@ -290,13 +296,13 @@ pub(crate) struct DeviceRunArgs {
     #[arg(long, value_name = "E", allow_hyphen_values = true, value_parser = epsilon)]
     pub eps: Option<f32>,
     /// Steps of each start of pgd
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = steps)]
     pub steps: Option<u16>,
     /// Starts of pgd, the best counts
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = starts)]
     pub starts: Option<u16>,
     /// Give up on a board after this many seconds
-    #[arg(long, value_name = "S", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "S", default_value_t = 600, allow_hyphen_values = true, value_parser = seconds)]
     pub timeout: u64,
 }
 
@@ -339,6 +345,23 @@ impl Choice {
             Self::Quick | Self::Standard => vec![fgsm, pgd],
         }
     }
+
+    /// Refuses a length for what has none: an option is never ignored.
+    pub fn check(self, lengths: Lengths) -> Result<(), Error> {
+        let given = match (lengths.steps, lengths.starts) {
+            (None, None) => return Ok(()),
+            (Some(_), _) => "--steps",
+            (None, Some(_)) => "--starts",
+        };
+        match self {
+            Self::Fgsm => Err(Error::new(
+                "fgsm is one step from one start",
+                given,
+                format!("--attack pgd, or no {given}"),
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What the user said about the length of an attack.
@@ -379,6 +402,36 @@ fn kernels(text: &str) -> Result<Kernels, String> {
     }
 }
 
+fn whole(text: &str, least: u64, most: u64) -> Result<u64, String> {
+    match text.parse() {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(format!(
+            "a whole number from {least} to {most} would be right"
+        )),
+    }
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    whole(text, 0, u64::MAX)
+}
+
+fn seconds(text: &str) -> Result<u64, String> {
+    whole(text, 1, 86_400).map_err(|right| format!("seconds: {right}"))
+}
+
+fn steps(text: &str) -> Result<u16, String> {
+    whole(text, 1, 10_000).map(|number| number as u16)
+}
+
+fn starts(text: &str) -> Result<u16, String> {
+    whole(text, 1, 1_000).map(|number| number as u16)
+}
+
+fn class(text: &str) -> Result<usize, String> {
+    text.parse()
+        .map_err(|_| "the number of a class, from 0, would be right".into())
+}
+
 fn threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(threads @ 1..=1024) => Ok(threads),
@@ -415,6 +468,9 @@ fn range(text: &str) -> Result<(f32, f32), String> {
         })
 }
 
+/// Sums of squares of such sizes still fit an f32.
+const LARGEST_EPSILON: f32 = 1e9;
+
 /// `0.1` or `8/255`.
 fn epsilon(text: &str) -> Result<f32, String> {
     let right = "a number from 0 such as 0.1 or 8/255 would be right";
@@ -430,6 +486,9 @@ fn epsilon(text: &str) -> Result<f32, String> {
         }
     };
     match value as f32 {
+        value if value > LARGEST_EPSILON => Err(format!(
+            "larger than any input's range; a number from 0 to {LARGEST_EPSILON:e} would be right"
+        )),
         value if value.is_finite() && value >= 0.0 && !value.is_sign_negative() => Ok(value),
         value => Err(format!("{value} is no size; {right}")),
     }
@@ -512,6 +571,7 @@ mod tests {
             "-1/255",
             "1/-255",
             "1e99",
+            "3e38",
             "0/255..4000000000/255",
         ] {
             assert!(epsilons(wrong).is_err(), "{wrong:?} was taken");
@@ -540,6 +600,21 @@ mod tests {
                 .iter()
                 .all(|text| range(text).is_err())
         );
+        for wrong in ["-1", "18446744073709551616", "1.5", ""] {
+            assert!(seed(wrong).unwrap_err().contains("from 0"), "{wrong}");
+        }
+        assert_eq!(seed("18446744073709551615"), Ok(u64::MAX));
+        assert!(
+            ["nan", "0", "-1", "86401"]
+                .iter()
+                .all(|text| seconds(text).is_err())
+        );
+        assert!(class("-1").is_err() && steps("0").is_err() && starts("1001").is_err());
+        let length = |steps, starts| Lengths { steps, starts };
+        assert!(Choice::Fgsm.check(length(Some(3), None)).is_err());
+        assert!(Choice::Fgsm.check(length(None, Some(3))).is_err());
+        assert!(Choice::Fgsm.check(length(None, None)).is_ok());
+        assert!(Choice::Quick.check(length(Some(3), Some(3))).is_ok());
         assert!(
             ["0", "-1", "1025", "x"]
                 .iter()

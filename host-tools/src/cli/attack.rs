@@ -9,14 +9,23 @@ use crate::classifier::Inputs;
 use crate::data::{self, Dataset, Purpose, npy, npz};
 use crate::error::{Error, Result};
 use crate::evaluate::AttackResult;
+use crate::files;
 use crate::report::terminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) fn run(args: &AttackArgs, seed: u64, console: &Console) -> Result<Ended> {
-    let file = ModelFile::read(&args.model.model)?;
+    let lengths = Lengths {
+        steps: args.attack.steps,
+        starts: args.attack.starts,
+    };
+    args.attack.attack.check(lengths)?;
+    let read = data::files_of(&args.data.data);
+    let read = read.iter().chain([&args.model.model]).map(PathBuf::as_path);
+    files::refuse_overwriting(&args.out, read)?;
+    let file = ModelFile::read_for(&args.model.model, &args.model.input)?;
     let data = data::load(&args.data.data, Purpose::Judge)?;
     let data = data.take(args.data.limit.unwrap_or(usize::MAX))?;
-    let (classifier, inputs) = file.with_data(&args.model.input, &data)?;
+    let (classifier, inputs) = file.with_data(&args.model.input, args.model.kernels, &data)?;
     let classes = classifier.model().classes();
     if let Some(target) = args.targeted
         && target >= classes
@@ -27,10 +36,6 @@ pub(crate) fn run(args: &AttackArgs, seed: u64, console: &Console) -> Result<End
             format!("a class from 0 to {}", classes - 1),
         ));
     }
-    let lengths = Lengths {
-        steps: args.attack.steps,
-        starts: args.attack.starts,
-    };
     let plans = args
         .attack
         .attack

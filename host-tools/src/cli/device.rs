@@ -104,16 +104,24 @@ fn on_boards(
     way: &Way,
 ) -> Result<Ended> {
     let boards = chosen_boards(&args.board)?;
-    let file = ModelFile::read(&args.model)?;
-    let data = data::load(&args.data.data, Purpose::Judge)?;
-    let data = data.take(args.data.limit.unwrap_or(usize::MAX))?;
-    let (classifier, inputs) = file.with_data(&args.input, &data)?;
-    let host = Classifier::new(*classifier.model(), Kernels::Scalar);
-    let labels = data.require_labels(command)?;
     let lengths = Lengths {
         steps: args.steps,
         starts: args.starts,
     };
+    args.attack.check(lengths)?;
+    if args.eps.is_none() && (args.steps.is_some() || args.starts.is_some()) {
+        return Err(Error::new(
+            "without --eps nothing is attacked",
+            "--steps and --starts",
+            "give --eps, or neither of them",
+        ));
+    }
+    let file = ModelFile::read_for(&args.model, &args.input)?;
+    let data = data::load(&args.data.data, Purpose::Judge)?;
+    let data = data.take(args.data.limit.unwrap_or(usize::MAX))?;
+    // The chip's bits are those of the scalar kernels.
+    let (host, inputs) = file.with_data(&args.input, Kernels::Scalar, &data)?;
+    let labels = data.require_labels(command)?;
     let plans = args
         .eps
         .map(|eps| args.attack.plans(args.norm, eps, None, lengths))
@@ -145,11 +153,12 @@ fn on_boards(
             limit: Duration::from_secs(args.timeout),
         };
         let entry = way(&job, &mut document.warnings).map_err(|error| {
-            Error::new(
-                format!("{error:#}"),
-                format!("board {}", board.name),
-                "foolproof device list names the boards",
-            )
+            let what = format!("{error:#}");
+            let right = match what.contains("refuses") {
+                true => "foolproof inspect says which boards a model fits",
+                false => "",
+            };
+            Error::new(what, format!("board {}", board.name), right)
         })?;
         document.device.push(entry);
     }

@@ -11,13 +11,14 @@ use crate::error::{Error, Result};
 use crate::evaluate::{Evaluation, Plan, evaluate};
 use crate::files;
 use crate::inspect::numerics;
+use crate::report::format::number;
 use crate::report::{self, terminal};
 
 pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<Ended> {
-    let file = ModelFile::read(&args.model.model)?;
+    let file = ModelFile::read_for(&args.model.model, &args.model.input)?;
     let data = data::load(&args.data.data, Purpose::Judge)?;
     let data = data.take(args.data.limit.unwrap_or(usize::MAX))?;
-    let (classifier, inputs) = file.with_data(&args.model.input, &data)?;
+    let (classifier, inputs) = file.with_data(&args.model.input, args.model.kernels, &data)?;
     if let Some(folder) = &args.report {
         files::create_folder(folder)?;
     }
@@ -138,11 +139,11 @@ pub(crate) fn measure(
 fn warnings(evaluation: &Evaluation) -> Vec<String> {
     let mut warnings = Vec::new();
     for result in &evaluation.attacks {
-        let (plan, spec) = (&result.plan, &result.spec);
-        if plan.epsilon > 0.0 && spec.ball.epsilon == 0.0 {
+        let plan = &result.plan;
+        if plan.epsilon > 0.0 && !result.can_change_anything() {
             let warning = format!(
                 "eps {} is less than one step of the model's int8 input: nothing could be changed",
-                plan.epsilon
+                number(f64::from(plan.epsilon))
             );
             if !warnings.contains(&warning) {
                 warnings.push(warning);
@@ -161,7 +162,7 @@ fn warnings(evaluation: &Evaluation) -> Vec<String> {
         if same && weak.robust_accuracy() + 0.02 < strong.robust_accuracy() {
             warnings.push(format!(
                 "at eps {} FGSM beats PGD: the gradients may be masked, so robust accuracy may be overstated",
-                weak.plan.epsilon
+                number(f64::from(weak.plan.epsilon))
             ));
         }
     }

@@ -8,14 +8,18 @@ use crate::classifier::Answer;
 use crate::data::{self, Purpose, npy};
 use crate::document::{Data, Document, summary};
 use crate::error::{Error, Result};
+use crate::files;
 use foolproof::model::Model;
 use foolproof::tensor::DType;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) fn run(args: &InferArgs, seed: u64, console: &Console) -> Result<Ended> {
-    let file = ModelFile::read(&args.model.model)?;
+    let read = data::files_of(&args.inputs);
+    let read = read.iter().chain([&args.model.model]).map(PathBuf::as_path);
+    files::refuse_overwriting(&args.outputs, read)?;
+    let file = ModelFile::read_for(&args.model.model, &args.model.input)?;
     let data = data::load(&args.inputs, Purpose::Judge)?;
-    let (classifier, inputs) = file.with_data(&args.model.input, &data)?;
+    let (classifier, inputs) = file.with_data(&args.model.input, args.model.kernels, &data)?;
     let answers = classifier
         .answers(&inputs)
         .map_err(|error| Error::new(error, file.path(), ""))?;

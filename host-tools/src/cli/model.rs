@@ -7,10 +7,11 @@ use crate::document;
 use crate::error::{Error, Result};
 use crate::export;
 use crate::files;
-use crate::graph::{Graph, Image, to_image};
+use crate::graph::{Graph, Image, from_image, to_image};
 use crate::import::{ImportError, onnx, tflite};
 use crate::inspect::numerics;
 use crate::preprocess::Preprocess;
+use foolproof::kernels::Kernels;
 use foolproof::model::Model;
 use foolproof::model::format::MAGIC;
 use sha2::{Digest, Sha256};
@@ -25,9 +26,26 @@ pub(crate) struct ModelFile {
     image: Image,
     /// What a user should know about how its input is filled.
     note: Option<String>,
+    /// Whether the file says which values its input takes.
+    says_range: bool,
 }
 
 impl ModelFile {
+    /// Reads a model to feed it samples. The input of a float model of a file format without ranges takes what
+    /// `--input-range`, `--mean` and `--std` say, 0 to 1 without them.
+    pub fn read_for(path: &Path, input: &InputArgs) -> Result<Self> {
+        let mut file = Self::read(path)?;
+        if !file.says_range
+            && let Some(range) = preprocess(input).spanned()
+        {
+            let mut graph = from_image(&file.model()?);
+            graph.input_range = range;
+            file.image = to_image(&graph)
+                .map_err(|error| Error::new(error, path.display(), "another --input-range"))?;
+        }
+        Ok(file)
+    }
+
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = files::read(path)?;
         let refuse = |what: String| {
@@ -67,6 +85,7 @@ impl ModelFile {
         Ok(Self {
             sha256: hex_digest(bytes),
             file_bytes: bytes.len(),
+            says_range: graph.is_quantized(),
             ..Self::of_image(path.display().to_string(), image)
         })
     }
@@ -97,6 +116,7 @@ impl ModelFile {
             sha256: hex_digest(bytes),
             file_bytes: bytes.len(),
             note,
+            says_range: imported.graph.is_quantized(),
             ..Self::of_image(path.display().to_string(), image)
         })
     }
@@ -128,6 +148,7 @@ impl ModelFile {
             file_bytes: image.bytes().len(),
             image,
             note: None,
+            says_range: true,
         }
     }
 
@@ -165,16 +186,24 @@ impl ModelFile {
     }
 
     /// The model as a classifier, and the samples as it takes them; labels are checked against its classes.
-    pub fn with_data(&self, args: &InputArgs, data: &Dataset) -> Result<(Classifier<'_>, Inputs)> {
-        let classifier = Classifier::new(self.model()?, args.kernels);
+    pub fn with_data(
+        &self,
+        input: &InputArgs,
+        kernels: Kernels,
+        data: &Dataset,
+    ) -> Result<(Classifier<'_>, Inputs)> {
+        let classifier = Classifier::new(self.model()?, kernels);
         data.check_labels(classifier.model().classes())?;
-        let preprocess = Preprocess {
-            range: args.input_range,
-            mean: args.mean.clone(),
-            std: args.std.clone(),
-        };
-        let inputs = preprocess.inputs(data, &classifier)?;
+        let inputs = preprocess(input).inputs(data, &classifier)?;
         Ok((classifier, inputs))
+    }
+}
+
+fn preprocess(args: &InputArgs) -> Preprocess {
+    Preprocess {
+        range: args.input_range,
+        mean: args.mean.clone(),
+        std: args.std.clone(),
     }
 }
 

@@ -6,10 +6,12 @@ use super::console::Console;
 use super::model::ModelFile;
 use crate::document::Document;
 use crate::error::Result;
+use crate::files;
 use crate::graph::from_image;
 use foolproof::memory::Mode;
 
 pub(crate) fn run(args: &PackArgs, console: &Console) -> Result<Ended> {
+    files::refuse_overwriting(&args.out, [args.model.as_path()])?;
     let file = ModelFile::read(&args.model)?;
     let packed = ModelFile::write(&args.out, &from_image(&file.model()?))?;
     let model = packed.model()?;

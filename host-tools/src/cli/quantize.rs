@@ -8,12 +8,18 @@ use crate::classifier::Inputs;
 use crate::data::{self, Purpose};
 use crate::document::{Data, Document};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::graph::from_image;
 use crate::quantize::{Options, quantize};
+use foolproof::kernels::Kernels;
 use foolproof::memory::Mode;
+use std::path::PathBuf;
 
 pub(crate) fn run(args: &QuantizeArgs, console: &Console) -> Result<Ended> {
-    let file = ModelFile::read(&args.model.model)?;
+    let read = data::files_of(&args.calibrate);
+    let read = read.iter().chain([&args.model]).map(PathBuf::as_path);
+    files::refuse_overwriting(&args.out, read)?;
+    let file = ModelFile::read_for(&args.model, &args.input)?;
     let data =
         data::load(&args.calibrate, Purpose::Learn)?.take(args.limit.unwrap_or(usize::MAX))?;
     let refuse = |error: &dyn std::fmt::Display| {
@@ -23,7 +29,7 @@ pub(crate) fn run(args: &QuantizeArgs, console: &Console) -> Result<Ended> {
             "an f32 model that foolproof can quantize",
         )
     };
-    let (_, inputs) = file.with_data(&args.model.input, &data)?;
+    let (_, inputs) = file.with_data(&args.input, Kernels::detect(), &data)?;
     let graph = from_image(&file.model()?);
     let calibration = match &inputs {
         Inputs::F32(values) => values.as_slice(),

@@ -94,6 +94,23 @@ pub fn load(spec: &str, purpose: Purpose) -> Result<Dataset> {
     from_bytes(content, path).map_err(|error| error.within(path.display()))
 }
 
+/// The files that [`load`] reads for `spec`, as far as they are there; none for the embedded digits.
+pub fn files_of(spec: &str) -> Vec<PathBuf> {
+    let path = Path::new(spec);
+    match spec.split_once(',') {
+        Some((images, labels)) if !path.exists() => vec![images.into(), labels.into()],
+        _ if is_embedded(spec) => Vec::new(),
+        _ => [path.to_path_buf()]
+            .into_iter()
+            .chain(idx::labels_of(path))
+            .collect(),
+    }
+}
+
+fn is_embedded(spec: &str) -> bool {
+    spec == "digits" || spec.starts_with("digits:")
+}
+
 /// Tells the format by the first bytes. `path` names the data set, and finds an idx file's labels.
 fn from_bytes(content: Vec<u8>, path: &Path) -> Result<Dataset> {
     let name = path.display().to_string();
