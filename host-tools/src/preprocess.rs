@@ -180,14 +180,16 @@ fn is_outside((least, most): (f32, f32), (low, high): (f32, f32), step: f32) -> 
     !(least >= low - slack && most <= high + slack)
 }
 
-/// Samples may leave out or add axes of size 1, or be flat; anything else is another layout, whose values would be mixed up.
+/// Samples may leave out or add axes of size 1, or be flat, and a flat input takes samples of any shape; anything else is
+/// another layout, whose values would be mixed up.
 fn check_shape(data: &Dataset, wanted: &[usize]) -> Result<()> {
     let axes = |shape: &[usize]| -> Vec<usize> {
         shape.iter().copied().filter(|&size| size != 1).collect()
     };
     let (mut has, mut wants) = (axes(data.shape()), axes(wanted));
     let count: usize = wanted.iter().product();
-    if has == wants || has == [count] {
+    let same_count = data.sample_len() == count;
+    if has == wants || (same_count && (has.len() <= 1 || wants.len() <= 1)) {
         return Ok(());
     }
     has.sort_unstable();
@@ -311,6 +313,8 @@ mod tests {
             error.contains("[2, 8, 3]") && !error.contains("transpose"),
             "{error}"
         );
-        assert!(inputs(&[16, 3]).is_err());
+        assert!(inputs(&[16, 3]).is_err() && inputs(&[24]).is_err());
+        let flat = |wanted: &[usize]| check_shape(&data(&[6, 8], ramp(0.0, 1.0)), wanted);
+        assert!(flat(&[48]).is_ok() && flat(&[1, 48, 1]).is_ok() && flat(&[24]).is_err());
     }
 }
