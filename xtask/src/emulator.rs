@@ -56,7 +56,13 @@ pub fn install(boards: &[Board]) -> Result<()> {
         return Ok(());
     }
     let Some(manager) = MANAGERS.iter().find(|manager| exists(manager.program)) else {
-        bail!("the emulator is missing: install QEMU (qemu-system-arm, qemu-system-riscv32)");
+        let programs = [(arm, "qemu-system-arm"), (riscv, "qemu-system-riscv32")];
+        let missing = programs.iter().filter(|(is_missing, _)| *is_missing);
+        let names: Vec<&str> = missing.map(|(_, name)| *name).collect();
+        bail!(
+            "the emulator is missing: install QEMU with {}",
+            names.join(" and ")
+        );
     };
     let mut packages = Vec::new();
     if arm {
@@ -66,8 +72,13 @@ pub fn install(boards: &[Board]) -> Result<()> {
         packages.push(riscv_package(manager));
     }
     let names = packages.join(" ");
+    let word = if packages.len() == 1 {
+        "package"
+    } else {
+        "packages"
+    };
     let Some(mut command) = as_root(manager.program) else {
-        bail!("the emulator is missing: install the package(s) {names}");
+        bail!("the emulator is missing: install the {word} {names}");
     };
     if manager.program == "apt-get" {
         if !has_candidate(manager.arm)
@@ -80,7 +91,7 @@ pub fn install(boards: &[Board]) -> Result<()> {
     }
     step(format!("installing {names}"));
     if output(command.args(manager.install).args(&packages)).is_err() {
-        bail!("the emulator could not be installed: install the package(s) {names}");
+        bail!("the emulator could not be installed: install the {word} {names}");
     }
     Ok(())
 }

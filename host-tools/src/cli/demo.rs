@@ -3,7 +3,8 @@
 use super::Ended;
 use super::args::DemoArgs;
 use super::console::{Console, Progress, to_json};
-use super::device::{chosen_boards, disagreement};
+use super::device::{chosen_boards, disagreement, leave_nothing_behind};
+use super::spinner::Spinner;
 use crate::demo::{Observer, Options, run as run_demo};
 use crate::device::Board;
 use crate::error::{Error, Result};
@@ -17,15 +18,13 @@ pub(crate) fn run(args: &DemoArgs, seed: u64, console: &Console) -> Result<Ended
         (false, true) => crate::device::boards().iter().take(1).collect(),
         (false, false) => chosen_boards(&args.board)?,
     };
+    leave_nothing_behind()?;
     files::create_folder(&args.report)?;
-    let options = Options {
-        seed,
-        boards,
-        chip_required: !args.board.is_empty(),
-    };
+    let options = Options { seed, boards };
     let mut watcher = Watcher {
         console,
         progress: None,
+        spinner: None,
     };
     let demo = run_demo(&options, &mut watcher).map_err(|error| {
         Error::new(
@@ -72,6 +71,10 @@ pub(crate) fn run(args: &DemoArgs, seed: u64, console: &Console) -> Result<Ended
             files[0].display()
         )
     })?;
+    if let (Some(line), false) = (demo.chips_missing.first(), args.board.is_empty()) {
+        // Everything else was worth writing; but this chip was asked for.
+        return Err(Error::new(line, "--board", "--no-chip asks for no chip"));
+    }
     Ok(disagreement(document, console))
 }
 
@@ -79,13 +82,18 @@ pub(crate) fn run(args: &DemoArgs, seed: u64, console: &Console) -> Result<Ended
 struct Watcher<'a> {
     console: &'a Console,
     progress: Option<Progress>,
+    /// Moves while nothing can be counted.
+    spinner: Option<Spinner>,
 }
 
 impl Observer for Watcher<'_> {
     fn stage(&mut self, name: &str, steps: Option<u64>) {
-        self.progress = None;
+        (self.progress, self.spinner) = (None, None);
         self.console.say(format!("{name} ..."));
-        self.progress = steps.map(|steps| self.console.progress(name, steps));
+        match steps {
+            Some(steps) => self.progress = Some(self.console.progress(name, steps)),
+            None => self.spinner = Some(Spinner::new(name)),
+        }
     }
 
     fn advance(&self, count: u64) {
@@ -103,10 +111,5 @@ impl Observer for Watcher<'_> {
             ));
             progress.advance(1);
         }
-    }
-
-    fn note(&mut self, line: &str) {
-        self.progress = None;
-        self.console.say(line);
     }
 }

@@ -6,6 +6,7 @@ use super::Ended;
 use super::args::{DeviceArgs, DeviceRunArgs, DeviceWhat, Lengths};
 use super::console::Console;
 use super::model::ModelFile;
+use super::spinner::Spinner;
 use crate::classifier::{Classifier, Inputs};
 use crate::data::{self, Dataset, Purpose};
 use crate::demo::device_entry;
@@ -16,6 +17,7 @@ use crate::report::{agreement, terminal};
 use comfy_table::{Table, presets};
 use foolproof::attack::Spec;
 use foolproof::kernels::Kernels;
+use std::path::Path;
 use std::time::Duration;
 
 pub(crate) fn run(args: &DeviceArgs, seed: u64, console: &Console) -> Result<Ended> {
@@ -38,6 +40,7 @@ fn list(console: &Console) -> Result<Ended> {
                 other => other.into(),
             },
             flash_bytes: board.flash as usize,
+            slot_bytes: board.slot.size as usize,
             ram_bytes: board.ram as usize,
             session_bytes: board.session_ram as usize,
         })
@@ -45,13 +48,22 @@ fn list(console: &Console) -> Result<Ended> {
     console.finish(&document, || {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED);
-        table.set_header(["board", "core", "flash", "RAM", "for a session", "tested"]);
+        table.set_header([
+            "board",
+            "core",
+            "flash",
+            "slot for a model",
+            "RAM",
+            "for a session",
+            "tested",
+        ]);
         for board in &document.boards {
             let kib = |bytes: usize| format!("{} KiB", bytes >> 10);
             table.add_row([
                 &board.name,
                 &board.core,
                 &kib(board.flash_bytes),
+                &kib(board.slot_bytes),
                 &kib(board.ram_bytes),
                 &kib(board.session_bytes),
                 &board.tested,
@@ -87,9 +99,17 @@ pub(crate) fn chosen_boards(names: &[String]) -> Result<Vec<&'static Board>> {
     Ok(chosen)
 }
 
+/// A command that is stopped takes its emulators and their files along.
+pub(crate) fn leave_nothing_behind() -> Result<()> {
+    device::remove_folders_on_signals()
+        .map_err(|error| Error::new(format!("{error:#}"), "starting", "a system with signals"))
+}
+
 /// One board's work, ready to be done.
 pub(crate) struct Job<'a> {
     board: &'static Board,
+    /// Its firmware.
+    elf: &'a Path,
     work: Work<'a>,
     limit: Duration,
 }
@@ -104,6 +124,7 @@ fn on_boards(
     way: &Way,
 ) -> Result<Ended> {
     let boards = chosen_boards(&args.board)?;
+    leave_nothing_behind()?;
     let lengths = Lengths {
         steps: args.steps,
         starts: args.starts,
@@ -135,7 +156,22 @@ fn on_boards(
         console,
     )?;
     for board in boards {
-        console.say(format!("{} ({}, emulated) ...", board.name, board.core));
+        let at_board = |error: anyhow::Error| {
+            let what = format!("{error:#}");
+            let right = match what.contains("refuses") {
+                true => "foolproof inspect says which boards a model fits",
+                false => "",
+            };
+            Error::new(what, format!("board {}", board.name), right)
+        };
+        console.say(format!("build the firmware for {} ...", board.name));
+        let spinner = Spinner::new("building");
+        let elf = device::prepare(board).map_err(at_board)?;
+        drop(spinner);
+        console.say(format!(
+            "run on {} ({}, emulated) ...",
+            board.name, board.core
+        ));
         let steps = labels.len() * (1 + specs.len());
         let progress = console.progress(&board.name, steps as u64);
         let work = Work {
@@ -149,17 +185,11 @@ fn on_boards(
         };
         let job = Job {
             board,
+            elf: &elf,
             work,
             limit: Duration::from_secs(args.timeout),
         };
-        let entry = way(&job, &mut document.warnings).map_err(|error| {
-            let what = format!("{error:#}");
-            let right = match what.contains("refuses") {
-                true => "foolproof inspect says which boards a model fits",
-                false => "",
-            };
-            Error::new(what, format!("board {}", board.name), right)
-        })?;
+        let entry = way(&job, &mut document.warnings).map_err(at_board)?;
         document.device.push(entry);
     }
     console.finish(&document, || terminal::render(&document))?;
@@ -184,8 +214,7 @@ fn subject<'a>(
 
 /// The host asks and the chip answers, sample by sample.
 fn served(job: &Job<'_>, warnings: &mut Vec<String>) -> anyhow::Result<document::Device> {
-    let elf = device::prepare(job.board)?;
-    let comparison = compare_emulated(job.board, &elf, &job.work, job.limit)?;
+    let comparison = compare_emulated(job.board, job.elf, &job.work, job.limit)?;
     if let Some(difference) = &comparison.first_difference {
         warnings.push(format!("{}: {difference}", job.board.name));
     }

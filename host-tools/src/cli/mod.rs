@@ -14,6 +14,7 @@ mod inspect;
 mod model;
 mod pack;
 mod quantize;
+mod spinner;
 mod train;
 
 pub use args::Cli;

@@ -6,15 +6,16 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use tempfile::TempDir;
+use pty_process::Error as PtyError;
 
+use super::guard::{Folder, Leash, spawn_on_leash};
 use super::log::Decoder;
 use super::{Board, Line};
 
@@ -50,7 +51,7 @@ pub struct Outcome {
     pub log: Vec<String>,
 }
 
-/// A running emulator. Dropping it kills it and removes its files.
+/// A running emulator. Dropping it kills it and removes its files; it never outlives this process.
 pub struct Emulator {
     name: String,
     limit: Duration,
@@ -58,7 +59,8 @@ pub struct Emulator {
     socket: UnixStream,
     watchdog: Option<(Sender<()>, JoinHandle<()>)>,
     readers: Vec<JoinHandle<()>>,
-    _folder: TempDir,
+    _leash: Leash,
+    _folder: Folder,
 }
 
 /// What the emulator's threads share.
@@ -83,10 +85,7 @@ impl Emulator {
             board.name,
             board.slot.size
         );
-        let folder = tempfile::Builder::new()
-            .prefix("foolproof-")
-            .tempdir()
-            .context("creating a temporary folder")?;
+        let folder = Folder::new()?;
         let path = folder.path().join("uart");
         let listener = UnixListener::bind(&path)
             .with_context(|| format!("listening on {}", path.display()))?;
@@ -101,10 +100,7 @@ impl Emulator {
             .arg("-chardev")
             .arg(joined("socket,id=uart,path=", &path))
             .args(["-serial", "chardev:uart", "-kernel"])
-            .arg(elf)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .arg(elf);
         if !options.slot.is_empty() {
             let file = folder.path().join("slot");
             std::fs::write(&file, &options.slot).context("writing the slot's file")?;
@@ -112,10 +108,11 @@ impl Emulator {
             device.push(format!(",addr={:#x}", board.slot.address));
             command.arg("-device").arg(device);
         }
-        let mut child = match command.spawn() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
-                "{} is not installed; `cargo xtask setup` installs it or names its package",
-                board.qemu
+        let (mut child, leash) = match spawn_on_leash(command) {
+            Err(PtyError::Io(error)) if error.kind() == io::ErrorKind::NotFound => bail!(
+                "{} is not installed; `cargo xtask setup --board {}` installs it or names its package",
+                board.qemu,
+                board.name
             ),
             result => result.with_context(|| format!("starting {}", board.qemu))?,
         };
@@ -158,6 +155,7 @@ impl Emulator {
             socket: UnixStream::pair()?.0,
             watchdog: Some((stop, watchdog)),
             readers,
+            _leash: leash,
             _folder: folder,
         };
         match socket {

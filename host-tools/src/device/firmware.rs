@@ -65,7 +65,7 @@ fn xtask(arguments: &[&str]) -> Result<String> {
 fn reason(text: &str) -> &str {
     let last = |start: &str| text.lines().rev().find(|line| line.starts_with(start));
     last("error")
-        .or_else(|| last("xtask: "))
+        .or_else(|| last("xtask: ")?.strip_prefix("xtask: "))
         .or_else(|| text.lines().rev().find(|line| !line.trim().is_empty()))
         .unwrap_or("cargo said nothing")
 }

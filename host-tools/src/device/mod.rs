@@ -10,6 +10,7 @@ mod compare;
 mod elf;
 mod emulator;
 mod firmware;
+mod guard;
 mod log;
 
 pub use boards::{Board, Slot, board, boards};
@@ -19,3 +20,4 @@ pub use compare::{AttackFigures, Comparison, Work, compare, compare_emulated};
 pub use elf::{Footprint, compiler, footprint};
 pub use emulator::{Emulator, Options, Outcome};
 pub use firmware::{firmware_elf, prepare};
+pub use guard::remove_folders_on_signals;

@@ -339,8 +339,11 @@ pub struct Board {
     pub core: String,
     /// How it is tested: `run in an emulator` or `only compiled`.
     pub tested: String,
-    /// Bytes of flash.
+    /// Bytes of flash for the firmware.
     pub flash_bytes: usize,
+    /// Bytes of the slot beside it, for a model and its samples.
+    #[serde(default)]
+    pub slot_bytes: usize,
     /// Bytes of RAM.
     pub ram_bytes: usize,
     /// Bytes of that RAM that the firmware sets aside for a session's buffer.

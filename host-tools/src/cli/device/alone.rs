@@ -3,7 +3,7 @@
 
 use super::Job;
 use crate::attack::{Run, attack};
-use crate::device::{self, Emulator, Options, Payload, footprint};
+use crate::device::{Emulator, Options, Payload, footprint};
 use crate::document::Device;
 use anyhow::{Context, Result, ensure};
 use foolproof::attack::Kind;
@@ -11,8 +11,12 @@ use foolproof::link::CRC32;
 use foolproof::memory::Mode;
 
 pub(super) fn evaluate(job: &Job<'_>, warnings: &mut Vec<String>) -> Result<Device> {
-    let Job { board, work, limit } = job;
-    let elf = device::prepare(board)?;
+    let Job {
+        board,
+        elf,
+        work,
+        limit,
+    } = job;
     let (n, samples) = (work.classifier.input_len(), work.labels.len());
     let payload = Payload {
         image: work.image.to_vec(),
@@ -31,7 +35,7 @@ pub(super) fn evaluate(job: &Job<'_>, warnings: &mut Vec<String>) -> Result<Devi
         slot: payload.for_board(board)?,
         ..Options::default()
     };
-    let outcome = Emulator::start(board, &elf, options)?.wait()?;
+    let outcome = Emulator::start(board, elf, options)?.wait()?;
     ensure!(
         !outcome.timed_out,
         "the chip was not done after {} s; fewer samples (--limit) or more time (--timeout) would help",
@@ -71,7 +75,7 @@ pub(super) fn evaluate(job: &Job<'_>, warnings: &mut Vec<String>) -> Result<Devi
         device.attack_buffer_bytes
     };
     device.buffer_bytes = used;
-    let occupied = footprint(&elf)?;
+    let occupied = footprint(elf)?;
     device.flash_bytes = Some(occupied.flash as usize + work.image.len());
     device.static_ram_bytes = Some(occupied.ram as usize);
 

@@ -1,0 +1,117 @@
+//! Nothing that was started for an emulation outlives the program that asked for it.
+//!
+//! Two ends must be met. An orderly one, or SIGINT, SIGTERM or SIGHUP: [`remove_folders_on_signals`] removes what lies in the
+//! folder for temporary files. And SIGKILL, after which no code of ours runs: only the kernel can end the emulator then. So it
+//! is the leader of a session of its own, on a pseudo-terminal whose other end nobody but this process holds. When this
+//! process ends, however it does, the kernel closes that end, and the emulator gets SIGHUP, upon which QEMU quits.
+//!
+//! The other ways were weighed. QEMU 7.2 ends at the end of no pipe or socket that it was given. Linux's `PR_SET_PDEATHSIG`
+//! is Linux's alone, fires when the *thread* ends that started the child, and wants `unsafe` here. A supervising process would
+//! have to be a program of its own, which a library does not have.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::spawn;
+
+use anyhow::{Context, Result};
+use pty_process::blocking::{Command, Pty, open};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
+
+/// The folders that exist now.
+static FOLDERS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// A temporary folder. Dropping it removes it, and so does a signal.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    pub fn new() -> Result<Self> {
+        // Held while the folder is made: after a signal there are no new ones.
+        let mut folders = folders();
+        let path = tempfile::Builder::new()
+            .prefix("foolproof-")
+            .tempdir()
+            .context("creating a temporary folder")?
+            .keep();
+        folders.insert(path.clone());
+        Ok(Folder { path })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let mut folders = folders();
+        // What cannot be removed is left to the system, which empties this place now and then.
+        let _ = std::fs::remove_dir_all(&self.path);
+        folders.remove(&self.path);
+    }
+}
+
+/// Holding it keeps the child alive.
+pub(super) struct Leash {
+    _end: Pty,
+}
+
+/// Starts `command`, which gets SIGHUP when the leash goes, or this process with it. Its
+/// stdout and stderr are pipes, its stdin is empty.
+pub(super) fn spawn_on_leash(
+    command: std::process::Command,
+) -> pty_process::Result<(Child, Leash)> {
+    let (end, other) = open()?;
+    // What is not set here would be the pseudo-terminal.
+    let child = Command::from(command)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn(other)?;
+    Ok((child, Leash { _end: end }))
+}
+
+/// From now on SIGINT, SIGTERM and SIGHUP remove the temporary folders before they end this process, as they would have anyway.
+/// A signal that this process was started to ignore (as by `nohup`) stays ignored, where the system tells.
+///
+/// # Errors
+/// The system refuses a handler.
+pub fn remove_folders_on_signals() -> Result<()> {
+    let ignored = ignored_signals();
+    let handled = [SIGINT, SIGTERM, SIGHUP]
+        .into_iter()
+        .filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let mut signals = Signals::new(handled).context("handling signals")?;
+    spawn(move || {
+        for signal in signals.forever() {
+            let folders = folders();
+            for folder in folders.iter() {
+                // What cannot be removed stays: there is nobody left to tell.
+                let _ = std::fs::remove_dir_all(folder);
+            }
+            // Ends this process as the signal does where nobody handles it; the emulators follow.
+            let _ = emulate_default_handler(signal);
+        }
+    });
+    Ok(())
+}
+
+/// A bit for each signal that is ignored, 1 first; none where the system does not say.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.unwrap_or(0)
+}
+
+fn folders() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    FOLDERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
