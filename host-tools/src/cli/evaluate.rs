@@ -132,6 +132,7 @@ pub(crate) fn measure(
         .map(|result| summary::attack(result, &evaluation.clean, labels, numerics))
         .collect();
     document.warnings = warnings(&evaluation);
+    document.warnings.extend(subject.file.assumption());
     Ok((evaluation, document))
 }
 

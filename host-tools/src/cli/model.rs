@@ -42,8 +42,16 @@ impl ModelFile {
             graph.input_range = range;
             file.image = to_image(&graph)
                 .map_err(|error| Error::new(error, path.display(), "another --input-range"))?;
+            file.says_range = true;
         }
         Ok(file)
+    }
+
+    /// What was assumed about the model's input because neither the file nor the user says it.
+    pub fn assumption(&self) -> Option<String> {
+        (!self.says_range).then(|| {
+            "the model's file does not say which values its input takes: 0 to 1 was assumed; --input-range says otherwise".to_string()
+        })
     }
 
     pub fn read(path: &Path) -> Result<Self> {
