@@ -1,7 +1,7 @@
 //! `.onnx` files: float models, opset 7 and later.
 //!
 //! The file sees images channels first, the engine channels last. An activation keeps its order in memory beside the file's axes
-//! ([`value::Layout`]), so that TRANSPOSE costs nothing, FLATTEN in front of a dense layer permutes the columns of its weights,
+//! (`value::Layout`), so that TRANSPOSE costs nothing, FLATTEN in front of a dense layer permutes the columns of its weights,
 //! and elements are moved at run time only where nothing else helps.
 //!
 //! | in the file | becomes |
