@@ -21,6 +21,7 @@ mod fold;
 mod layers;
 mod movement;
 mod node;
+mod order;
 mod pool;
 mod proto;
 mod value;
@@ -31,6 +32,7 @@ use foolproof::model::format::{MAX_OPS, TensorRole};
 use foolproof::ops::Rounding;
 use foolproof::tensor::{DType, Shape};
 use node::Node;
+pub use order::SampleOrder;
 use prost::Message;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -60,15 +62,9 @@ pub struct Imported {
 }
 
 impl Imported {
-    /// One sample as the graph takes it, from the order that the file's input has (`[C, H, W]`).
-    pub fn channels_last(&self, sample: &[f32]) -> Vec<f32> {
-        let channels = match (self.channels_moved, self.file_shape.get(1)) {
-            (true, Some(&channels)) => channels as usize,
-            _ => 1,
-        };
-        let cells = sample.len() / channels.max(1);
-        let element = |i: usize| sample[i % channels * cells + i / channels];
-        (0..channels * cells).map(element).collect()
+    /// How samples in the order of the file's input become the graph's, and back.
+    pub fn order(&self) -> SampleOrder {
+        SampleOrder::new(&self.file_shape, self.channels_moved)
     }
 }
 
