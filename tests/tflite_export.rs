@@ -12,9 +12,9 @@ use foolproof_host::graph::{Builder, Graph, Window, to_image};
 use foolproof_host::import::tflite;
 use foolproof_host::networks;
 use foolproof_host::quantize::{Options, quantize};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use support::Random;
+use support::{Random, oracle};
 
 fn calibration() -> Vec<f32> {
     let data = digits::load(Part::Train)
@@ -139,20 +139,11 @@ fn what_the_format_cannot_hold_is_refused() {
     );
 }
 
-/// `FOOLPROOF_ORACLE` names a virtual environment; `oracle/README.md` says how to make it.
-fn oracle() -> Option<PathBuf> {
-    let Some(folder) = std::env::var_os("FOOLPROOF_ORACLE") else {
-        eprintln!(
-            "SKIPPED: FOOLPROOF_ORACLE is not set (tests/oracle/README.md), so nothing was compared with TFLite Micro"
-        );
-        return None;
-    };
-    Some(Path::new(&folder).join("bin/python"))
-}
-
 #[test]
 fn tflite_micro_gives_the_same_bytes_on_a_thousand_inputs() {
-    let Some(python) = oracle() else { return };
+    let Some(python) = oracle::python() else {
+        return;
+    };
     let folder = tempfile::tempdir().expect("a folder");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/run_tflm.py");
     for (name, graph) in models()

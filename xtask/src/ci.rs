@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::oracle::{self, Oracle};
 use crate::setup::{self, Toolchain, Way};
 use crate::tool::{cargo, root, step};
 use crate::{boards, emulator, firmware, targets};
@@ -12,8 +13,15 @@ use crate::{boards, emulator, firmware, targets};
 /// The outcome of one check.
 struct Check {
     name: String,
-    error: Option<String>,
+    outcome: Outcome,
     time: Duration,
+}
+
+enum Outcome {
+    Passed,
+    /// Not possible on this machine: why.
+    Skipped(String),
+    Failed,
 }
 
 /// Runs all checks, prints a table, and fails if any check failed.
@@ -56,12 +64,23 @@ pub fn run(way: Way) -> Result<ExitCode> {
     if let Some(toolchain) = &toolchain {
         bare_metal(&mut checks, toolchain, &boards);
     }
+    let mut oracle = None;
+    checks.run_or_skip("vendors' interpreters", || match oracle::install()? {
+        Oracle::Ready(folder) => {
+            oracle = Some(folder);
+            Ok(None)
+        }
+        Oracle::Unavailable(why) => Ok(Some(why)),
+    });
     // The tests build firmware themselves: let them go the same way.
     checks.run("tests", || {
         let mut test = cargo();
         test.current_dir(root());
         if way == Way::FromSource {
             test.env("FOOLPROOF_SETUP", "from-source");
+        }
+        if let Some(folder) = &oracle {
+            test.env(oracle::VARIABLE, folder);
         }
         crate::tool::run(test.args(["test", "--workspace", "--locked"]))
     });
@@ -107,16 +126,32 @@ struct Checks {
 
 impl Checks {
     fn run(&mut self, name: impl Into<String>, check: impl FnOnce() -> Result<()>) {
+        self.run_or_skip(name, || check().map(|()| None));
+    }
+
+    /// `check` may answer why it cannot be made on this machine.
+    fn run_or_skip(
+        &mut self,
+        name: impl Into<String>,
+        check: impl FnOnce() -> Result<Option<String>>,
+    ) {
         let name = name.into();
         step(format!("check: {name}"));
         let start = Instant::now();
-        let error = check().err().map(|error| format!("{error:#}"));
-        if let Some(error) = &error {
-            step(format!("FAILED: {name}: {error}"));
-        }
+        let outcome = match check() {
+            Ok(None) => Outcome::Passed,
+            Ok(Some(why)) => {
+                step(format!("SKIPPED: {name}: {why}"));
+                Outcome::Skipped(why)
+            }
+            Err(error) => {
+                step(format!("FAILED: {name}: {error:#}"));
+                Outcome::Failed
+            }
+        };
         self.done.push(Check {
             name,
-            error,
+            outcome,
             time: start.elapsed(),
         });
     }
@@ -131,27 +166,27 @@ impl Checks {
     fn verdict(&self) -> ExitCode {
         eprintln!();
         for check in &self.done {
-            let mark = if check.error.is_none() {
-                "ok"
-            } else {
-                "FAILED"
+            let (mark, why) = match &check.outcome {
+                Outcome::Passed => ("ok", ""),
+                Outcome::Skipped(why) => ("SKIPPED", why.as_str()),
+                Outcome::Failed => ("FAILED", ""),
             };
-            eprintln!(
-                "{:<28} {mark:<8}{:>7.1} s",
-                check.name,
-                check.time.as_secs_f32()
-            );
+            let seconds = check.time.as_secs_f32();
+            eprintln!("{:<28} {mark:<8}{seconds:>7.1} s  {why}", check.name);
         }
-        let failed = self
-            .done
-            .iter()
-            .filter(|check| check.error.is_some())
-            .count();
+        let count =
+            |wanted: fn(&Outcome) -> bool| self.done.iter().filter(|c| wanted(&c.outcome)).count();
+        let failed = count(|outcome| matches!(outcome, Outcome::Failed));
+        let skipped = count(|outcome| matches!(outcome, Outcome::Skipped(_)));
+        let total = self.done.len();
+        match (failed, skipped) {
+            (0, 0) => eprintln!("all {total} checks passed"),
+            (0, _) => eprintln!("{} checks passed, {skipped} SKIPPED", total - skipped),
+            _ => eprintln!("{failed} of {total} checks failed"),
+        }
         if failed == 0 {
-            eprintln!("all {} checks passed", self.done.len());
             ExitCode::SUCCESS
         } else {
-            eprintln!("{failed} of {} checks failed", self.done.len());
             ExitCode::FAILURE
         }
     }

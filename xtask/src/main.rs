@@ -7,6 +7,7 @@ mod boards;
 mod ci;
 mod emulator;
 mod firmware;
+mod oracle;
 mod setup;
 mod source;
 mod tool;
@@ -17,10 +18,12 @@ use anyhow::{Result, bail};
 use pico_args::Arguments;
 
 use crate::boards::Board;
+use crate::oracle::Oracle;
 use crate::setup::Way;
 
 const HELP: &str = "\
 cargo xtask setup    [--from-source] [--board B]...   bare-metal targets and emulators
+cargo xtask setup    --oracle                         the vendors' interpreters, which tests compare with (Python)
 cargo xtask firmware --board B [--from-source]        build; the last line on stdout is the ELF's path
 cargo xtask ci       [--from-source]                  every check, one verdict
 cargo xtask boards                                    what the firmware supports
@@ -45,13 +48,21 @@ fn run(mut arguments: Arguments) -> Result<ExitCode> {
     }
     let command = arguments.subcommand()?;
     let way = Way::from_flag(arguments.contains("--from-source"))?;
+    let oracle = arguments.contains("--oracle");
     let names: Vec<String> = arguments.values_from_str("--board")?;
     let rest = arguments.finish();
     if let Some(extra) = rest.first() {
         bail!("unexpected argument {extra:?}; see cargo xtask --help");
     }
     let boards = boards::select(&names)?;
+    if oracle && (command.as_deref() != Some("setup") || !names.is_empty()) {
+        bail!("--oracle belongs to setup, and to no board");
+    }
     match command.as_deref() {
+        Some("setup") if oracle => match oracle::install()? {
+            Oracle::Ready(folder) => println!("{}", folder.display()),
+            Oracle::Unavailable(why) => bail!("the interpreters cannot be installed: {why}"),
+        },
         Some("setup") => {
             setup::toolchain(&targets(&boards), way)?;
             emulator::install(&boards)?;
