@@ -1,7 +1,8 @@
 //! Memory: which tensor must be in the buffer when, and where. Lifetimes in, offsets out.
 //!
 //! Time runs in steps. With `n` operators, operator `k` runs forward at time `k` and backward at time
-//! `2n - 1 - k`; the caller reads results at time `n` (Infer) or from `n` to `2n`. [`uses`] is the one
+//! `2n - 1 - k`; the caller reads results at time `n` (Infer) or from `n` to `2n`. Where backward is cut into several
+//! passes ([`Pass`]), each has its own time. [`uses`] is the one
 //! statement of what must be alive when: the host's planner makes the shortest spans that cover all uses,
 //! and [`crate::model::Model::from_bytes`] checks that an image's spans cover them and never collide.
 //!
@@ -37,22 +38,49 @@ pub enum Role {
     Saved,
 }
 
+impl Role {
+    /// All roles, in the order of their codes in an image.
+    pub const ALL: [Role; 3] = [Role::Value, Role::Gradient, Role::Saved];
+}
+
 /// Slots are multiples of this, bytes.
 pub const SLOT_ALIGN: usize = 4;
 
-/// Calls `visit(tensor, role, time)` for every time at which a slot must be alive. An output of `Reshape`
-/// shares the slots of its input, which is named instead.
-pub fn uses(model: &Tables<'_>, mode: Mode, visit: &mut dyn FnMut(usize, Role, u16)) {
+/// One forward pass and the part of backward that follows it: operators `0..end` run forward, then `start..end` run
+/// backward, the last first.
+///
+/// A plain plan has one pass over everything. Where that needs too much memory, backward is cut into several
+/// (gradient checkpointing with the input as the only checkpoint; Chen et al., "Training deep nets with sublinear memory
+/// cost", 2016): the notes of a pass's own operators are all that is saved at a time, and the operators before them run
+/// again for each pass. The last pass runs first. From one to the next the buffer keeps the input, the answer, and the
+/// gradients that are still wanted, each in its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pass {
+    /// The first operator that runs backward.
+    pub start: usize,
+    /// One more than the last operator that runs forward, and backward.
+    pub end: usize,
+}
+
+/// Calls `visit(tensor, role, time)` for every time of a pass at which a slot must be alive. An output of `Reshape`
+/// shares the slots of its input, which is named instead. In a pass but the first to run, what an earlier one left is
+/// alive at time 0; what the next one needs is alive at time `2n`.
+pub fn uses(model: &Tables<'_>, mode: Mode, pass: Pass, visit: &mut dyn FnMut(usize, Role, u16)) {
     let n = model.op_count();
-    let end = match mode {
+    let Pass { start, end } = pass;
+    let close = match mode {
         Mode::Infer => n,
         Mode::Attack | Mode::Train => 2 * n,
     };
     let mut at = |tensor: usize, role: Role, time: usize| {
         visit(model.storage_of(tensor), role, time as u16);
     };
+    let answers = [model.output(), model.logits()];
     at(model.input(), Role::Value, 0);
-    for k in 0..n {
+    if start > 0 {
+        at(model.input(), Role::Value, close);
+    }
+    for k in 0..end {
         let node = model.node(k);
         for t in node.inputs() {
             if model.role(t) == TensorRole::Activation {
@@ -61,23 +89,41 @@ pub fn uses(model: &Tables<'_>, mode: Mode, visit: &mut dyn FnMut(usize, Role, u
         }
         at(node.output, Role::Value, k);
     }
-    for t in [model.output(), model.logits()] {
-        at(t, Role::Value, end);
+    for t in answers {
+        if end < n {
+            at(t, Role::Value, 0);
+        }
+        at(t, Role::Value, close);
     }
     if mode == Mode::Infer {
         return;
     }
-    for k in 0..n {
+    // a gradient that is wanted before this pass's operators, or was begun after them, is handed on
+    let made_before = |t: usize, k: usize| {
+        let producer = model.producer(model.storage_of(t));
+        producer.is_none_or(|p| p < k)
+    };
+    for k in start..n {
         let node = model.node(k);
         let back = 2 * n - 1 - k;
+        let runs = k < end;
         let needs = model.needs(&node, mode);
         for (i, t) in node.inputs().enumerate() {
-            if model.role(t) == TensorRole::Activation {
-                if needs.inputs & (1 << i) != 0 {
-                    at(t, Role::Value, back);
-                }
-                at(t, Role::Gradient, back);
+            if model.role(t) != TensorRole::Activation {
+                continue;
             }
+            if runs && needs.inputs & (1 << i) != 0 {
+                at(t, Role::Value, back);
+            }
+            if runs || made_before(t, end) {
+                at(t, Role::Gradient, if runs { back } else { 0 });
+            }
+            if made_before(t, start) {
+                at(t, Role::Gradient, close);
+            }
+        }
+        if !runs {
+            continue;
         }
         if needs.output {
             at(node.output, Role::Value, back);
@@ -88,10 +134,19 @@ pub fn uses(model: &Tables<'_>, mode: Mode, visit: &mut dyn FnMut(usize, Role, u
         }
         at(node.output, Role::Gradient, back);
     }
-    for t in [model.output(), model.logits()] {
-        at(t, Role::Gradient, n);
+    for t in answers {
+        if end == n {
+            at(t, Role::Gradient, n);
+        } else if made_before(t, end) {
+            at(t, Role::Gradient, 0);
+        }
+        if made_before(t, start) {
+            at(t, Role::Gradient, close);
+        }
     }
-    at(model.input(), Role::Gradient, end);
+    if start == 0 {
+        at(model.input(), Role::Gradient, close);
+    }
 }
 
 /// Bytes of one slot for one sample, rounded up to [`SLOT_ALIGN`].

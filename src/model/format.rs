@@ -5,7 +5,11 @@
 //! TensorRecord[]    at header.tensors
 //! OpRecord[]        at header.ops
 //! Span[]            at header.plan: one per tensor for Infer, then three (value, gradient, saved) per
-//!                   tensor for Attack, then three per tensor for Train where the image can be trained
+//!                   tensor for Attack where it has no passes, then three per tensor for Train where the image
+//!                   can be trained
+//! PassRecord[]      at header.passes: where the backward of Attack mode is cut into passes, in their order (the
+//!                   last one runs first), and then
+//! PassSpan[]        right after them: the slots of each pass, in the order of tensors and roles
 //! names, constants  anywhere after; constants aligned to 4 bytes from the image's start
 //! ```
 //! The image itself must be placed at an address that is a multiple of [`ALIGN`]; constants are read in
@@ -35,6 +39,9 @@ pub const MAX_ACTIVATIONS: usize = 1024;
 /// Most operators an image may have.
 pub const MAX_OPS: usize = 1024;
 
+/// Most passes of Attack mode.
+pub const MAX_PASSES: usize = 24;
+
 /// The head of an image.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -61,8 +68,8 @@ pub struct Header {
     pub output: U16,
     /// The tensor of class scores before a final softmax; the output where there is none.
     pub logits: U16,
-    /// Zero.
-    pub reserved2: U16,
+    /// How many passes Attack mode takes ([`crate::memory::Pass`]); 0: one, planned in the table at `plan`.
+    pub pass_count: U16,
     /// Offset of the tensor table.
     pub tensors: U32,
     /// Offset of the operator table.
@@ -85,6 +92,8 @@ pub struct Header {
     pub labels: U32,
     /// Length of the class names, bytes.
     pub labels_len: U32,
+    /// Offset of the passes; 0 where there are none.
+    pub passes: U32,
 }
 
 /// What a tensor is for.
@@ -190,6 +199,32 @@ impl Span {
     pub fn is_present(&self) -> bool {
         self.offset.get() != NONE
     }
+}
+
+/// One pass of Attack mode; see [`crate::memory::Pass`].
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct PassRecord {
+    /// The first operator that runs backward: the end of the pass before it in the table.
+    pub start: U16,
+    /// One more than the last operator that runs.
+    pub end: U16,
+    /// How many [`PassSpan`]s belong to this pass and those before it in the table.
+    pub spans_end: U32,
+}
+
+/// A slot in one pass. Within a pass they stand in the order of tensors, and of roles for one tensor.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct PassSpan {
+    /// An activation that is no reshape's output.
+    pub tensor: U16,
+    /// 0: value, 1: gradient, 2: saved.
+    pub role: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Where and when.
+    pub span: Span,
 }
 
 /// The checksum that belongs into `Header::crc` of these bytes.

@@ -15,6 +15,15 @@ use crate::tensor::Shape;
 use core::ops::Range;
 use format::{Header, Span};
 
+/// Where in a run a slot is looked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Run {
+    pub mode: Mode,
+    pub batch: usize,
+    /// The pass that is running, see [`crate::memory::Pass`].
+    pub pass: usize,
+}
+
 /// A model image that passed every check.
 #[derive(Clone, Copy, Debug)]
 pub struct Model<'a> {
@@ -115,6 +124,16 @@ impl<'a> Model<'a> {
         (total <= i32::MAX as usize).then_some(total)
     }
 
+    /// Multiply-accumulates that Attack mode runs again for one gradient, because its backward is cut into several passes
+    /// to save memory; 0 where it is not. See [`crate::memory::Pass`].
+    pub fn recomputed_macs(&self) -> u64 {
+        let tables = &self.tables;
+        let passes = tables.pass_count(Mode::Attack);
+        let ends = (0..passes - 1).map(|i| tables.pass(Mode::Attack, i).end);
+        ends.map(|end| (0..end).map(|k| tables.macs(k)).sum::<u64>())
+            .sum()
+    }
+
     /// Bytes at the start of the buffer that do not grow with the batch: parameters and their gradients.
     pub(crate) fn fixed_bytes(&self, mode: Mode) -> usize {
         match mode {
@@ -124,14 +143,9 @@ impl<'a> Model<'a> {
     }
 
     /// Where a slot lies in the buffer of a session with this batch: the elements' bytes without padding.
-    pub(crate) fn slot(
-        &self,
-        mode: Mode,
-        batch: usize,
-        tensor: usize,
-        role: Role,
-    ) -> Option<Range<usize>> {
-        let span = self.tables.span(mode, tensor, role)?;
+    pub(crate) fn slot(&self, run: Run, tensor: usize, role: Role) -> Option<Range<usize>> {
+        let Run { mode, batch, pass } = run;
+        let span = self.tables.span(mode, pass, tensor, role)?;
         let offset = span.offset.get() as usize;
         let shape = self.tables.shape(tensor);
         if self.tables.is_in_image(tensor) {
@@ -198,6 +212,8 @@ pub enum Part {
     Name,
     /// The class names.
     Labels,
+    /// The passes of Attack mode and their slots.
+    Passes,
 }
 
 /// What is wrong with an image.

@@ -1,11 +1,11 @@
 //! The tables of an image: parsed and bounds-checked, before anything is said about their meaning.
 
 use super::format::{
-    self, ALIGN, Header, MAGIC, MAX_ACTIVATIONS, MAX_OPS, MAX_TENSORS, NO_OP, OpRecord, Span,
-    TensorRecord, TensorRole, VERSION,
+    self, ALIGN, Header, MAGIC, MAX_ACTIVATIONS, MAX_OPS, MAX_PASSES, MAX_TENSORS, NO_OP, OpRecord,
+    PassRecord, PassSpan, Span, TensorRecord, TensorRole, VERSION,
 };
 use super::{ModelError, Part};
-use crate::memory::{Mode, Role};
+use crate::memory::{Mode, Pass, Role};
 use crate::ops::{MAX_INPUTS, Needs, Op, Rounding};
 use crate::tensor::{DType, Data, MAX_RANK, Operand, Quant, Shape, typed};
 use zerocopy::FromBytes;
@@ -19,6 +19,8 @@ pub struct Tables<'a> {
     tensors: &'a [TensorRecord],
     ops: &'a [OpRecord],
     plan: &'a [Span],
+    passes: &'a [PassRecord],
+    pass_spans: &'a [PassSpan],
 }
 
 /// One operator with the tensors it reads and writes.
@@ -73,15 +75,31 @@ impl<'a> Tables<'a> {
         };
         let tensor_count = count(Part::Tensors, header.tensor_count.get(), MAX_TENSORS)?;
         let op_count = count(Part::Ops, header.op_count.get(), MAX_OPS)?;
-        let spans = tensor_count * if header.train_bytes.get() > 0 { 7 } else { 4 };
+        let spans = tensor_count * plan_columns(header);
+        let pass_count = header.pass_count.get() as usize;
+        if pass_count > MAX_PASSES {
+            let part = Part::Passes;
+            return Err(ModelError::Count {
+                part,
+                got: pass_count,
+            });
+        }
+        let passes: &[PassRecord] = table(bytes, header.passes.get(), pass_count, Part::Passes)?;
+        let spans_at = header.passes.get() as usize + pass_count * size_of::<PassRecord>();
+        let pass_spans = passes
+            .last()
+            .map_or(0, |pass| pass.spans_end.get() as usize);
         let tables = Tables {
             bytes,
             header,
             tensors: table(bytes, header.tensors.get(), tensor_count, Part::Tensors)?,
             ops: table(bytes, header.ops.get(), op_count, Part::Ops)?,
             plan: table(bytes, header.plan.get(), spans, Part::Plan)?,
+            passes,
+            pass_spans: table(bytes, spans_at as u32, pass_spans, Part::Passes)?,
         };
         tables.check_header()?;
+        tables.check_passes()?;
         let mut activations = 0;
         for t in 0..tensor_count {
             activations += usize::from(tables.check_tensor(t)?);
@@ -109,7 +127,8 @@ impl<'a> Tables<'a> {
         ];
         let ok = h.rounding <= 1
             && h.reserved == 0
-            && h.reserved2.get() == 0
+            && (h.pass_count.get() > 0 || h.passes.get() == 0)
+            && (h.pass_count.get() == 0 || h.attack_bytes.get() > 0)
             && low.is_finite()
             && high.is_finite()
             && low < high
@@ -130,6 +149,47 @@ impl<'a> Tables<'a> {
                 tensor: 0,
             }),
         }
+    }
+
+    /// The passes cover all operators, one after the other, and their slots are in order, so that each can be found.
+    fn check_passes(&self) -> Result<(), ModelError> {
+        let bad = |tensor| ModelError::Range {
+            part: Part::Passes,
+            tensor,
+        };
+        let (mut start, mut spans) = (0, 0);
+        for (i, pass) in self.passes.iter().enumerate() {
+            let (end, spans_end) = (pass.end.get() as usize, pass.spans_end.get() as usize);
+            if pass.start.get() as usize != start || end <= start || spans_end < spans {
+                return Err(bad(0));
+            }
+            (start, spans) = (end, spans_end);
+            let slots = self.slots_of_pass(i);
+            if !slots.is_sorted_by(|a, b| pass_key(a) < pass_key(b)) {
+                return Err(bad(0));
+            }
+            for slot in slots {
+                let tensor = slot.tensor.get() as usize;
+                let activation = self
+                    .tensors
+                    .get(tensor)
+                    .is_some_and(|t| t.role == TensorRole::Activation as u8);
+                let known = Role::ALL.get(slot.role as usize).is_some();
+                if !activation || !known || slot.reserved != 0 {
+                    return Err(bad(tensor));
+                }
+            }
+        }
+        match self.passes.is_empty() || start == self.ops.len() {
+            true => Ok(()),
+            false => Err(bad(0)),
+        }
+    }
+
+    fn slots_of_pass(&self, pass: usize) -> &'a [PassSpan] {
+        let end = |i: usize| self.passes.get(i).map_or(0, |p| p.spans_end.get() as usize);
+        let start = pass.checked_sub(1).map_or(0, end);
+        self.pass_spans.get(start..end(pass)).unwrap_or(&[])
     }
 
     /// Checks one tensor's record; true for an activation.
@@ -370,10 +430,32 @@ impl<'a> Tables<'a> {
         }
     }
 
+    /// Multiply-accumulates of operator `k`, for one sample.
+    pub fn macs(&self, k: usize) -> u64 {
+        let node = self.node(k);
+        let mut shapes = [Shape::SCALAR; MAX_INPUTS];
+        let mut count = 0;
+        for (shape, t) in shapes.iter_mut().zip(node.inputs()) {
+            *shape = self.shape(t);
+            count += 1;
+        }
+        node.op.macs(&shapes[..count], &self.shape(node.output))
+    }
+
     /// What an operator's backward needs in this mode.
     pub fn needs(&self, node: &Node, mode: Mode) -> Needs {
         let dtype = self.dtype(node.inputs().next().unwrap_or(0));
-        node.op.needs(dtype, mode == Mode::Train)
+        let mut needs = node.op.needs(dtype, mode == Mode::Train);
+        if let Op::Mul(_) = node.op
+            && mode != Mode::Train
+        {
+            // a factor is needed for the gradient of the other one, and nobody asks for a constant's
+            let constant = |i: usize| node.inputs().nth(i).is_some_and(|t| self.is_in_image(t));
+            for i in (0..2).filter(|&i| constant(1 - i)) {
+                needs.inputs &= !(1 << i);
+            }
+        }
+        needs
     }
 
     /// The operator that computes a tensor.
@@ -416,27 +498,109 @@ impl<'a> Tables<'a> {
         bytes.get() as usize
     }
 
-    /// Where a tensor's slot lies, if it has one in this mode.
-    pub fn span(&self, mode: Mode, t: usize, role: Role) -> Option<Span> {
-        let span = self
-            .plan
-            .get(span_index(self.tensors.len(), mode, t, role)?)?;
-        span.is_present().then_some(*span)
+    /// How many passes a run takes: 1, or more where the backward of Attack mode is cut.
+    pub fn pass_count(&self, mode: Mode) -> usize {
+        match mode {
+            Mode::Attack => self.passes.len().max(1),
+            Mode::Infer | Mode::Train => 1,
+        }
+    }
+
+    /// The operators of one pass. The last pass runs first.
+    pub fn pass(&self, mode: Mode, pass: usize) -> Pass {
+        match self.passes.get(pass) {
+            Some(record) if mode == Mode::Attack => Pass {
+                start: record.start.get() as usize,
+                end: record.end.get() as usize,
+            },
+            _ => Pass {
+                start: 0,
+                end: self.ops.len(),
+            },
+        }
+    }
+
+    /// Where a tensor's slot lies in a pass, if it has one in this mode.
+    pub fn span(&self, mode: Mode, pass: usize, t: usize, role: Role) -> Option<Span> {
+        if mode == Mode::Attack && !self.passes.is_empty() {
+            let key = (self.storage_of(t) as u16, role as u8);
+            let slots = self.slots_of_pass(pass);
+            let found = slots.binary_search_by_key(&key, pass_key).ok()?;
+            return slots
+                .get(found)
+                .map(|slot| slot.span)
+                .filter(Span::is_present);
+        }
+        let index = span_index(self.tensors.len(), self.column(mode, role)?, t);
+        self.plan.get(index).copied().filter(Span::is_present)
+    }
+
+    /// Every slot of an activation that a plan has in a pass, each once: tensor, role, place.
+    pub(super) fn slots(
+        &self,
+        mode: Mode,
+        pass: usize,
+    ) -> impl Iterator<Item = (usize, Role, Span)> + '_ {
+        let cut = mode == Mode::Attack && !self.passes.is_empty();
+        let listed = if cut { self.slots_of_pass(pass) } else { &[] };
+        let listed = listed.iter().filter_map(|slot| {
+            let role = *Role::ALL.get(slot.role as usize)?;
+            Some((slot.tensor.get() as usize, role, slot.span))
+        });
+        let tensors = if cut { 0 } else { self.tensors.len() };
+        let dense = (0..tensors)
+            .filter(|&t| !self.is_in_image(t) && !self.is_alias(t))
+            .flat_map(move |t| {
+                Role::ALL
+                    .iter()
+                    .filter_map(move |&role| Some((t, role, self.span(mode, pass, t, role)?)))
+            });
+        listed.chain(dense).filter(|(_, _, span)| span.is_present())
+    }
+
+    /// The column of the plan table: Infer has values only, the other modes value, gradient, saved.
+    fn column(&self, mode: Mode, role: Role) -> Option<Column> {
+        let attack = if self.passes.is_empty() { 3 } else { 0 };
+        match mode {
+            Mode::Infer => (role == Role::Value).then_some(Column {
+                before: 0,
+                of: 1,
+                at: 0,
+            }),
+            Mode::Attack => (attack > 0).then_some(Column {
+                before: 1,
+                of: 3,
+                at: role as usize,
+            }),
+            Mode::Train => Some(Column {
+                before: 1 + attack,
+                of: 3,
+                at: role as usize,
+            }),
+        }
     }
 }
 
-/// The place of a span in the plan table: Infer has values only, the other modes value, gradient, saved.
-pub fn span_index(tensor_count: usize, mode: Mode, t: usize, role: Role) -> Option<usize> {
-    let role = match role {
-        Role::Value => 0,
-        Role::Gradient => 1,
-        Role::Saved => 2,
-    };
-    match mode {
-        Mode::Infer => (role == 0).then_some(t),
-        Mode::Attack => Some(tensor_count + 3 * t + role),
-        Mode::Train => Some(4 * tensor_count + 3 * t + role),
-    }
+/// A place in the plan table: column `at` of the `of` columns of a mode, behind `before` columns of other modes.
+struct Column {
+    before: usize,
+    of: usize,
+    at: usize,
+}
+
+fn span_index(tensor_count: usize, column: Column, t: usize) -> usize {
+    tensor_count * column.before + column.of * t + column.at
+}
+
+/// Spans per tensor in the plan table.
+fn plan_columns(header: &Header) -> usize {
+    let attack = if header.pass_count.get() == 0 { 3 } else { 0 };
+    let train = if header.train_bytes.get() > 0 { 3 } else { 0 };
+    1 + attack + train
+}
+
+fn pass_key(slot: &PassSpan) -> (u16, u8) {
+    (slot.tensor.get(), slot.role)
 }
 
 fn usable_scale(s: f32) -> bool {
@@ -471,9 +635,9 @@ impl Tables<'_> {
         self.header.plan.get() as usize
     }
 
-    /// Re-exported for writers of images: see `span_index`.
+    /// For writers of images: where the span of a slot is stored, bytes from the image's start.
     pub fn span_position(&self, mode: Mode, t: usize, role: Role) -> Option<usize> {
-        let index = span_index(self.tensors.len(), mode, t, role)?;
+        let index = span_index(self.tensors.len(), self.column(mode, role)?, t);
         Some(self.plan_offset() + index * size_of::<format::Span>())
     }
 }

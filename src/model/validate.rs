@@ -1,6 +1,6 @@
 //! The checks behind [`super::Model::from_bytes`] that need more than one record at a time.
 
-use super::format::TensorRole;
+use super::format::{Span, TensorRole};
 use super::{MAX_MACS, ModelError, Tables};
 use crate::memory::{self, Mode, Role};
 use crate::ops::{MAX_INPUTS, Op};
@@ -17,14 +17,12 @@ pub(super) fn operators(model: &Tables<'_>) -> Result<(), ModelError> {
     for k in 0..model.op_count() {
         let node = model.node(k);
         let mut operands: heapless::Vec<Operand<'_>, MAX_INPUTS> = heapless::Vec::new();
-        let mut shapes = heapless::Vec::<_, MAX_INPUTS>::new();
         for t in node.inputs() {
             if !available(model, t, k) {
                 return Err(ModelError::Order { op: k, tensor: t });
             }
             // node.inputs() has at most MAX_INPUTS items
             let _ = operands.push(model.operand(t));
-            let _ = shapes.push(model.shape(t));
         }
         let written_before = model.producer(node.output) != Some(k);
         if written_before || model.is_in_image(node.output) || node.output == model.input() {
@@ -41,8 +39,9 @@ pub(super) fn operators(model: &Tables<'_>) -> Result<(), ModelError> {
             let tensor = node.output;
             return Err(ModelError::Order { op: k, tensor });
         }
-        macs = macs.saturating_add(node.op.macs(&shapes, &output.shape));
+        macs = macs.saturating_add(model.macs(k));
     }
+    let macs = macs.saturating_mul(model.pass_count(Mode::Attack) as u64);
     if macs > MAX_MACS {
         return Err(ModelError::TooMuchWork { macs });
     }
@@ -84,76 +83,90 @@ fn keeps_samples_apart(model: &Tables<'_>, k: usize) -> bool {
 }
 
 /// Every slot is there whenever it is used, lies inside the buffer, and shares no byte with another that
-/// is in use at the same time.
+/// is in use at the same time. What one pass leaves to the next is in the same place in both.
 pub(super) fn plan(model: &Tables<'_>, mode: Mode) -> Result<(), ModelError> {
-    let mut missing = None;
-    memory::uses(model, mode, &mut |tensor, role, time| {
-        let covered = model
-            .span(mode, tensor, role)
-            .is_some_and(|span| span.covers(time));
-        if !covered && missing.is_none() {
-            missing = Some(tensor);
-        }
-    });
-    if let Some(tensor) = missing {
-        return Err(ModelError::Plan { mode, tensor });
-    }
     if mode == Mode::Train
         && parameters_bytes(model) != model.header().parameter_bytes.get() as usize
     {
         return Err(ModelError::Header);
     }
-    for t in 0..model.tensor_count() {
-        for role in [Role::Value, Role::Gradient, Role::Saved] {
-            slot(model, mode, t, role)?;
+    for t in (0..model.tensor_count()).filter(|&t| model.is_in_image(t)) {
+        for role in Role::ALL {
+            parameter_slot(model, mode, t, role)?;
+        }
+    }
+    for pass in 0..model.pass_count(mode) {
+        covers_uses(model, mode, pass)?;
+        aliases(model, mode, pass)?;
+        for (i, slot) in model.slots(mode, pass).enumerate() {
+            keeps_apart(model, (mode, pass), i, slot)?;
         }
     }
     Ok(())
 }
 
-fn slot(model: &Tables<'_>, mode: Mode, t: usize, role: Role) -> Result<(), ModelError> {
+fn covers_uses(model: &Tables<'_>, mode: Mode, pass: usize) -> Result<(), ModelError> {
+    let close = 2 * model.op_count();
+    let mut missing = None;
+    memory::uses(model, mode, model.pass(mode, pass), &mut |t, role, time| {
+        let span = model.span(mode, pass, t, role);
+        let mut good = span.is_some_and(|span| span.covers(time));
+        if let Some(next) = pass.checked_sub(1)
+            && time as usize == close
+        {
+            let place = |span: Option<Span>| span.map(|s| s.offset.get());
+            good &= place(span) == place(model.span(mode, next, t, role));
+        }
+        if !good && missing.is_none() {
+            missing = Some(t);
+        }
+    });
+    match missing {
+        Some(tensor) => Err(ModelError::Plan { mode, tensor }),
+        None => Ok(()),
+    }
+}
+
+/// A reshape's output lies where its input lies. Saved notes belong to an operator's own output; a reshape saves none.
+fn aliases(model: &Tables<'_>, mode: Mode, pass: usize) -> Result<(), ModelError> {
+    for t in (0..model.tensor_count()).filter(|&t| model.is_alias(t)) {
+        let storage = model.storage_of(t);
+        for role in [Role::Value, Role::Gradient] {
+            if model.span(mode, pass, t, role) != model.span(mode, pass, storage, role) {
+                return Err(ModelError::Plan { mode, tensor: t });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Slot `i` of a pass lies in the buffer and apart from those before it that are in use at the same time.
+fn keeps_apart(
+    model: &Tables<'_>,
+    (mode, pass): (Mode, usize),
+    i: usize,
+    (t, role, span): (usize, Role, Span),
+) -> Result<(), ModelError> {
     let bad = ModelError::Plan { mode, tensor: t };
-    if model.is_in_image(t) {
-        return parameter_slot(model, mode, t, role);
-    }
-    let storage = model.storage_of(t);
-    let span = model.span(mode, t, role);
-    if storage != t {
-        // saved notes belong to an operator's own output; Reshape saves none
-        return match role == Role::Saved || span == model.span(mode, storage, role) {
-            true => Ok(()),
-            false => Err(bad),
-        };
-    }
-    let Some(span) = span else { return Ok(()) };
     let start = span.offset.get() as usize;
     let size = memory::slot_bytes(model, t, role, mode);
     let aligned = start.is_multiple_of(memory::SLOT_ALIGN);
-    if !aligned || start.saturating_add(size) > model.arena_bytes(mode) {
+    if !aligned || start.saturating_add(size) > model.arena_bytes(mode) || model.is_alias(t) {
         return Err(bad);
     }
-    for other in 0..=t {
-        if model.is_in_image(other) || model.is_alias(other) {
+    for (other, other_role, o) in model.slots(mode, pass).take(i) {
+        let in_time = span.first <= o.last && o.first <= span.last;
+        if !in_time {
             continue;
         }
-        for other_role in [Role::Value, Role::Gradient, Role::Saved] {
-            if other == t && other_role as u8 >= role as u8 {
-                continue;
-            }
-            let Some(o) = model.span(mode, other, other_role) else {
-                continue;
-            };
-            let in_time = span.first <= o.last && o.first <= span.last;
-            let o_start = o.offset.get() as usize;
-            let o_size = memory::slot_bytes(model, other, other_role, mode);
-            let in_space = start < o_start.saturating_add(o_size) && o_start < start + size;
-            if in_time && in_space {
-                return Err(ModelError::Overlap {
-                    mode,
-                    tensor: t,
-                    other,
-                });
-            }
+        let o_start = o.offset.get() as usize;
+        let o_size = memory::slot_bytes(model, other, other_role, mode);
+        if start < o_start.saturating_add(o_size) && o_start < start + size {
+            return Err(ModelError::Overlap {
+                mode,
+                tensor: t,
+                other,
+            });
         }
     }
     Ok(())
@@ -167,7 +180,7 @@ fn parameter_slot(model: &Tables<'_>, mode: Mode, t: usize, role: Role) -> Resul
         Mode::Infer | Mode::Attack => None,
     };
     let got = model
-        .span(mode, t, role)
+        .span(mode, 0, t, role)
         .map(|span| span.offset.get() as usize);
     match expected == got {
         true => Ok(()),

@@ -93,12 +93,25 @@ impl<'a> Session<'a> {
         let tables = model.tables();
         let n = tables.op_count();
         let start = self.backward_start(from);
-        for k in (0..2 * n - start).rev() {
-            let time = 2 * n - 1 - k;
-            if time > start {
-                self.zero_gradients(time, time);
+        let first = self.pass;
+        for pass in (0..=first).rev() {
+            self.pass = pass;
+            let operators = self.operators();
+            // operators behind the tensor that backward starts from have no part in it
+            let end = operators.end.min(2 * n - start).max(operators.start);
+            if pass < first {
+                // what an earlier pass did not save is computed again
+                for k in 0..operators.end {
+                    self.forward_op(k);
+                }
+                self.zero_gradients(n, 2 * n - end);
             }
-            self.backward_op(k);
+            for k in (operators.start..end).rev() {
+                if k + 1 < end {
+                    self.zero_gradients(2 * n - 1 - k, 2 * n - 1 - k);
+                }
+                self.backward_op(k);
+            }
         }
         self.zero_gradients(2 * n, 2 * n);
         let range = self.slot(tables.input(), Role::Gradient).unwrap_or(0..0);
@@ -113,7 +126,7 @@ impl<'a> Session<'a> {
                 continue;
             }
             let begins = tables
-                .span(self.options.mode, t, Role::Gradient)
+                .span(self.options.mode, self.pass, t, Role::Gradient)
                 .map(|s| s.first.get() as usize);
             if let (Some(time), Some(range)) = (begins, self.slot(t, Role::Gradient))
                 && (first..=last).contains(&time)

@@ -67,6 +67,7 @@ impl Session<'_> {
         if dtype != expected {
             return Err(SessionError::Type { dtype: expected });
         }
+        self.begin();
         let range = self.slot(t, Role::Value).unwrap_or(0..0);
         if x.len() != range.len() {
             return Err(SessionError::Length {
@@ -85,14 +86,15 @@ impl Session<'_> {
         self.state = State::Forward;
     }
 
-    fn forward_op(&mut self, k: usize) {
+    pub(super) fn forward_op(&mut self, k: usize) {
         let model = self.model;
         let tables = model.tables();
         if tables.is_reshape(k) {
             return;
         }
         let node = tables.node(k);
-        let backward = self.options.mode != Mode::Infer;
+        // an earlier pass of backward saves the notes of the operators before this one's own
+        let backward = self.options.mode != Mode::Infer && k >= self.operators().start;
         let saved = match backward {
             true => tables.needs(&node, self.options.mode).saved,
             false => Saved::Nothing,

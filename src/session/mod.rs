@@ -79,6 +79,8 @@ pub struct Session<'a> {
     options: Options,
     buffer: &'a mut [u8],
     state: State,
+    /// The pass that is running, or ran last ([`crate::memory::Pass`]).
+    pass: usize,
 }
 
 impl<'a> Session<'a> {
@@ -126,6 +128,7 @@ impl<'a> Session<'a> {
             options,
             buffer,
             state: State::Empty,
+            pass: 0,
         };
         if mode == Mode::Train {
             session.load_parameters();
@@ -155,5 +158,14 @@ impl<'a> Session<'a> {
     /// Bytes of the buffer in use.
     pub fn buffer_bytes(&self) -> usize {
         self.buffer.len()
+    }
+
+    /// The next run begins with the pass that runs first.
+    fn begin(&mut self) {
+        self.pass = self.model.tables().pass_count(self.options.mode) - 1;
+    }
+
+    fn operators(&self) -> crate::memory::Pass {
+        self.model.tables().pass(self.options.mode, self.pass)
     }
 }

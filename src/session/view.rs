@@ -1,8 +1,9 @@
 //! The buffer, with one slot taken out to be written while the rest is read.
 
-use super::{Options, Session};
+use super::Session;
+use crate::kernels::Kernels;
 use crate::memory::Role;
-use crate::model::Model;
+use crate::model::{Model, Run};
 use crate::ops::{Context, MAX_INPUTS};
 use crate::tensor::{Data, Operand, Quant, typed};
 use core::ops::Range;
@@ -13,8 +14,15 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn slot(&self, t: usize, role: Role) -> Option<Range<usize>> {
-        let Options { mode, batch, .. } = self.options;
-        self.model.slot(mode, batch, t, role)
+        self.model.slot(self.at(), t, role)
+    }
+
+    fn at(&self) -> Run {
+        Run {
+            mode: self.options.mode,
+            batch: self.options.batch,
+            pass: self.pass,
+        }
     }
 
     /// Takes one slot out of the buffer to write it, while the rest can be read.
@@ -29,7 +37,8 @@ impl<'a> Session<'a> {
         };
         let view = View {
             model: self.model,
-            options: self.options,
+            kernels: self.options.kernels,
+            run: self.at(),
         };
         let (before, tail) = self.buffer.split_at_mut(range.start);
         let (out, after) = tail.split_at_mut(range.len());
@@ -62,20 +71,20 @@ impl<'r> Rest<'r> {
 /// What a session knows, apart from its buffer.
 pub(super) struct View<'a> {
     model: Model<'a>,
-    options: Options,
+    kernels: Kernels,
+    run: Run,
 }
 
 impl<'a> View<'a> {
     pub(super) fn context(&self) -> Context {
         Context {
-            kernels: self.options.kernels,
+            kernels: self.kernels,
             rounding: self.model.rounding(),
         }
     }
 
     pub(super) fn slice<'r>(&self, rest: &Rest<'r>, t: usize, role: Role) -> &'r [u8] {
-        let Options { mode, batch, .. } = self.options;
-        match self.model.slot(mode, batch, t, role) {
+        match self.model.slot(self.run, t, role) {
             Some(range) => rest.get(range),
             None => &[],
         }
@@ -86,12 +95,11 @@ impl<'a> View<'a> {
         'a: 'r,
     {
         let tables = self.model.tables();
-        let Options { mode, batch, .. } = self.options;
         let mut operand: Operand<'r> = tables.operand(t);
         if !tables.is_in_image(t) {
-            operand.shape = operand.shape.with_batch(batch);
+            operand.shape = operand.shape.with_batch(self.run.batch);
         }
-        if with_data && let Some(range) = self.model.slot(mode, batch, t, Role::Value) {
+        if with_data && let Some(range) = self.model.slot(self.run, t, Role::Value) {
             operand.data = typed(operand.dtype, rest.get(range));
         }
         operand

@@ -1,9 +1,12 @@
 //! Small models that together have every operator: what `tests/hostile_images.rs` mutates and what
 //! `fuzz/` starts from.
 
+use foolproof::memory::Mode;
 use foolproof::ops::{Activation, Op, OpError, Unary};
 use foolproof::tensor::DType;
-use foolproof_host::graph::{Builder, Graph, TensorData, TensorId, Window, to_image};
+use foolproof_host::graph::{
+    Builder, Graph, GraphError, TensorData, TensorId, Window, to_image, to_image_within,
+};
 use foolproof_host::quantize::{Options, quantize};
 
 const HALVES: Window = Window {
@@ -13,12 +16,24 @@ const HALVES: Window = Window {
     same: false,
 };
 
-/// The images of all models: the two complete ones first.
+/// The images of all models: the two complete ones first; then those of them whose backward can be cut, cut.
 pub fn images() -> Vec<Vec<u8>> {
     let mut graphs = vec![complete_f32(), complete_int8()];
     graphs.extend(small());
     let image = |g: &Graph| to_image(g).expect("a well-formed graph").bytes().to_vec();
-    graphs.iter().map(image).collect()
+    let mut images: Vec<Vec<u8>> = graphs.iter().map(image).collect();
+    images.extend(graphs.iter().filter_map(cut));
+    images
+}
+
+/// The image with the smallest buffer for an attack, where its backward is cut into passes.
+fn cut(graph: &Graph) -> Option<Vec<u8>> {
+    let Err(GraphError::AttackBuffer { needed, .. }) = to_image_within(graph, 0) else {
+        panic!("no buffer at all cannot be enough");
+    };
+    let image = to_image_within(graph, needed).expect("what the search found");
+    let model = image.model().expect("a model");
+    (model.tables().pass_count(Mode::Attack) > 1).then(|| image.bytes().to_vec())
 }
 
 /// Every f32 operator but those that change the type.
@@ -91,6 +106,14 @@ pub fn small() -> Vec<Graph> {
             let d = b.dense(x, 3, Activation::None)?;
             let t = b.unary(d, Unary::Tanh)?;
             b.dense(t, 2, Activation::Relu6)
+        }),
+        // much to keep for backward: worth cutting
+        build(&[8], |b, x| {
+            let a = b.unary(x, Unary::Sigmoid)?;
+            let a = b.unary(a, Unary::Tanh)?;
+            let a = b.unary(a, Unary::Sigmoid)?;
+            let a = b.unary(a, Unary::Tanh)?;
+            b.dense(a, 2, Activation::None)
         }),
     ];
     let with_norm = build(&[2, 2, 2], |b, x| {

@@ -1,15 +1,14 @@
 //! Graph to image and back. Writing makes the memory plan; reading gives back all but the plan.
 
+use super::plan::{AttackPlan, Passes, Plan};
 use super::{Graph, Node, Quant, Tensor, TensorData};
-use foolproof::memory::{self, Mode, Request, Role};
+use foolproof::memory::{Mode, Role};
 use foolproof::model::format::{
     self, ALIGN, Header, MAGIC, NO_OP, OpRecord, Span, TensorRecord, TensorRole, VERSION,
 };
 use foolproof::model::{Model, ModelError, Tables};
 use foolproof::ops::{MAX_INPUTS, WORDS};
 use foolproof::tensor::MAX_RANK;
-use rand_core::Rng;
-use std::collections::{BTreeMap, HashMap};
 use zerocopy::little_endian::{F32, I32, U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -24,6 +23,16 @@ pub enum GraphError {
         /// How many.
         got: usize,
         /// The most there may be.
+        limit: usize,
+    },
+    /// An attack's buffer cannot be made that small.
+    #[error(
+        "an attack needs a buffer of {needed} bytes at least, however its backward is cut; the limit is {limit}"
+    )]
+    AttackBuffer {
+        /// The smallest buffer, bytes.
+        needed: usize,
+        /// What was asked for, bytes.
         limit: usize,
     },
     /// The image was written and its own check refuses it: the graph is not well formed.
@@ -74,6 +83,15 @@ impl Image {
 /// # Errors
 /// The graph is too large for the format, or not well formed.
 pub fn to_image(graph: &Graph) -> Result<Image, GraphError> {
+    to_image_within(graph, usize::MAX)
+}
+
+/// The same, where an attack's buffer may have `attack_limit` bytes per sample: if it takes more, backward is cut into
+/// as few recomputed multiply-accumulates as fit (see [`foolproof::memory::Pass`]). Gradients stay the same to the bit.
+///
+/// # Errors
+/// As [`to_image`]; or no cut makes it fit.
+pub fn to_image_within(graph: &Graph, attack_limit: usize) -> Result<Image, GraphError> {
     let limit = |what, got: usize, limit: usize| match got > limit {
         true => Err(GraphError::TooMany { what, got, limit }),
         false => Ok(()),
@@ -83,13 +101,47 @@ pub fn to_image(graph: &Graph) -> Result<Image, GraphError> {
     for node in &graph.nodes {
         limit("inputs of one operator", node.inputs.len(), MAX_INPUTS)?;
     }
+    let draft = lay_out(graph, &Passes::default())?;
+    // the planner reads the tables, which are there before the plan is
+    let tables = Tables::parse(draft.bytes())?;
+    let plans = Plans {
+        infer: Plan::make(&tables, Mode::Infer),
+        attack: AttackPlan::make(&tables, attack_limit).map_err(|needed| {
+            GraphError::AttackBuffer {
+                needed,
+                limit: attack_limit,
+            }
+        })?,
+        train: (!graph.is_quantized()).then(|| Plan::make(&tables, Mode::Train)),
+    };
+    let mut image = match &plans.attack {
+        AttackPlan::Plain(_) => draft.clone(),
+        AttackPlan::Cut(passes) => lay_out(graph, passes)?,
+    };
+    put_plans(&mut image, &plans)?;
+    image.model()?;
+    Ok(image)
+}
+
+struct Plans {
+    infer: Plan,
+    attack: AttackPlan,
+    train: Option<Plan>,
+}
+
+/// An image without its plans, except for passes, which have a table of their own.
+fn lay_out(graph: &Graph, passes: &Passes) -> Result<Image, GraphError> {
     let trainable = !graph.is_quantized();
     let count = graph.tensors.len();
     let tensors_at = size_of::<Header>().next_multiple_of(ALIGN);
     let ops_at = tensors_at + count * size_of::<TensorRecord>();
     let plan_at = ops_at + graph.nodes.len() * size_of::<OpRecord>();
-    let spans = count * if trainable { 7 } else { 4 };
-    let mut bytes = vec![0; plan_at + spans * size_of::<Span>()];
+    let plain = passes.records.is_empty();
+    let spans = count * (1 + if plain { 3 } else { 0 } + if trainable { 3 } else { 0 });
+    let passes_at = plan_at + spans * size_of::<Span>();
+    let mut bytes = vec![0; passes_at];
+    bytes.extend_from_slice(passes.records.as_bytes());
+    bytes.extend_from_slice(passes.spans.as_bytes());
 
     let mut records = Vec::with_capacity(count);
     for (t, tensor) in graph.tensors.iter().enumerate() {
@@ -98,7 +150,13 @@ pub fn to_image(graph: &Graph) -> Result<Image, GraphError> {
     }
     let labels = graph.labels.join("\n");
     let labels_at = append(&mut bytes, labels.as_bytes(), 1);
-    limit("bytes", bytes.len(), i32::MAX as usize)?;
+    if bytes.len() > i32::MAX as usize {
+        return Err(GraphError::TooMany {
+            what: "bytes",
+            got: bytes.len(),
+            limit: i32::MAX as usize,
+        });
+    }
     bytes[tensors_at..ops_at].copy_from_slice(records.as_bytes());
     let ops: Vec<OpRecord> = graph.nodes.iter().map(op_record).collect();
     bytes[ops_at..plan_at].copy_from_slice(ops.as_bytes());
@@ -117,7 +175,7 @@ pub fn to_image(graph: &Graph) -> Result<Image, GraphError> {
         input: U16::new(graph.input as u16),
         output: U16::new(graph.output as u16),
         logits: U16::new(graph.logits() as u16),
-        reserved2: U16::new(0),
+        pass_count: U16::new(passes.records.len() as u16),
         tensors: U32::new(tensors_at as u32),
         ops: U32::new(ops_at as u32),
         plan: U32::new(plan_at as u32),
@@ -129,32 +187,34 @@ pub fn to_image(graph: &Graph) -> Result<Image, GraphError> {
         input_high: F32::new(graph.input_range.1),
         labels: U32::new(labels_at),
         labels_len: U32::new(labels.len() as u32),
+        passes: U32::new(if plain { 0 } else { passes_at as u32 }),
     };
     bytes[..size_of::<Header>()].copy_from_slice(header.as_bytes());
-    let mut image = Image::from_bytes(&bytes);
-    make_plans(&mut image, header, trainable)?;
-    image.model()?;
-    Ok(image)
+    Ok(Image::from_bytes(&bytes))
 }
 
-/// The plan needs the tables, so it is made from the image's own and then written into it.
-fn make_plans(image: &mut Image, mut header: Header, trainable: bool) -> Result<(), GraphError> {
+fn put_plans(image: &mut Image, plans: &Plans) -> Result<(), GraphError> {
     let unplanned = image.clone();
     let tables = Tables::parse(unplanned.bytes())?;
+    let mut header = *tables.header();
     let bytes = image.bytes_mut();
-    for (mode, total) in [
-        (Mode::Infer, &mut header.infer_bytes),
-        (Mode::Attack, &mut header.attack_bytes),
-        (Mode::Train, &mut header.train_bytes),
+    let (attack, attack_bytes) = match &plans.attack {
+        AttackPlan::Plain(plan) => (Some(plan), plan.total),
+        AttackPlan::Cut(passes) => (None, passes.total),
+    };
+    let train_bytes = plans.train.as_ref().map_or(0, |plan| plan.total.max(1));
+    header.infer_bytes = U32::new(plans.infer.total.max(1) as u32);
+    header.attack_bytes = U32::new(attack_bytes.max(1) as u32);
+    header.train_bytes = U32::new(train_bytes as u32);
+    for (mode, plan) in [
+        (Mode::Infer, Some(&plans.infer)),
+        (Mode::Attack, attack),
+        (Mode::Train, plans.train.as_ref()),
     ] {
-        if mode == Mode::Train && !trainable {
-            continue;
-        }
-        let plan = Plan::make(&tables, mode);
-        *total = U32::new(plan.total.max(1) as u32);
+        let Some(plan) = plan else { continue };
         for t in 0..tables.tensor_count() {
             let storage = tables.storage_of(t);
-            for role in [Role::Value, Role::Gradient, Role::Saved] {
+            for role in Role::ALL {
                 let from = if role == Role::Saved { t } else { storage };
                 let span = plan.spans.get(&(from, role as u8));
                 if let (Some(&span), Some(at)) = (span, tables.span_position(mode, t, role)) {
@@ -163,7 +223,7 @@ fn make_plans(image: &mut Image, mut header: Header, trainable: bool) -> Result<
             }
         }
     }
-    if trainable {
+    if plans.train.is_some() {
         header.parameter_bytes = U32::new(put_parameters(&tables, bytes));
     }
     bytes[..size_of::<Header>()].copy_from_slice(header.as_bytes());
@@ -202,113 +262,6 @@ fn put_parameters(tables: &Tables<'_>, bytes: &mut [u8]) -> u32 {
         }
     }
     at
-}
-
-/// The spans of one mode and the bytes that they need.
-struct Plan {
-    spans: HashMap<(usize, u8), Span>,
-    total: usize,
-}
-
-impl Plan {
-    fn make(tables: &Tables<'_>, mode: Mode) -> Plan {
-        let mut lives: BTreeMap<(usize, u8), (Role, u16, u16)> = BTreeMap::new();
-        memory::uses(tables, mode, &mut |t, role, time| {
-            let life = lives.entry((t, role as u8)).or_insert((role, time, time));
-            life.1 = life.1.min(time);
-            life.2 = life.2.max(time);
-        });
-        let keys: Vec<(usize, u8)> = lives.keys().copied().collect();
-        let wanted: Vec<Request> = lives
-            .iter()
-            .map(|(&(t, _), &(role, first, last))| Request {
-                size: memory::slot_bytes(tables, t, role, mode),
-                first,
-                last,
-                offset: 0,
-            })
-            .collect();
-        let (placed, total) = best_placement(&wanted);
-        let spans = keys
-            .into_iter()
-            .zip(placed)
-            .map(|(key, r)| {
-                let span = Span {
-                    offset: U32::new(r.offset as u32),
-                    first: U16::new(r.first),
-                    last: U16::new(r.last),
-                };
-                (key, span)
-            })
-            .collect();
-        Plan { spans, total }
-    }
-}
-
-/// Requests placed in some order.
-struct Placement {
-    order: Vec<usize>,
-    placed: Vec<Request>,
-    total: usize,
-}
-
-impl Placement {
-    fn of(wanted: &[Request], order: Vec<usize>) -> Placement {
-        let mut requests: Vec<Request> = order.iter().map(|&i| wanted[i]).collect();
-        let total = memory::place(&mut requests);
-        let mut placed = wanted.to_vec();
-        for (&i, r) in order.iter().zip(&requests) {
-            placed[i] = *r;
-        }
-        Placement {
-            order,
-            placed,
-            total,
-        }
-    }
-}
-
-/// How many small changes to the best order are tried.
-const PLACEMENT_TRIES: usize = 400;
-
-/// The smallest of several placements: by size, by life, by both, then small changes to the best order by a
-/// fixed sequence. No order is best for every graph; each try costs microseconds.
-fn best_placement(wanted: &[Request]) -> (Vec<Request>, usize) {
-    let life = |r: &Request| u64::from(r.last - r.first) + 1;
-    let size = |r: &Request| r.size as u64;
-    let sorted = |key: &dyn Fn(&Request) -> u64| {
-        let mut order: Vec<usize> = (0..wanted.len()).collect();
-        order.sort_by_key(|&i| std::cmp::Reverse(key(&wanted[i])));
-        Placement::of(wanted, order)
-    };
-    let mut best = sorted(&|r| size(r) << 16 | life(r));
-    let mut offer = |other: Placement| {
-        if other.total < best.total {
-            best = other;
-        }
-        (best.total, best.order.clone())
-    };
-    offer(sorted(&|r| life(r) << 32 | size(r)));
-    offer(sorted(&|r| size(r) * life(r)));
-    let (mut total, mut order) = offer(sorted(&|r| u64::from(u16::MAX - r.first) << 32 | size(r)));
-    // nothing can be smaller than what is alive at the busiest moment
-    let alive_at = |time: u16| -> usize {
-        let alive = wanted.iter().filter(|r| r.first <= time && time <= r.last);
-        alive.map(|r| r.size).sum()
-    };
-    let bound = wanted.iter().map(|r| alive_at(r.first)).max().unwrap_or(0);
-    let mut random = foolproof::attack::rng(0, 0);
-    for _ in 0..PLACEMENT_TRIES {
-        if total == bound {
-            break;
-        }
-        let from = random.next_u32() as usize % order.len();
-        let moved = order.remove(from);
-        let to = random.next_u32() as usize % (order.len() + 1);
-        order.insert(to, moved);
-        (total, order) = offer(Placement::of(wanted, order));
-    }
-    (best.placed, best.total)
 }
 
 fn tensor_record(tensor: &Tensor, producer: Option<usize>, bytes: &mut Vec<u8>) -> TensorRecord {

@@ -4,9 +4,10 @@
 
 mod build;
 mod image;
+mod plan;
 
 pub use build::{Builder, Window};
-pub use image::{GraphError, Image, from_image, seal, to_image};
+pub use image::{GraphError, Image, from_image, seal, to_image, to_image_within};
 
 use foolproof::model::format::TensorRole;
 use foolproof::ops::{Op, Rounding};
