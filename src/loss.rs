@@ -10,6 +10,20 @@ pub enum Loss {
     CrossEntropy,
     /// `max_{j != class} z_j - z_class` (Carlini and Wagner 2017, section V: f6 without the clamp).
     Margin,
+    /// The same of the probabilities `softmax(z)`: `max_{j != class} p_j - p_class` (Carlini and Wagner 2017,
+    /// section V: f4 up to a constant).
+    ProbabilityMargin,
+    /// Difference of logits ratio: the margin over `z_(1) - z_(3)`, the largest minus the third largest logit
+    /// (Croce and Hein 2020, "Reliable evaluation of adversarial robustness", equation 6). Two classes have no third: the
+    /// plain margin.
+    Dlr,
+    /// Towards one other class: `(z_other - z_class) / (z_(1) - (z_(3) + z_(4)) / 2)` (Croce and Hein 2020,
+    /// equation 7). With fewer than four classes the last one counts twice, or the plain difference is taken.
+    DlrToward(u16),
+    /// `z_other - z_class`: the boundary between two classes (DeepFool, FAB).
+    Difference(u16),
+    /// `z_other`, whatever the class: one row of the Jacobian.
+    Logit(u16),
 }
 
 /// What an attacker wants of the label.
@@ -78,19 +92,106 @@ impl Loss {
                 logits[class] -= 1.0;
                 log_sum - true_logit
             }
-            Loss::Margin => {
+            Loss::Margin => match rival(logits, class) {
+                Some(rival) => difference(logits, rival, class),
+                None => nothing(logits),
+            },
+            Loss::ProbabilityMargin => {
+                softmax(logits);
                 let Some(rival) = rival(logits, class) else {
-                    logits.fill(0.0);
-                    return 0.0;
+                    return nothing(logits);
                 };
-                let value = logits[rival] - logits[class];
-                logits.fill(0.0);
-                logits[rival] = 1.0;
-                logits[class] = -1.0;
-                value
+                let (p, q) = (logits[rival], logits[class]);
+                // d(p - q)/dz_j = p (1[j = rival] - p_j) - q (1[j = class] - p_j)
+                logits.iter_mut().for_each(|g| *g *= q - p);
+                logits[rival] += p;
+                logits[class] -= q;
+                p - q
             }
+            Loss::Dlr => match rival(logits, class) {
+                Some(rival) => {
+                    let [first, _, third, _] = ranks(logits);
+                    ratio(logits, (rival, class), first, &[third])
+                }
+                None => nothing(logits),
+            },
+            Loss::DlrToward(other) => {
+                let [first, _, third, fourth] = ranks(logits);
+                ratio(logits, (usize::from(other), class), first, &[third, fourth])
+            }
+            Loss::Difference(other) => difference(logits, usize::from(other), class),
+            Loss::Logit(other) => match logits.get(usize::from(other)) {
+                Some(&z) => {
+                    logits.fill(0.0);
+                    logits[usize::from(other)] = 1.0;
+                    z
+                }
+                None => nothing(logits),
+            },
         }
     }
+}
+
+fn nothing(logits: &mut [f32]) -> f32 {
+    logits.fill(0.0);
+    0.0
+}
+
+/// `z_other - z_class` and its gradient.
+fn difference(logits: &mut [f32], other: usize, class: usize) -> f32 {
+    if other >= logits.len() || other == class {
+        return nothing(logits);
+    }
+    let value = logits[other] - logits[class];
+    logits.fill(0.0);
+    logits[other] = 1.0;
+    logits[class] = -1.0;
+    value
+}
+
+/// The indices of the four largest logits; of equals the first comes first. Where there are fewer, the last
+/// repeats.
+fn ranks(z: &[f32]) -> [usize; 4] {
+    let mut ranks = [0; 4];
+    let mut found = 0;
+    while found < z.len().min(4) {
+        let mut best: Option<usize> = None;
+        for (i, &v) in z.iter().enumerate() {
+            if !ranks[..found].contains(&i) && best.is_none_or(|b| v > z[b]) {
+                best = Some(i);
+            }
+        }
+        ranks[found] = best.unwrap_or(0);
+        found += 1;
+    }
+    for i in found.max(1)..4 {
+        ranks[i] = ranks[i - 1];
+    }
+    ranks
+}
+
+/// `(z_other - z_class) / (z_first - mean of z_low)` and its gradient; the plain difference where the
+/// denominator is no positive number, or where there are fewer than three classes.
+fn ratio(logits: &mut [f32], (other, class): (usize, usize), first: usize, low: &[usize]) -> f32 {
+    let share = 1.0 / low.len() as f32;
+    let below: f32 = low
+        .iter()
+        .map(|&i| logits.get(i).copied().unwrap_or(0.0))
+        .sum();
+    let spread = logits.get(first).copied().unwrap_or(0.0) - below * share;
+    let enough = spread > 1e-12 && spread.is_finite() && logits.len() > 2;
+    let top = difference(logits, other, class);
+    if !enough {
+        return top;
+    }
+    let value = top / spread;
+    logits.iter_mut().for_each(|g| *g /= spread);
+    let pull = value / spread;
+    logits[first] -= pull;
+    for &i in low {
+        logits[i] += pull * share;
+    }
+    value
 }
 
 /// Replaces logits by their softmax and returns `log(sum_j exp z_j)`.
@@ -161,6 +262,55 @@ mod tests {
         let mut z = [1.0, 5.0, 3.0];
         assert_eq!(objective.differentiate(&mut z), -4.0);
         assert_eq!(z, [1.0, -1.0, 0.0]);
+    }
+
+    #[test]
+    fn every_gradient_is_the_slope_of_its_value() {
+        let z = [0.3, 2.0, -1.0, 1.2, 0.7];
+        for loss in [
+            Loss::CrossEntropy,
+            Loss::Margin,
+            Loss::ProbabilityMargin,
+            Loss::Dlr,
+            Loss::DlrToward(4),
+            Loss::DlrToward(1),
+            Loss::Difference(3),
+            Loss::Logit(2),
+        ] {
+            for class in [0, 1, 4] {
+                let mut gradient = z;
+                loss.differentiate(class, &mut gradient);
+                for i in 0..z.len() {
+                    let at = |step: f32| {
+                        let mut moved = z;
+                        moved[i] += step;
+                        f64::from(loss.differentiate(class, &mut moved))
+                    };
+                    let slope = (at(0.01) - at(-0.01)) / 0.02;
+                    let error = (slope - f64::from(gradient[i])).abs();
+                    assert!(
+                        error < 1e-3,
+                        "{loss:?} {class} {i}: {slope} {}",
+                        gradient[i]
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ratios_do_not_depend_on_scale_or_shift_and_small_models_have_margins() {
+        let mut z = [1.0, 5.0, 3.0, 0.0];
+        assert_eq!(Loss::Dlr.differentiate(1, &mut z), -0.5);
+        let mut z = [107.0, 115.0, 111.0, 105.0];
+        assert_eq!(Loss::Dlr.differentiate(1, &mut z), -0.5);
+        let mut z = [1.0, 5.0];
+        assert_eq!(Loss::Dlr.differentiate(1, &mut z), -4.0);
+        let mut z = [1.0];
+        assert_eq!(Loss::Dlr.differentiate(0, &mut z), 0.0);
+        let mut z = [2.0, 2.0, 2.0, 2.0];
+        assert_eq!(Loss::DlrToward(3).differentiate(0, &mut z), 0.0);
+        assert!(z.iter().all(|g| g.is_finite()));
     }
 
     #[test]

@@ -168,12 +168,8 @@ fn fgsm_is_as_strong_as_the_peers_fgsm() {
             Classifier::new(image.model().expect("a checked image"), Kernels::detect());
         let inputs = classifier.inputs(&x);
         for (epsilon, (robust, slack)) in [0.05, 0.1, 0.2, 0.3].into_iter().zip(robust) {
-            let run = Run {
-                spec: classifier.spec(Spec::fgsm, Norm::Linf, epsilon),
-                classes: &y,
-                seed: 0,
-                progress: &|_| {},
-            };
+            let spec = classifier.spec(Spec::fgsm, Norm::Linf, epsilon);
+            let run = Run::of_spec(spec, &y, 0, &|_| {});
             let attacked = attack(&classifier, &inputs, &run).expect("an attack");
             let answers = classifier.answers(&attacked.inputs).expect("answers");
             let right = answers

@@ -152,7 +152,7 @@ pub fn run(options: &Options, observer: &mut dyn Observer) -> Result<Demo> {
         Plan::pgd(HEADLINE_EPSILON, PGD_STEPS),
     ]
     .iter()
-    .map(|plan| plan.spec(&classifier))
+    .filter_map(|plan| plan.spec(&classifier))
     .collect();
     let work = Work {
         image: int8.bytes(),

@@ -1,71 +1,71 @@
 //! Clean and robust accuracy of one model on one data set.
 
-use crate::attack::{Attacked, Run, attack};
+use crate::attack::{Aim, Attack, Attacked, Portable, Run, attack};
 use crate::classifier::{Answer, Classifier, Inputs};
-use foolproof::attack::{AttackError, Ball, Kind, Norm, Spec};
+use foolproof::attack::{AttackError, Ball, Norm, Spec};
+use foolproof::loss::Loss;
 use foolproof::session::SessionError;
+use foolproof::threat::Budget;
 
 /// An attack before it meets a model: epsilon in real units of the input.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
+    /// Its name on the command line.
+    pub name: &'static str,
     /// Which attack.
-    pub kind: Kind,
+    pub attack: Attack,
+    /// Whether any adversarial input will do, or the nearest is wanted.
+    pub aim: Aim,
     /// The norm of its ball.
     pub norm: Norm,
-    /// The ball's radius, real units.
+    /// The ball's radius, real units; infinite where only the box is the bound.
     pub epsilon: f32,
-    /// Steps per start; PGD only.
-    pub steps: u16,
-    /// Starts; PGD only.
-    pub starts: u16,
     /// The class to reach, if there is one.
     pub target: Option<usize>,
+    /// What each sample may cost.
+    pub budget: Budget,
 }
 
 impl Plan {
     /// FGSM in the linf norm.
     pub fn fgsm(epsilon: f32) -> Plan {
         Plan {
-            kind: Kind::Fgsm,
+            name: "fgsm",
+            attack: Attack::Portable(Portable::Fgsm),
+            aim: Aim::Any,
             norm: Norm::Linf,
             epsilon,
-            steps: 1,
-            starts: 1,
             target: None,
+            budget: Budget::UNLIMITED,
         }
     }
 
     /// PGD in the linf norm with one random start.
     pub fn pgd(epsilon: f32, steps: u16) -> Plan {
         Plan {
-            kind: Kind::Pgd,
-            steps,
+            name: "pgd",
+            attack: Attack::Portable(Portable::Pgd {
+                steps,
+                starts: 1,
+                step: None,
+                random_start: true,
+                loss: Loss::CrossEntropy,
+            }),
             ..Plan::fgsm(epsilon)
         }
     }
 
-    /// The attack's name on the command line.
-    pub fn name(&self) -> &'static str {
-        match self.kind {
-            Kind::Pgd => "pgd",
-            _ => "fgsm",
-        }
-    }
-
-    /// The attack on this model, in units of its input elements.
-    pub fn spec(&self, classifier: &Classifier<'_>) -> Spec {
-        let make = |ball: Ball| match self.kind {
-            Kind::Pgd => Spec {
-                starts: self.starts,
-                ..Spec::pgd(ball, self.steps)
-            },
-            _ => Spec::fgsm(ball),
+    /// The attack as a chip takes it, in units of the model's input elements; `None` for those of the host.
+    pub fn spec(&self, classifier: &Classifier<'_>) -> Option<Spec> {
+        let Attack::Portable(portable) = self.attack else {
+            return None;
         };
+        let make = |ball: Ball| portable.spec(ball, classifier.input_scale());
         let spec = classifier.spec(make, self.norm, self.epsilon);
-        match self.target {
+        Some(match self.target {
             Some(_) => spec.targeted(),
             None => spec,
-        }
+        })
     }
 }
 
@@ -83,8 +83,8 @@ pub struct Evaluation {
 pub struct AttackResult {
     /// What was asked.
     pub plan: Plan,
-    /// What ran, in units of the model's input elements.
-    pub spec: Spec,
+    /// Where it searched, in units of the model's input elements.
+    pub ball: Ball,
     /// Adversarial inputs, outcomes and norms.
     pub attacked: Attacked,
     /// For each sample whether it withstood: classified rightly before, and the attack did not reach its goal.
@@ -95,8 +95,8 @@ impl AttackResult {
     /// Whether the ball holds any input but the sample itself: on an int8 grid it must reach one step.
     pub fn can_change_anything(&self) -> bool {
         match self.attacked.inputs {
-            Inputs::F32(_) => self.spec.ball.epsilon > 0.0,
-            Inputs::I8(_) => self.spec.ball.epsilon >= 1.0,
+            Inputs::F32(_) => self.ball.epsilon > 0.0,
+            Inputs::I8(_) => self.ball.epsilon >= 1.0,
         }
     }
 
@@ -143,10 +143,14 @@ pub fn evaluate(
                 }
                 None => labels,
             };
-            let spec = plan.spec(classifier);
+            let ball = classifier.ball(plan.norm, plan.epsilon);
             let run = Run {
-                spec,
+                attack: plan.attack,
+                aim: plan.aim,
+                ball,
                 classes,
+                targeted: plan.target.is_some(),
+                budget: plan.budget,
                 seed,
                 progress,
             };
@@ -163,7 +167,7 @@ pub fn evaluate(
                 .collect();
             Ok(AttackResult {
                 plan: *plan,
-                spec,
+                ball,
                 attacked,
                 robust,
             })

@@ -247,12 +247,7 @@ fn a_self_contained_run_says_what_the_host_says() {
             "{clean}"
         );
         for (index, spec) in case.attacks().into_iter().enumerate() {
-            let run = Run {
-                spec,
-                classes: &case.labels,
-                seed: 9,
-                progress: &|_| {},
-            };
+            let run = Run::of_spec(spec, &case.labels, 9, &|_| {});
             let attacked = attack(&classifier, &inputs, &run).unwrap();
             let crafted = checksum((0..count).map(|i| attacked.inputs.bytes(i, n)).collect());
             let fooled = attacked

@@ -14,6 +14,23 @@ pub enum Norm {
     Linf,
     /// The Euclidean length of the change.
     L2,
+    /// The sum of the changes' sizes.
+    L1,
+    /// The number of elements that change.
+    L0,
+}
+
+impl Norm {
+    /// The distance of two inputs, in their elements' units. Sums in f64 in a fixed order.
+    pub fn distance<E: Element>(self, a: &[E], b: &[E]) -> f32 {
+        let differences = a.iter().zip(b).map(|(a, b)| a.to_f32() - b.to_f32());
+        match self {
+            Norm::Linf => differences.fold(0.0, |most, d| most.max(libm::fabsf(d))),
+            Norm::L2 => length(differences),
+            Norm::L1 => differences.map(|d| f64::from(libm::fabsf(d))).sum::<f64>() as f32,
+            Norm::L0 => differences.filter(|&d| d != 0.0).count() as f32,
+        }
+    }
 }
 
 /// A ball of radius `epsilon`, and the box `low..=high` of values that an element can have. All three in the
@@ -33,6 +50,125 @@ pub struct Ball {
 }
 
 impl Ball {
+    /// Moves `v` to a point of the ball and the box near it, and writes the nearest input that the type can
+    /// represent and that is still inside into `out`. An infinite epsilon leaves the box alone as the bound.
+    /// In the linf norm the point is the nearest there is; in the others it is near.
+    pub fn place<E: Element>(&self, v: &mut [f32], x: &[E], out: &mut [E]) {
+        match self.norm {
+            Norm::Linf => {
+                for ((v, o), &x) in v.iter_mut().zip(out).zip(x) {
+                    let centre = x.to_f32();
+                    *v = self.clip(*v, centre);
+                    // on the lattice a fractional radius is cut towards the centre
+                    let rounded = E::from_f32(*v);
+                    *o = match !E::LATTICE || libm::fabsf(rounded.to_f32() - centre) <= self.epsilon
+                    {
+                        true => rounded,
+                        false => E::from_f32(centre + libm::truncf(*v - centre)),
+                    };
+                }
+            }
+            Norm::L2 => {
+                self.project_l2(v, x);
+                self.snap_l2(v, x, out);
+            }
+            Norm::L1 => {
+                self.project_l1(v, x);
+                for ((v, o), &x) in v.iter().zip(out).zip(x) {
+                    let centre = x.to_f32();
+                    *o = match E::LATTICE && self.epsilon.is_finite() {
+                        true => E::from_f32(centre + libm::truncf(*v - centre)),
+                        false => E::from_f32(*v),
+                    };
+                }
+            }
+            Norm::L0 => {
+                self.project_l0(v, x);
+                for (v, o) in v.iter().zip(out) {
+                    *o = E::from_f32(*v);
+                }
+            }
+        }
+    }
+
+    /// Whether `y` is in the ball around `x` and in the box, but for f32 rounding.
+    pub fn contains<E: Element>(&self, x: &[E], y: &[E]) -> bool {
+        let boxed = y
+            .iter()
+            .all(|y| (self.low..=self.high).contains(&y.to_f32()));
+        boxed && self.norm.distance(x, y) <= self.epsilon * (1.0 + 1e-5) + 1e-6
+    }
+
+    /// Soft-thresholds the change so that its l1 length fits (Duchi et al. 2008, "Efficient projections onto
+    /// the l1-ball", theorem 1); the threshold is found by bisection, which needs no sorting.
+    fn project_l1<E: Element>(&self, v: &mut [f32], x: &[E]) {
+        let mut most = 0.0_f32;
+        for (v, x) in v.iter_mut().zip(x) {
+            *v = v.min(self.high).max(self.low);
+            most = most.max(libm::fabsf(*v - x.to_f32()));
+        }
+        let length_at = |v: &[f32], threshold: f32| -> f64 {
+            let kept = v.iter().zip(x).map(|(v, x)| {
+                let change = libm::fabsf(*v - x.to_f32());
+                f64::from((change - threshold).max(0.0))
+            });
+            kept.sum()
+        };
+        let epsilon = f64::from(self.epsilon);
+        if length_at(v, 0.0) <= epsilon {
+            return;
+        }
+        let (mut below, mut above) = (0.0, most);
+        for _ in 0..40 {
+            let middle = 0.5 * (below + above);
+            match length_at(v, middle) > epsilon {
+                true => below = middle,
+                false => above = middle,
+            }
+        }
+        for (v, x) in v.iter_mut().zip(x) {
+            let x = x.to_f32();
+            let change = *v - x;
+            *v = x + sign(change) * (libm::fabsf(change) - above).max(0.0);
+        }
+    }
+
+    /// Keeps the `floor(epsilon)` largest changes, the first of equals.
+    fn project_l0<E: Element>(&self, v: &mut [f32], x: &[E]) {
+        let budget = self.epsilon.min(v.len() as f32).max(0.0) as usize;
+        let mut most = 0.0_f32;
+        for (v, x) in v.iter_mut().zip(x) {
+            *v = v.min(self.high).max(self.low);
+            most = most.max(libm::fabsf(*v - x.to_f32()));
+        }
+        let above = |v: &[f32], threshold: f32| {
+            let changes = v.iter().zip(x).map(|(v, x)| libm::fabsf(*v - x.to_f32()));
+            changes.filter(|&change| change > threshold).count()
+        };
+        if above(v, 0.0) <= budget {
+            return;
+        }
+        // a threshold that too many pass and one that few enough pass, as near as f32 can have them
+        let (mut below, mut enough) = (0.0, most);
+        for _ in 0..60 {
+            let middle = 0.5 * (below + enough);
+            match above(v, middle) > budget {
+                true => below = middle,
+                false => enough = middle,
+            }
+        }
+        let mut ties = budget - above(v, enough);
+        for (v, x) in v.iter_mut().zip(x) {
+            let x = x.to_f32();
+            let change = libm::fabsf(*v - x);
+            let tie = change > below && change <= enough && ties > 0;
+            ties -= usize::from(tie);
+            if !tie && change <= enough {
+                *v = x;
+            }
+        }
+    }
+
     /// The point nearest to `v` that differs from `x` by at most epsilon and lies in the box, for one element
     /// in the linf norm.
     pub(super) fn clip(&self, v: f32, x: f32) -> f32 {
@@ -45,7 +181,7 @@ impl Ball {
     /// A zero gradient gives zero. Returns the factor for [`Ball::direction`].
     pub(super) fn direction_scale(&self, gradient: &[f32]) -> f32 {
         match self.norm {
-            Norm::Linf => 1.0,
+            Norm::Linf | Norm::L1 | Norm::L0 => 1.0,
             Norm::L2 => match length(gradient.iter().copied()) {
                 l if l > 0.0 && l.is_finite() => 1.0 / l,
                 _ => 0.0,
@@ -56,7 +192,7 @@ impl Ball {
     /// One element of the step direction; `scale` is from [`Ball::direction_scale`].
     pub(super) fn direction(&self, g: f32, scale: f32) -> f32 {
         match self.norm {
-            Norm::Linf => sign(g),
+            Norm::Linf | Norm::L1 | Norm::L0 => sign(g),
             Norm::L2 => g * scale,
         }
     }
@@ -70,7 +206,7 @@ impl Ball {
         mut put: impl FnMut(usize, f32),
     ) {
         match self.norm {
-            Norm::Linf => {
+            Norm::Linf | Norm::L1 | Norm::L0 => {
                 for (i, v) in x.iter().enumerate() {
                     let v = v.to_f32();
                     let offset = match E::LATTICE {
@@ -231,6 +367,43 @@ mod tests {
         }
         // 2500 draws of 7 values: about 357 each
         assert!(low > 250 && high > 250, "{low} {high}");
+    }
+
+    #[test]
+    fn every_placed_point_is_inside() {
+        let x: [i8; 40] = core::array::from_fn(|i| (i as i16 * 6 - 120) as i8);
+        let real: [f32; 40] = core::array::from_fn(|i| f32::from(x[i]));
+        for (norm, epsilon) in [
+            (Norm::Linf, 7.5),
+            (Norm::L2, 20.0),
+            (Norm::L1, 55.5),
+            (Norm::L0, 6.0),
+        ] {
+            let ball = Ball {
+                norm,
+                epsilon,
+                ..BALL
+            };
+            for seed in 0..100 {
+                let far = |i: usize| real[i] + 90.0 * gaussian(seed, i as u32);
+                let mut v: [f32; 40] = core::array::from_fn(far);
+                let mut out = [0_i8; 40];
+                ball.place(&mut v, &x, &mut out);
+                assert!(ball.contains(&x, &out), "{norm:?} on the lattice");
+                assert!(
+                    norm.distance(&x, &out) > 0.5 * epsilon,
+                    "{norm:?}: too timid"
+                );
+                let mut v: [f32; 40] = core::array::from_fn(far);
+                let mut out = [0.0_f32; 40];
+                ball.place(&mut v, &real, &mut out);
+                assert!(ball.contains(&real, &out), "{norm:?}");
+                assert!(
+                    norm.distance(&real, &out) > 0.98 * epsilon,
+                    "{norm:?}: too timid"
+                );
+            }
+        }
     }
 
     #[test]

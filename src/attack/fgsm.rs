@@ -26,7 +26,9 @@ pub fn fgsm<E: Element, O: GradientOracle<E>>(
         let step = ball.epsilon * ball.direction(g, scale);
         *o = match (ball.norm, E::LATTICE) {
             // towards x, so that the ball is not left
-            (Norm::L2, true) => E::from_f32((x + libm::truncf(step)).min(ball.high).max(ball.low)),
+            (Norm::L2 | Norm::L1 | Norm::L0, true) => {
+                E::from_f32((x + libm::truncf(step)).min(ball.high).max(ball.low))
+            }
             (Norm::Linf, true) => E::from_f32(ball.clip(x + libm::truncf(step), x)),
             (_, false) => E::from_f32((x + step).min(ball.high).max(ball.low)),
         };

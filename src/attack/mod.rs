@@ -100,7 +100,7 @@ impl Spec {
                 step: libm::roundf(self.step).max(1.0),
                 ..self
             },
-            Norm::L2 => self,
+            _ => self,
         }
     }
 
@@ -129,7 +129,7 @@ impl Spec {
     }
 
     /// Whether every number is usable: epsilon and step finite and not negative, low < high, at least one
-    /// step and one start.
+    /// step and one start, and a norm that the attack knows (linf or l2).
     pub fn is_valid(&self) -> bool {
         let Ball {
             epsilon, low, high, ..
@@ -142,6 +142,7 @@ impl Spec {
             && low < high
             && self.steps > 0
             && self.starts > 0
+            && matches!(self.ball.norm, Norm::Linf | Norm::L2)
     }
 
     /// Attacks one input. `class` is the input's label (or the target), `out` receives the adversarial input.
@@ -280,7 +281,7 @@ impl<E: core::fmt::Display> core::fmt::Display for AttackError<E> {
             }
             AttackError::Parameters => write!(
                 f,
-                "epsilon and step must be finite and not negative, low < high, steps and starts at least 1"
+                "epsilon and step must be finite and not negative, low < high, steps and starts at least 1, the norm linf or l2"
             ),
             AttackError::Class { class, classes } => {
                 write!(f, "class {class}; the model has {classes}")

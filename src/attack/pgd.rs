@@ -68,8 +68,8 @@ fn begin<E: Element>(
     shadow: &mut [f32],
 ) {
     match (ball.norm, rng) {
-        (Norm::Linf, None) => out.copy_from_slice(x),
-        (Norm::Linf, Some(rng)) => {
+        (Norm::Linf | Norm::L1 | Norm::L0, None) => out.copy_from_slice(x),
+        (Norm::Linf | Norm::L1 | Norm::L0, Some(rng)) => {
             ball.random_start(x, rng, |i, v| out[i] = E::from_f32(v));
         }
         (Norm::L2, rng) => {
@@ -97,7 +97,7 @@ fn advance<E: Element>(
 ) {
     let scale = ball.direction_scale(gradient);
     match ball.norm {
-        Norm::Linf => {
+        Norm::Linf | Norm::L1 | Norm::L0 => {
             for ((o, x), &g) in out.iter_mut().zip(x).zip(gradient) {
                 let moved = o.to_f32() + step * ball.direction(g, scale);
                 *o = E::from_f32(toward(ball.clip(moved, x.to_f32()), x));

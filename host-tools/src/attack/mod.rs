@@ -1,165 +1,155 @@
-//! Attacks over many samples: one session per thread, the same result for any number of threads.
+//! Attacks on the host. Those of the engine run anywhere; the others need a heap and are here, one file each,
+//! by what they ask: [`white`] (gradients), [`scores`], [`labels`].
+//!
+//! An attack sees an oracle (see [`foolproof::threat`]) and a [`Problem`], never a model. Its oracle is watched
+//! by a [`Hunt`], which counts, ends and keeps; so an attack only has to ask good questions.
 
-use crate::classifier::{Classifier, Inputs};
-use foolproof::attack::{AttackError, Ball, Norm, Outcome, Spec, Task};
-use foolproof::memory::Mode;
-use foolproof::session::{Session, SessionError};
-use foolproof::threat::{Element, GradientOracle};
-use rayon::prelude::*;
+pub mod catalog;
+pub mod hunt;
+pub mod labels;
+pub mod problem;
+pub mod run;
+pub mod scores;
+pub mod suite;
+pub mod white;
 
-/// What an attack on a data set is told.
-#[derive(Clone, Copy)]
-pub struct Run<'a> {
-    /// The attack, in units of the model's input elements (see [`Classifier::spec`]).
-    pub spec: Spec,
-    /// For each sample the label to avoid, or the target.
-    pub classes: &'a [usize],
-    /// Seed.
-    pub seed: u64,
-    /// Called with 1 after every sample.
-    pub progress: &'a (dyn Fn(u64) + Sync),
+pub use catalog::{Access, Entry, Settings};
+pub use hunt::{Aim, Hunt, Stop, Witness};
+pub use problem::Problem;
+pub use run::{Attacked, Found, Norms, Run, attack, norms};
+pub use suite::{Choice, Suite, Terms};
+
+use foolproof::attack::{Ball, Spec, rng};
+use foolproof::loss::Loss;
+use foolproof::threat::{Element, GradientOracle, LabelOracle, ScoreOracle};
+
+/// An attack with its settings, before it meets a ball.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum Attack {
+    /// One of the engine's, which run on the chip too.
+    Portable(Portable),
+    /// Asks for gradients.
+    White(white::White),
+    /// Asks for scores.
+    Scores(scores::Scores),
+    /// Asks for labels.
+    Labels(labels::Labels),
 }
 
-/// What came of attacking every sample.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Attacked {
-    /// The adversarial inputs, sample after sample.
-    pub inputs: Inputs,
-    /// One outcome per sample.
-    pub outcomes: Vec<Outcome>,
-    /// Size of each perturbation, in real units of the input.
-    pub norms: Vec<Norms>,
+/// An attack of the engine with its settings.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum Portable {
+    /// One step.
+    Fgsm,
+    /// Many steps.
+    Pgd {
+        /// Steps per start.
+        steps: u16,
+        /// Starts.
+        starts: u16,
+        /// Length of a step, real units; otherwise `2.5 epsilon / steps`.
+        step: Option<f32>,
+        /// Whether the first start is random too.
+        random_start: bool,
+        /// What is climbed.
+        loss: Loss,
+    },
+    /// As it is, whatever the ball: in units of the model's input elements already.
+    Ready(Spec),
 }
 
-/// Size of one perturbation.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Norms {
-    /// Euclidean.
-    pub l2: f64,
-    /// Largest element.
-    pub linf: f64,
-}
-
-/// Attacks every sample of `inputs` with a white box.
-///
-/// # Errors
-/// The first sample (in order) that cannot be attacked: a class that the model does not have, impossible parameters.
-pub fn attack(
-    classifier: &Classifier<'_>,
-    inputs: &Inputs,
-    run: &Run<'_>,
-) -> Result<Attacked, AttackError<SessionError>> {
-    let n = classifier.input_len();
-    let scale = classifier.input_scale();
-    match inputs {
-        Inputs::F32(x) => {
-            let (adversarial, outcomes) = attack_elements(classifier, x, run)?;
-            let norms = norms(x, &adversarial, n, 1.0);
-            Ok(Attacked {
-                inputs: Inputs::F32(adversarial),
-                outcomes,
-                norms,
-            })
-        }
-        Inputs::I8(x) => {
-            let (adversarial, outcomes) = attack_elements(classifier, x, run)?;
-            let norms = norms(x, &adversarial, n, f64::from(scale));
-            Ok(Attacked {
-                inputs: Inputs::I8(adversarial),
-                outcomes,
-                norms,
-            })
-        }
-    }
-}
-
-fn attack_elements<E>(
-    classifier: &Classifier<'_>,
-    x: &[E],
-    run: &Run<'_>,
-) -> Result<(Vec<E>, Vec<Outcome>), AttackError<SessionError>>
-where
-    E: Element + Default + Send + Sync,
-    for<'s> Session<'s>: GradientOracle<E, Error = SessionError>,
-{
-    let n = classifier.input_len();
-    let mut out = vec![E::default(); x.len()];
-    let scratch_len = run.spec.scratch_len(n);
-    let outcomes: Vec<Result<Outcome, AttackError<SessionError>>> = out
-        .par_chunks_mut(n)
-        .zip(x.par_chunks(n))
-        .zip(run.classes)
-        .enumerate()
-        .map_init(
-            || (classifier.buffer(Mode::Attack), vec![0.0; scratch_len]),
-            |(buffer, scratch), (i, ((out, x), &class))| {
-                let mut session = classifier
-                    .session(Mode::Attack, buffer)
-                    .map_err(AttackError::Oracle)?;
-                let task = Task {
-                    x,
-                    class,
-                    seed: run.seed,
-                    sample: i as u64,
-                    scratch,
-                };
-                let outcome = run.spec.run(&mut session, task, out);
-                (run.progress)(1);
-                outcome
-            },
-        )
-        .collect();
-    let outcomes = outcomes.into_iter().collect::<Result<_, _>>()?;
-    Ok((out, outcomes))
-}
-
-/// Sizes of the differences between two lists of samples of `n` elements, times `scale`.
-pub fn norms<E: Element>(x: &[E], y: &[E], n: usize, scale: f64) -> Vec<Norms> {
-    x.chunks(n)
-        .zip(y.chunks(n))
-        .map(|(x, y)| {
-            let differences = || {
-                x.iter()
-                    .zip(y)
-                    .map(|(x, y)| scale * f64::from(y.to_f32() - x.to_f32()).abs())
-            };
-            Norms {
-                l2: differences().map(|d| d * d).sum::<f64>().sqrt(),
-                linf: differences().fold(0.0, f64::max),
+impl Portable {
+    /// The attack in a ball. Both in units of the model's input elements; `unit` is the real size of one.
+    pub fn spec(&self, ball: Ball, unit: f32) -> Spec {
+        match *self {
+            Portable::Fgsm => Spec::fgsm(ball),
+            Portable::Ready(spec) => spec,
+            Portable::Pgd {
+                steps,
+                starts,
+                step,
+                random_start,
+                loss,
+            } => {
+                let plain = Spec::pgd(ball, steps);
+                Spec {
+                    step: step.map_or(plain.step, |real| real / unit),
+                    starts,
+                    random_start,
+                    loss,
+                    ..plain
+                }
             }
-        })
-        .collect()
-}
-
-impl Classifier<'_> {
-    /// The ball of radius `epsilon` (real units of the input) in the units of the model's input elements: real
-    /// for f32; for int8 whole LSB in the linf norm, so that no point outside the real ball is ever tried.
-    pub fn ball(&self, norm: Norm, epsilon: f32) -> Ball {
-        let (low, high) = self.element_range();
-        let epsilon = match (self.is_quantized(), norm) {
-            (false, _) => epsilon,
-            (true, Norm::Linf) => whole_steps(epsilon / self.input_scale()),
-            (true, _) => epsilon / self.input_scale(),
-        };
-        Ball {
-            norm,
-            epsilon,
-            low,
-            high,
-        }
-    }
-
-    /// An attack with epsilon in real units, in the units of the model's input elements.
-    pub fn spec(&self, make: impl Fn(Ball) -> Spec, norm: Norm, epsilon: f32) -> Spec {
-        let spec = make(self.ball(norm, epsilon));
-        match self.is_quantized() {
-            true => spec.on_lattice(),
-            false => spec,
         }
     }
 }
 
-/// The largest whole number of steps in `steps`, where a hair below a whole number (8/255 over 1/255) counts as it.
-fn whole_steps(steps: f32) -> f32 {
-    (steps * (1.0 + 4.0 * f32::EPSILON)).floor()
+impl Attack {
+    /// What it asks.
+    pub fn access(&self) -> Access {
+        match self {
+            Attack::Portable(_) | Attack::White(_) => Access::Gradients,
+            Attack::Scores(_) => Access::Scores,
+            Attack::Labels(_) => Access::Labels,
+        }
+    }
+
+    /// Runs on an oracle that gives gradients: every attack can.
+    ///
+    /// # Errors
+    /// The oracle's, which is also how a hunt ends.
+    pub fn on_gradients<E: Element, O: GradientOracle<E>>(
+        &self,
+        oracle: &mut O,
+        problem: &Problem<'_, E>,
+        stream: Stream,
+    ) -> Result<(), O::Error> {
+        let rng = &mut rng(stream.seed, stream.sample);
+        match self {
+            Attack::Portable(portable) => run::portable(portable, oracle, problem, stream),
+            Attack::White(attack) => attack.run(oracle, problem, rng),
+            Attack::Scores(attack) => attack.run(oracle, problem, rng),
+            Attack::Labels(attack) => attack.run(oracle, problem, rng),
+        }
+    }
+
+    /// Runs on an oracle that gives scores; `None` where the attack needs more.
+    pub fn on_scores<E: Element, O: ScoreOracle<E>>(
+        &self,
+        oracle: &mut O,
+        problem: &Problem<'_, E>,
+        stream: Stream,
+    ) -> Option<Result<(), O::Error>> {
+        let rng = &mut rng(stream.seed, stream.sample);
+        match self {
+            Attack::Scores(attack) => Some(attack.run(oracle, problem, rng)),
+            Attack::Labels(attack) => Some(attack.run(oracle, problem, rng)),
+            Attack::Portable(_) | Attack::White(_) => None,
+        }
+    }
+
+    /// Runs on an oracle that gives labels; `None` where the attack needs more.
+    pub fn on_labels<E: Element, O: LabelOracle<E>>(
+        &self,
+        oracle: &mut O,
+        problem: &Problem<'_, E>,
+        stream: Stream,
+    ) -> Option<Result<(), O::Error>> {
+        let rng = &mut rng(stream.seed, stream.sample);
+        match self {
+            Attack::Labels(attack) => Some(attack.run(oracle, problem, rng)),
+            _ => None,
+        }
+    }
+}
+
+/// The random stream of one sample: neither threads nor the order of samples matter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stream {
+    /// The run's seed.
+    pub seed: u64,
+    /// The sample's number.
+    pub sample: u64,
 }

@@ -1,10 +1,10 @@
 //! What can be typed.
 
-use crate::error::Error;
-use crate::evaluate::Plan;
+use crate::attack::{Choice, Settings, Terms, catalog, suite};
 use clap::{Args, Parser, Subcommand};
-use foolproof::attack::{Kind, Norm};
+use foolproof::attack::Norm;
 use foolproof::kernels::Kernels;
+use foolproof::threat::Budget;
 use std::path::PathBuf;
 
 /// Can your edge classifier be fooled? Find out on the device itself.
@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Infer(InferArgs),
     /// Craft adversarial inputs and write them
     Attack(AttackArgs),
+    /// List the attacks and suites
+    Attacks,
     /// Measure clean and robust accuracy, and write a report
     Evaluate(EvaluateArgs),
     /// Train a network on foolproof's own engine
@@ -140,21 +142,80 @@ pub(crate) struct AttackArgs {
     pub out: PathBuf,
 }
 
-/// Which attack, and how long.
+/// Which attack, and what it is told.
 #[derive(Debug, Args)]
 pub(crate) struct AttackChoice {
-    /// fgsm or pgd, or a suite: quick (fgsm, pgd), standard (fgsm, pgd with 5 starts)
+    /// An attack or a suite by name; foolproof attacks lists them
     #[arg(long, value_name = "NAME", value_parser = choice)]
     pub attack: Choice,
-    /// How perturbations are measured: linf or l2
+    #[command(flatten)]
+    pub settings: SettingArgs,
+}
+
+/// What attacks are told.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SettingArgs {
+    /// How perturbations are measured: linf, l2, l1 or l0
     #[arg(long, default_value = "linf", value_parser = norm)]
     pub norm: Norm,
-    /// Steps of each start of pgd [default: 20, standard 40]
+    /// Steps of each start [default: the attack's own]
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = steps)]
     pub steps: Option<u16>,
-    /// Starts of pgd, the best counts [default: 1, standard 5]
+    /// Starts, the best counts [default: the attack's own]
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = starts)]
     pub starts: Option<u16>,
+    /// Another setting of the attack, as foolproof attacks lists them; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", allow_hyphen_values = true, value_parser = setting)]
+    pub set: Vec<(String, f64)>,
+    /// Forward passes that each sample may cost
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = count)]
+    pub max_queries: Option<u64>,
+    /// Backward passes that each sample may cost
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = count)]
+    pub max_gradients: Option<u64>,
+}
+
+impl SettingArgs {
+    /// What every attack is told; epsilon in real units.
+    pub fn terms(&self, epsilon: f32, target: Option<usize>) -> Terms {
+        let mut settings = Settings::new(self.norm);
+        let mut set = |name: &str, value: f64| settings.values.insert(name.into(), value);
+        if let Some(steps) = self.steps {
+            set("steps", f64::from(steps));
+        }
+        if let Some(starts) = self.starts {
+            set("starts", f64::from(starts));
+        }
+        for (name, value) in &self.set {
+            set(name, *value);
+        }
+        Terms {
+            settings,
+            epsilon,
+            target,
+            budget: Budget {
+                queries: self.max_queries.unwrap_or(u64::MAX),
+                gradients: self.max_gradients.unwrap_or(u64::MAX),
+            },
+        }
+    }
+
+    /// Whether anything but the norm was said.
+    pub fn is_empty(&self) -> bool {
+        let SettingArgs {
+            norm: _,
+            steps,
+            starts,
+            set,
+            max_queries,
+            max_gradients,
+        } = self;
+        steps.is_none()
+            && starts.is_none()
+            && set.is_empty()
+            && max_queries.is_none()
+            && max_gradients.is_none()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -163,12 +224,11 @@ pub(crate) struct EvaluateArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub data: DataArgs,
-    /// Attacks: quick (fgsm, pgd), standard (fgsm, pgd with 5 starts), or one by name
+    /// Attacks: a suite, or one by name; foolproof attacks lists them
     #[arg(long, value_name = "SUITE", default_value = "quick", value_parser = choice)]
     pub suite: Choice,
-    /// How perturbations are measured: linf or l2
-    #[arg(long, default_value = "linf", value_parser = norm)]
-    pub norm: Norm,
+    #[command(flatten)]
+    pub settings: SettingArgs,
     /// Sizes of the ball, real units of the model's input: 0.1, 8/255, a list 0.1,0.2, or a range: 1/255..8/255
     /// goes in steps of 1/255, a range of numbers without a common denominator (0..0.3) is cut into 8 sizes
     #[arg(long, value_name = "E,..", allow_hyphen_values = true, value_parser = epsilons)]
@@ -286,89 +346,17 @@ pub(crate) struct DeviceRunArgs {
     pub data: DataArgs,
     #[command(flatten)]
     pub input: InputArgs,
-    /// Attacks that host and chip both craft, where --eps is given: fgsm, pgd, quick or standard
+    /// Attacks that host and chip both craft, where --eps is given: fgsm, bim, pgd, or quick (fgsm, pgd)
     #[arg(long, value_name = "NAME", default_value = "quick", value_parser = choice)]
     pub attack: Choice,
-    /// How perturbations are measured: linf or l2
-    #[arg(long, default_value = "linf", value_parser = norm)]
-    pub norm: Norm,
+    #[command(flatten)]
+    pub settings: SettingArgs,
     /// Size of the ball, real units of the model's input; without it nothing is attacked
     #[arg(long, value_name = "E", allow_hyphen_values = true, value_parser = epsilon)]
     pub eps: Option<f32>,
-    /// Steps of each start of pgd
-    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = steps)]
-    pub steps: Option<u16>,
-    /// Starts of pgd, the best counts
-    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = starts)]
-    pub starts: Option<u16>,
     /// Give up on a board after this many seconds
     #[arg(long, value_name = "S", default_value_t = 600, allow_hyphen_values = true, value_parser = seconds)]
     pub timeout: u64,
-}
-
-/// One attack or several, before they know their epsilon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Choice {
-    Fgsm,
-    Pgd,
-    Quick,
-    Standard,
-}
-
-impl Choice {
-    /// The attacks, with epsilon in real units.
-    pub fn plans(
-        self,
-        norm: Norm,
-        epsilon: f32,
-        target: Option<usize>,
-        lengths: Lengths,
-    ) -> Vec<Plan> {
-        let fgsm = Plan {
-            norm,
-            target,
-            ..Plan::fgsm(epsilon)
-        };
-        let (steps, starts) = match self {
-            Self::Standard => (40, 5),
-            _ => (20, 1),
-        };
-        let pgd = Plan {
-            kind: Kind::Pgd,
-            steps: lengths.steps.unwrap_or(steps),
-            starts: lengths.starts.unwrap_or(starts),
-            ..fgsm
-        };
-        match self {
-            Self::Fgsm => vec![fgsm],
-            Self::Pgd => vec![pgd],
-            Self::Quick | Self::Standard => vec![fgsm, pgd],
-        }
-    }
-
-    /// Refuses a length for what has none: an option is never ignored.
-    pub fn check(self, lengths: Lengths) -> Result<(), Error> {
-        let given = match (lengths.steps, lengths.starts) {
-            (None, None) => return Ok(()),
-            (Some(_), _) => "--steps",
-            (None, Some(_)) => "--starts",
-        };
-        match self {
-            Self::Fgsm => Err(Error::new(
-                "fgsm is one step from one start",
-                given,
-                format!("--attack pgd, or no {given}"),
-            )),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// What the user said about the length of an attack.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Lengths {
-    pub steps: Option<u16>,
-    pub starts: Option<u16>,
 }
 
 /// Sizes of balls, ascending.
@@ -376,21 +364,39 @@ pub(crate) struct Lengths {
 pub(crate) struct Epsilons(pub Vec<f32>);
 
 fn choice(text: &str) -> Result<Choice, String> {
-    match text {
-        "fgsm" => Ok(Choice::Fgsm),
-        "pgd" => Ok(Choice::Pgd),
-        "quick" => Ok(Choice::Quick),
-        "standard" => Ok(Choice::Standard),
-        _ => Err("no such attack or suite; fgsm, pgd, quick or standard would be right".into()),
-    }
+    Choice::find(text).ok_or_else(|| {
+        let suites = suite::SUITES.iter().map(|suite| suite.name);
+        let names: Vec<&str> = suites.chain(catalog::all().map(|e| e.name)).collect();
+        format!(
+            "no such attack or suite; one of these would be right: {}",
+            names.join(", ")
+        )
+    })
 }
 
 fn norm(text: &str) -> Result<Norm, String> {
     match text {
         "linf" => Ok(Norm::Linf),
         "l2" => Ok(Norm::L2),
-        _ => Err("no such norm; linf or l2 would be right".into()),
+        "l1" => Ok(Norm::L1),
+        "l0" => Ok(Norm::L0),
+        _ => Err("no such norm; linf, l2, l1 or l0 would be right".into()),
     }
+}
+
+fn setting(text: &str) -> Result<(String, f64), String> {
+    let right = "NAME=NUMBER would be right, for example kappa=5";
+    let (name, value) = text.split_once('=').ok_or(right)?;
+    match value.trim().parse::<f64>() {
+        Ok(value) if value.is_finite() && !name.trim().is_empty() => {
+            Ok((name.trim().into(), value))
+        }
+        _ => Err(right.into()),
+    }
+}
+
+fn count(text: &str) -> Result<u64, String> {
+    whole(text, 0, u64::MAX)
 }
 
 fn kernels(text: &str) -> Result<Kernels, String> {
@@ -610,11 +616,11 @@ mod tests {
                 .all(|text| seconds(text).is_err())
         );
         assert!(class("-1").is_err() && steps("0").is_err() && starts("1001").is_err());
-        let length = |steps, starts| Lengths { steps, starts };
-        assert!(Choice::Fgsm.check(length(Some(3), None)).is_err());
-        assert!(Choice::Fgsm.check(length(None, Some(3))).is_err());
-        assert!(Choice::Fgsm.check(length(None, None)).is_ok());
-        assert!(Choice::Quick.check(length(Some(3), Some(3))).is_ok());
+        assert_eq!(setting("kappa=5"), Ok(("kappa".into(), 5.0)));
+        for wrong in ["kappa", "=5", "kappa=", "kappa=inf", "kappa=x"] {
+            assert!(setting(wrong).is_err(), "{wrong}");
+        }
+        assert!(choice("pgdd").unwrap_err().contains("fgsm, bim, pgd"));
         assert!(
             ["0", "-1", "1025", "x"]
                 .iter()

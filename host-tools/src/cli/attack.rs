@@ -1,7 +1,7 @@
 //! `foolproof attack`: adversarial inputs in a file.
 
 use super::Ended;
-use super::args::{AttackArgs, Lengths};
+use super::args::AttackArgs;
 use super::console::Console;
 use super::evaluate::{self, Subject};
 use super::model::ModelFile;
@@ -14,11 +14,8 @@ use crate::report::terminal;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn run(args: &AttackArgs, seed: u64, console: &Console) -> Result<Ended> {
-    let lengths = Lengths {
-        steps: args.attack.steps,
-        starts: args.attack.starts,
-    };
-    args.attack.attack.check(lengths)?;
+    let terms = args.attack.settings.terms(args.eps, args.targeted);
+    let plans = args.attack.attack.plans(&terms)?;
     let read = data::files_of(&args.data.data);
     let read = read.iter().chain([&args.model.model]).map(PathBuf::as_path);
     files::refuse_overwriting(&args.out, read)?;
@@ -36,10 +33,6 @@ pub(crate) fn run(args: &AttackArgs, seed: u64, console: &Console) -> Result<End
             format!("a class from 0 to {}", classes - 1),
         ));
     }
-    let plans = args
-        .attack
-        .attack
-        .plans(args.attack.norm, args.eps, args.targeted, lengths);
     let subject = Subject {
         file: &file,
         classifier: &classifier,

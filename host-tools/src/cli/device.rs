@@ -3,7 +3,7 @@
 mod alone;
 
 use super::Ended;
-use super::args::{DeviceArgs, DeviceRunArgs, DeviceWhat, Lengths};
+use super::args::{DeviceArgs, DeviceRunArgs, DeviceWhat};
 use super::console::Console;
 use super::model::ModelFile;
 use super::spinner::Spinner;
@@ -125,29 +125,33 @@ fn on_boards(
 ) -> Result<Ended> {
     let boards = chosen_boards(&args.board)?;
     leave_nothing_behind()?;
-    let lengths = Lengths {
-        steps: args.steps,
-        starts: args.starts,
-    };
-    args.attack.check(lengths)?;
-    if args.eps.is_none() && (args.steps.is_some() || args.starts.is_some()) {
+    if args.eps.is_none() && !args.settings.is_empty() {
         return Err(Error::new(
             "without --eps nothing is attacked",
-            "--steps and --starts",
-            "give --eps, or neither of them",
+            "--steps, --starts, --set, --max-queries and --max-gradients",
+            "give --eps, or none of them",
         ));
     }
+    let plans = match args.eps {
+        Some(epsilon) => args.attack.plans(&args.settings.terms(epsilon, None))?,
+        None => Vec::new(),
+    };
     let file = ModelFile::read_for(&args.model, &args.input)?;
     let data = data::load(&args.data.data, Purpose::Judge)?;
     let data = data.take(args.data.limit.unwrap_or(usize::MAX))?;
     // The chip's bits are those of the scalar kernels.
     let (host, inputs) = file.with_data(&args.input, Kernels::Scalar, &data)?;
     let labels = data.require_labels(command)?;
-    let plans = args
-        .eps
-        .map(|eps| args.attack.plans(args.norm, eps, None, lengths))
-        .unwrap_or_default();
-    let specs: Vec<Spec> = plans.iter().map(|plan| plan.spec(&host)).collect();
+    let mut specs: Vec<Spec> = Vec::new();
+    for plan in &plans {
+        specs.push(plan.spec(&host).ok_or_else(|| {
+            Error::new(
+                format!("{} runs on the host only", plan.name),
+                "--attack",
+                "fgsm, bim, pgd or quick: attacks that run on the chip",
+            )
+        })?);
+    }
 
     let (_, mut document) = super::evaluate::measure(
         command,

@@ -1,7 +1,7 @@
 //! `foolproof evaluate`: clean and robust accuracy, a report, and an exit code for CI.
 
 use super::Ended;
-use super::args::{EvaluateArgs, Lengths};
+use super::args::EvaluateArgs;
 use super::console::{Console, to_json};
 use super::model::ModelFile;
 use crate::classifier::{Classifier, Inputs};
@@ -15,6 +15,10 @@ use crate::report::format::number;
 use crate::report::{self, terminal};
 
 pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<Ended> {
+    let mut plans = Vec::new();
+    for &epsilon in &args.eps.0 {
+        plans.extend(args.suite.plans(&args.settings.terms(epsilon, None))?);
+    }
     let file = ModelFile::read_for(&args.model.model, &args.model.input)?;
     let data = data::load(&args.data.data, Purpose::Judge)?;
     let data = data.take(args.data.limit.unwrap_or(usize::MAX))?;
@@ -22,12 +26,6 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
     if let Some(folder) = &args.report {
         files::create_folder(folder)?;
     }
-    let plans: Vec<Plan> = args
-        .eps
-        .0
-        .iter()
-        .flat_map(|&eps| args.suite.plans(args.norm, eps, None, Lengths::default()))
-        .collect();
     let subject = Subject {
         file: &file,
         classifier: &classifier,
@@ -158,8 +156,8 @@ fn warnings(evaluation: &Evaluation) -> Vec<String> {
     {
         // One step that beats many means that the gradients lead astray (Athalye et al. 2018, section 3.1).
         let same = weak.plan.epsilon == strong.plan.epsilon
-            && weak.plan.name() == "fgsm"
-            && strong.plan.name() == "pgd";
+            && weak.plan.name == "fgsm"
+            && strong.plan.name == "pgd";
         if same && weak.robust_accuracy() + 0.02 < strong.robust_accuracy() {
             warnings.push(format!(
                 "at eps {} FGSM beats PGD: the gradients may be masked, so robust accuracy may be overstated",

@@ -5,6 +5,7 @@
 
 mod args;
 mod attack;
+mod attacks;
 mod console;
 mod demo;
 mod device;
@@ -70,6 +71,7 @@ fn dispatch(cli: &Cli) -> Result<Ended> {
         Command::Inspect(args) => inspect::run(args, &console),
         Command::Infer(args) => infer::run(args, cli.seed, &console),
         Command::Attack(args) => attack::run(args, cli.seed, &console),
+        Command::Attacks => attacks::run(&console),
         Command::Evaluate(args) => evaluate::run(args, cli.seed, &console),
         Command::Train(args) => train::run(args, cli.seed, &console),
         Command::Quantize(args) => quantize::run(args, &console),

@@ -220,12 +220,7 @@ impl<L: Line> Both<'_, L> {
     fn attack_all(&mut self, attack_index: usize) -> Result<()> {
         let n = self.host.input_len();
         let spec = self.work.attacks[attack_index];
-        let run = Run {
-            spec,
-            classes: self.work.labels,
-            seed: self.work.seed,
-            progress: &|_| {},
-        };
+        let run = Run::of_spec(spec, self.work.labels, self.work.seed, &|_| {});
         let attacked = attack(&self.host, self.work.inputs, &run)?;
         let answers = self.host.answers(&attacked.inputs)?;
         let mut figures = AttackFigures {

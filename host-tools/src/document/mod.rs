@@ -49,6 +49,9 @@ pub struct Document {
     /// The boards that `device list` knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub boards: Vec<Board>,
+    /// The attacks that `attacks` lists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub catalog: Vec<AttackKind>,
     /// Files that the command wrote.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<String>,
@@ -74,6 +77,7 @@ impl Document {
             train: None,
             inspect: None,
             boards: Vec::new(),
+            catalog: Vec::new(),
             outputs: Vec::new(),
             warnings: Vec::new(),
         }
@@ -112,6 +116,34 @@ pub struct Accuracy {
     pub n: usize,
     /// 95 % confidence (Wilson score interval): low, high.
     pub interval: [f64; 2],
+}
+
+/// One attack that foolproof knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttackKind {
+    /// Its name, as `--attack` takes it.
+    pub name: String,
+    /// What it asks of the model: `labels`, `scores` or `gradients`.
+    pub access: String,
+    /// The norms that it can search in, as `--norm` takes them.
+    pub norms: Vec<String>,
+    /// Whether it looks for the nearest adversarial input, so that epsilon may be left out.
+    pub nearest: bool,
+    /// What it is, with its source.
+    pub about: String,
+    /// What `--set` takes.
+    pub settings: Vec<Setting>,
+}
+
+/// A setting of an attack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setting {
+    /// Its name.
+    pub name: String,
+    /// What it is unless it is set.
+    pub default: String,
 }
 
 /// One attack on all samples.

@@ -1,9 +1,9 @@
 //! From what attacks did to the figures that documents give.
 
 use super::{Accuracy, Attack, MeanNorm};
+use crate::attack::catalog::norm_name;
 use crate::classifier::Answer;
 use crate::evaluate::AttackResult;
-use foolproof::attack::Norm;
 
 /// The 95 % Wilson score interval of `hits` out of `n` (Wilson 1927, "Probable inference, the law of succession, and statistical
 /// inference"; equation 4 in Brown, Cai and DasGupta 2001). Without samples nothing is known: 0 to 1.
@@ -75,7 +75,7 @@ pub fn attack(result: &AttackResult, clean: &[Answer], labels: &[usize], numeric
     });
     let per_sample = |total: u64| total as f64 / n.max(1) as f64;
     Attack {
-        name: result.plan.name().into(),
+        name: result.plan.name.into(),
         numerics: numerics.into(),
         norm: norm_name(result.plan.norm).into(),
         eps: decimal(result.plan.epsilon),
@@ -93,13 +93,4 @@ pub fn attack(result: &AttackResult, clean: &[Answer], labels: &[usize], numeric
 /// The f64 with the fewest digits that is this f32: 0.1, not 0.10000000149.
 fn decimal(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(f64::from(value))
-}
-
-/// The name of a norm, as `--norm` takes it.
-pub fn norm_name(norm: Norm) -> &'static str {
-    match norm {
-        Norm::Linf => "linf",
-        Norm::L2 => "l2",
-        _ => "unknown",
-    }
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::attack::{Attacked, Norms};
 use crate::classifier::{Answer, Inputs};
 use crate::evaluate::{AttackResult, Plan};
-use foolproof::attack::{Ball, Norm, Outcome, Spec};
+use foolproof::attack::{Ball, Norm, Outcome};
 
 /// The schema that ships with foolproof.
 pub(crate) fn validator() -> jsonschema::Validator {
@@ -58,16 +58,18 @@ fn entry(target: Option<usize>) -> Attack {
         .map(|i| Norms {
             l2: f64::from(i),
             linf: 0.1 * f64::from(i),
+            l1: f64::from(i),
+            l0: 1.0,
         })
         .collect();
     let result = AttackResult {
         plan,
-        spec: Spec::fgsm(Ball {
+        ball: Ball {
             norm: Norm::Linf,
             epsilon: 0.1,
             low: 0.0,
             high: 1.0,
-        }),
+        },
         attacked: Attacked {
             inputs: Inputs::F32(vec![]),
             outcomes,

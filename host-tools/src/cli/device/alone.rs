@@ -106,12 +106,7 @@ pub(super) fn evaluate(job: &Job<'_>, warnings: &mut Vec<String>) -> Result<Devi
             Kind::Pgd => device.instructions_per_pgd = Some(figures[3]),
             _ => {}
         }
-        let run = Run {
-            spec: *spec,
-            classes: work.labels,
-            seed: work.seed,
-            progress: &|_| {},
-        };
+        let run = Run::of_spec(*spec, work.labels, work.seed, &|_| {});
         let attacked = attack(&work.classifier, work.inputs, &run)?;
         let crafted: Vec<Vec<u8>> = (0..samples).map(|i| attacked.inputs.bytes(i, n)).collect();
         if log.checksum(&start)? != checksum(crafted.iter().map(Vec::as_slice)) {

@@ -1,0 +1,245 @@
+//! The attacks by name: what they need to know, which norms they have, and how their settings are read.
+
+use super::{Attack, Portable, labels, scores, white};
+use crate::error::{Error, Result};
+use foolproof::attack::Norm;
+use foolproof::loss::Loss;
+use std::collections::BTreeMap;
+
+/// What an attack must be allowed to ask (black, gray and white box).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Access {
+    /// The label of an input.
+    Labels,
+    /// The scores of all classes.
+    Scores,
+    /// Gradients.
+    Gradients,
+}
+
+impl Access {
+    /// As users say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Access::Labels => "labels",
+            Access::Scores => "scores",
+            Access::Gradients => "gradients",
+        }
+    }
+}
+
+/// One line of the list of attacks.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it asks.
+    pub access: Access,
+    /// The norms that it can search in; the first is its default.
+    pub norms: &'static [Norm],
+    /// Whether it looks for the nearest adversarial input; then epsilon may be left out.
+    pub nearest: bool,
+    /// What it is, in a few words, with its source.
+    pub about: &'static str,
+    /// What `--set` takes: names and defaults.
+    pub settings: &'static [(&'static str, &'static str)],
+    make: fn(&mut Settings) -> Result<Attack>,
+}
+
+impl Entry {
+    /// The attack with its settings.
+    ///
+    /// # Errors
+    /// A norm that it does not have, a setting that it does not know or that is out of range.
+    pub fn attack(&self, settings: &Settings) -> Result<Attack> {
+        if !self.norms.contains(&settings.norm) {
+            let names: Vec<&str> = self.norms.iter().map(|&n| norm_name(n)).collect();
+            return Err(Error::new(
+                format!("{} has no {} norm", self.name, norm_name(settings.norm)),
+                "--norm",
+                names.join(" or "),
+            ));
+        }
+        let mut left = settings.clone();
+        let attack = (self.make)(&mut left)?;
+        left.nothing_left(self)?;
+        Ok(attack)
+    }
+}
+
+/// What the user set; an attack takes what it knows, and what is left over is an error.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The norm.
+    pub norm: Norm,
+    /// Everything else by name: `steps`, `starts`, `kappa`, ...
+    pub values: BTreeMap<String, f64>,
+}
+
+impl Settings {
+    /// Nothing set.
+    pub fn new(norm: Norm) -> Settings {
+        Settings {
+            norm,
+            values: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a number from `least` to `most`, or the default.
+    ///
+    /// # Errors
+    /// The number is out of range.
+    pub fn number(&mut self, name: &str, default: f64, least: f64, most: f64) -> Result<f64> {
+        match self.values.remove(name) {
+            None => Ok(default),
+            Some(value) if (least..=most).contains(&value) => Ok(value),
+            Some(value) => Err(Error::new(
+                format!("{name} {value} is out of range"),
+                "the attack's settings",
+                format!("a number from {least} to {most}"),
+            )),
+        }
+    }
+
+    /// Takes a whole number from `least` to `most`, or the default.
+    ///
+    /// # Errors
+    /// The number is out of range or not whole.
+    pub fn whole(&mut self, name: &str, default: u32, least: u32, most: u32) -> Result<u32> {
+        let value = self.number(name, f64::from(default), f64::from(least), f64::from(most))?;
+        match value.fract() == 0.0 {
+            true => Ok(value as u32),
+            false => Err(Error::new(
+                format!("{name} {value} is not whole"),
+                "the attack's settings",
+                format!("a whole number from {least} to {most}"),
+            )),
+        }
+    }
+
+    fn nothing_left(&self, entry: &Entry) -> Result<()> {
+        match self.values.keys().next() {
+            None => Ok(()),
+            Some(name) => {
+                let known: Vec<&str> = entry.settings.iter().map(|(name, _)| *name).collect();
+                Err(Error::new(
+                    format!("{} has no setting {name}", entry.name),
+                    format!("--{name}"),
+                    match known.is_empty() {
+                        true => "no settings".into(),
+                        false => known.join(", "),
+                    },
+                ))
+            }
+        }
+    }
+}
+
+/// The name of a norm, as `--norm` takes it.
+pub fn norm_name(norm: Norm) -> &'static str {
+    match norm {
+        Norm::Linf => "linf",
+        Norm::L2 => "l2",
+        Norm::L1 => "l1",
+        Norm::L0 => "l0",
+        _ => "unknown",
+    }
+}
+
+/// The attack of that name.
+pub fn find(name: &str) -> Option<&'static Entry> {
+    all().find(|entry| entry.name == name)
+}
+
+/// All attacks: the portable ones first, then by what they ask, most first.
+pub fn all() -> impl Iterator<Item = &'static Entry> {
+    PORTABLE
+        .iter()
+        .chain(white::CATALOG)
+        .chain(scores::CATALOG)
+        .chain(labels::CATALOG)
+}
+
+impl Entry {
+    /// An entry of a catalog.
+    pub const fn new(
+        name: &'static str,
+        access: Access,
+        norms: &'static [Norm],
+        make: fn(&mut Settings) -> Result<Attack>,
+    ) -> Entry {
+        Entry {
+            name,
+            access,
+            norms,
+            nearest: false,
+            about: "",
+            settings: &[],
+            make,
+        }
+    }
+
+    /// With a description.
+    pub const fn about(self, about: &'static str) -> Entry {
+        Entry { about, ..self }
+    }
+
+    /// With settings: names and defaults.
+    pub const fn with(self, settings: &'static [(&'static str, &'static str)]) -> Entry {
+        Entry { settings, ..self }
+    }
+
+    /// It looks for the nearest adversarial input.
+    pub const fn nearest(self) -> Entry {
+        Entry {
+            nearest: true,
+            ..self
+        }
+    }
+}
+
+/// Those of the engine, which run on the chip too.
+const PORTABLE: &[Entry] = &[
+    Entry::new("fgsm", Access::Gradients, &[Norm::Linf, Norm::L2], |_| {
+        Ok(Attack::Portable(Portable::Fgsm))
+    })
+    .about("fast gradient sign, one step (Goodfellow et al. 2014)"),
+    Entry::new("bim", Access::Gradients, &[Norm::Linf, Norm::L2], |s| {
+        pgd(s, 10, 1, false)
+    })
+    .about("iterated FGSM with clip, from the sample itself (Kurakin et al. 2016)")
+    .with(&[("steps", "10"), ("step", "2.5 eps / steps")]),
+    Entry::new("pgd", Access::Gradients, &[Norm::Linf, Norm::L2], |s| {
+        pgd(s, 20, 1, true)
+    })
+    .about("projected gradient descent, random start (Madry et al. 2017)")
+    .with(&[
+        ("steps", "20"),
+        ("starts", "1"),
+        ("step", "2.5 eps / steps"),
+        ("random_start", "1"),
+    ]),
+];
+
+fn pgd(s: &mut Settings, steps: u32, starts: u32, random_start: bool) -> Result<Attack> {
+    let steps = s.whole("steps", steps, 1, 10_000)?;
+    let starts = match random_start {
+        true => s.whole("starts", starts, 1, 1_000)?,
+        false => starts,
+    };
+    let step = match s.values.contains_key("step") {
+        true => Some(s.number("step", 0.0, 0.0, 1e9)? as f32),
+        false => None,
+    };
+    let random = match random_start {
+        true => s.whole("random_start", 1, 0, 1)? == 1,
+        false => false,
+    };
+    Ok(Attack::Portable(Portable::Pgd {
+        steps: steps as u16,
+        starts: starts as u16,
+        step,
+        random_start: random,
+        loss: Loss::CrossEntropy,
+    }))
+}

@@ -1,0 +1,213 @@
+//! Suites: several attacks under one name.
+
+use super::catalog::{Settings, find};
+use super::{Aim, Entry};
+use crate::error::{Error, Result};
+use crate::evaluate::Plan;
+use foolproof::attack::Norm;
+use foolproof::threat::Budget;
+
+/// Several attacks under one name.
+#[derive(Debug)]
+pub struct Suite {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+    members: &'static [Member],
+}
+
+#[derive(Debug)]
+struct Member {
+    attack: &'static str,
+    settings: &'static [(&'static str, f64)],
+}
+
+const fn member(attack: &'static str, settings: &'static [(&'static str, f64)]) -> Member {
+    Member { attack, settings }
+}
+
+/// All suites.
+pub const SUITES: &[Suite] = &[
+    Suite {
+        name: "quick",
+        about: "fgsm and pgd",
+        members: &[member("fgsm", &[]), member("pgd", &[])],
+    },
+    Suite {
+        name: "standard",
+        about: "fgsm and pgd with 40 steps from 5 starts",
+        members: &[
+            member("fgsm", &[]),
+            member("pgd", &[("steps", 40.0), ("starts", 5.0)]),
+        ],
+    },
+];
+
+/// An attack or a suite, by name.
+#[derive(Clone, Copy, Debug)]
+pub enum Choice {
+    /// One attack.
+    One(&'static Entry),
+    /// A suite.
+    Suite(&'static Suite),
+}
+
+/// What every attack of a choice is told.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The norm, and what the user set. Members of a suite take the settings that they know.
+    pub settings: Settings,
+    /// The ball's radius, real units; infinite where only the box is the bound.
+    pub epsilon: f32,
+    /// The class to reach, if there is one.
+    pub target: Option<usize>,
+    /// What each sample may cost.
+    pub budget: Budget,
+}
+
+impl Terms {
+    /// Untargeted, without settings and limits.
+    pub fn new(norm: Norm, epsilon: f32) -> Terms {
+        Terms {
+            settings: Settings::new(norm),
+            epsilon,
+            target: None,
+            budget: Budget::UNLIMITED,
+        }
+    }
+}
+
+impl Choice {
+    /// The choice of that name.
+    pub fn find(name: &str) -> Option<Choice> {
+        let suite = SUITES.iter().find(|suite| suite.name == name);
+        suite.map(Choice::Suite).or(find(name).map(Choice::One))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Choice::One(entry) => entry.name,
+            Choice::Suite(suite) => suite.name,
+        }
+    }
+
+    /// The attacks, ready to run.
+    ///
+    /// # Errors
+    /// A norm, a setting or a value that an attack does not have.
+    pub fn plans(&self, terms: &Terms) -> Result<Vec<Plan>> {
+        match self {
+            Choice::One(entry) => Ok(vec![plan(entry, &terms.settings, terms)?]),
+            Choice::Suite(suite) => suite.plans(terms),
+        }
+    }
+}
+
+impl Suite {
+    fn plans(&self, terms: &Terms) -> Result<Vec<Plan>> {
+        let mut plans = Vec::new();
+        let mut taken = Vec::new();
+        for member in self.members {
+            let Some(entry) = find(member.attack) else {
+                continue;
+            };
+            let mut settings = Settings::new(terms.settings.norm);
+            for &(name, value) in member.settings {
+                settings.values.insert(name.into(), value);
+            }
+            for (name, &value) in &terms.settings.values {
+                if entry.settings.iter().any(|(known, _)| known == name) {
+                    settings.values.insert(name.clone(), value);
+                    taken.push(name);
+                }
+            }
+            plans.push(plan(entry, &settings, terms)?);
+        }
+        match terms
+            .settings
+            .values
+            .keys()
+            .find(|name| !taken.contains(name))
+        {
+            None => Ok(plans),
+            Some(name) => Err(Error::new(
+                format!("no attack of the suite {} has a setting {name}", self.name),
+                format!("--{name}"),
+                "an attack's name instead of a suite's",
+            )),
+        }
+    }
+}
+
+fn plan(entry: &Entry, settings: &Settings, terms: &Terms) -> Result<Plan> {
+    if !entry.nearest && !terms.epsilon.is_finite() {
+        return Err(Error::new(
+            format!("{} searches in a ball", entry.name),
+            "--eps",
+            "the size of the ball, for example 0.1 or 8/255",
+        ));
+    }
+    Ok(Plan {
+        name: entry.name,
+        attack: entry.attack(settings)?,
+        aim: match entry.nearest {
+            true => Aim::Nearest,
+            false => Aim::Any,
+        },
+        norm: settings.norm,
+        epsilon: terms.epsilon,
+        target: terms.target,
+        budget: terms.budget,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_member_exists_and_names_are_unique() {
+        for suite in SUITES {
+            for member in suite.members {
+                assert!(find(member.attack).is_some(), "{}", member.attack);
+            }
+            assert!(
+                !suite
+                    .plans(&Terms::new(Norm::Linf, 0.1))
+                    .unwrap()
+                    .is_empty()
+            );
+        }
+        let names: Vec<&str> = super::super::catalog::all().map(|e| e.name).collect();
+        for (i, name) in names.iter().enumerate() {
+            assert!(!names[..i].contains(name), "{name} twice");
+            assert!(SUITES.iter().all(|suite| suite.name != *name));
+        }
+    }
+
+    #[test]
+    fn settings_are_never_ignored() {
+        let mut terms = Terms::new(Norm::Linf, 0.1);
+        terms.settings.values.insert("steps".into(), 3.0);
+        assert!(Choice::find("pgd").unwrap().plans(&terms).is_ok());
+        assert!(Choice::find("quick").unwrap().plans(&terms).is_ok());
+        assert!(Choice::find("fgsm").unwrap().plans(&terms).is_err());
+        terms.settings.values.insert("kapa".into(), 3.0);
+        assert!(Choice::find("quick").unwrap().plans(&terms).is_err());
+        let no_eps = Terms::new(Norm::Linf, f32::INFINITY);
+        assert!(Choice::find("pgd").unwrap().plans(&no_eps).is_err());
+    }
+
+    #[test]
+    fn every_attack_is_made_of_its_own_defaults() {
+        for entry in super::super::catalog::all() {
+            for &norm in entry.norms {
+                let attack = entry.attack(&Settings::new(norm)).unwrap();
+                assert_eq!(attack.access(), entry.access, "{}", entry.name);
+            }
+            assert!(!entry.about.is_empty(), "{}", entry.name);
+        }
+    }
+}
