@@ -12,9 +12,9 @@ use foolproof_host::classifier::{Classifier, Inputs};
 use foolproof_host::data::npy::Values;
 use foolproof_host::data::npz;
 use foolproof_host::device::{
-    Board, Chip, Emulator, Options, Payload, Work, board, compare_emulated, prepare,
+    Board, Chip, Emulator, Options, Payload, Work, board, compare_emulated, fitted, prepare,
 };
-use foolproof_host::graph::{Image, to_image};
+use foolproof_host::graph::{Cut, Image, from_image, to_image, to_image_within};
 use foolproof_host::import::tflite;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -215,4 +215,86 @@ fn attacks_crafted_on_the_chip_are_those_of_the_host_within_256_kilobytes() {
         assert_eq!(compared.adversarial_compared, 2 * count, "{name}");
         assert_eq!(compared.attack_buffer, buffer, "{name}");
     }
+}
+
+/// The keyword spotter's attack takes 73,024 bytes. With its backward cut it fits 64 KB, and the chip, which runs the cut one,
+/// crafts what the host crafts with the plain one.
+#[test]
+fn keyword_spotting_is_attacked_within_64_kilobytes() {
+    let (Some(models), Some(goldens)) = (shared("models"), shared("goldens")) else {
+        return;
+    };
+    let board = board(BOARDS[0]).expect("a board");
+    let elf = prepare(board).unwrap_or_else(|error| panic!("{error:#}"));
+    let plain = image(&models, "kws_ref_model");
+    let plain = plain.model().expect("a checked image");
+    assert!(plain.required_buffer(Mode::Attack) > 65_536);
+    let small = to_image_within(&from_image(&plain), 65_536).expect("it can be cut");
+    let cut = Cut::of(&small.model().expect("a checked image")).expect("it is cut");
+    let (inputs, _) = golden(&goldens, "mlperf_kws_dscnn_int8", 2);
+    let inputs = Inputs::I8(inputs.concat());
+    let classifier = Classifier::new(plain, Kernels::Scalar);
+    let answers = classifier.answers(&inputs).expect("answers");
+    let labels: Vec<usize> = answers.iter().map(|answer| answer.label).collect();
+    let epsilon = 4.0 * classifier.input_scale();
+    let specs = [classifier.spec(|ball| Spec::pgd(ball, 4), Norm::Linf, epsilon)];
+    let work = Work {
+        image: small.bytes(),
+        classifier,
+        inputs: &inputs,
+        labels: &labels,
+        attacks: &specs,
+        seed: 1,
+        progress: &|_| {},
+    };
+    let compared = compare_emulated(board, &elf, &work, LIMIT).expect("a run");
+    eprintln!(
+        "{} bytes, {cut}: {:?}",
+        compared.attack_buffer, compared.attacks
+    );
+    assert!(
+        compared.attack_buffer <= 65_536,
+        "{}",
+        compared.attack_buffer
+    );
+    assert_eq!(compared.cut, Some(cut));
+    assert_eq!(compared.first_difference, None);
+    assert!(compared.is_identical());
+    assert_eq!(compared.adversarial_compared, 2);
+}
+
+/// A board with too little RAM for the plain attack gets a cut one without being asked.
+#[test]
+fn a_board_gets_the_cut_that_it_needs() {
+    let Some(models) = shared("models") else {
+        return;
+    };
+    let image = image(&models, "kws_ref_model");
+    let model = image.model().expect("a checked image");
+    let spec = [Spec::fgsm(foolproof::attack::Ball {
+        norm: Norm::Linf,
+        epsilon: 1.0,
+        low: -128.0,
+        high: 127.0,
+    })];
+    let mut small = board(BOARDS[0]).expect("a board").clone();
+    // the session, and twice the input of 490 bytes
+    small.session_ram = 73_024 + 2 * 492;
+    assert!(fitted(&small, &model, &spec).expect("it fits").is_none());
+    small.session_ram -= 16;
+    let cut = fitted(&small, &model, &spec)
+        .expect("it fits")
+        .expect("a cut image");
+    let cut = cut.model().expect("a checked image");
+    assert!(cut.required_buffer(Mode::Attack) + 2 * 492 <= small.session_ram as usize);
+    assert!(Cut::of(&cut).is_some());
+    assert!(
+        fitted(&small, &model, &[]).expect("it fits").is_none(),
+        "nothing is attacked"
+    );
+    small.session_ram = 60_000;
+    let error = fitted(&small, &model, &spec)
+        .expect_err("it cannot fit")
+        .to_string();
+    assert!(error.contains("bytes at least"), "{error}");
 }

@@ -236,7 +236,7 @@ pub fn device_entry(board: &Board, comparison: &Comparison, work: &Work<'_>) -> 
             .find(|a| a.attack_index == attack)?;
         Some(figures.instructions)
     };
-    let flash = comparison.footprint.flash as usize + work.image.len();
+    let flash = comparison.footprint.flash as usize + comparison.image_bytes;
     document::Device {
         board: board.name.clone(),
         core: Some(board.core.clone()),
@@ -253,6 +253,8 @@ pub fn device_entry(board: &Board, comparison: &Comparison, work: &Work<'_>) -> 
         buffer_bytes: Some(comparison.attack_buffer.max(comparison.infer_buffer)),
         infer_buffer_bytes: Some(comparison.infer_buffer),
         attack_buffer_bytes: Some(comparison.attack_buffer),
+        attack_passes: comparison.cut.map(|cut| cut.passes),
+        attack_extra_forwards: comparison.cut.map(|cut| cut.extra_forwards),
         stack_bytes: Some(comparison.stack_used),
         flash_bytes: Some(flash),
         static_ram_bytes: Some(comparison.footprint.ram as usize),

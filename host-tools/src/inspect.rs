@@ -1,7 +1,8 @@
 //! What a model is made of, what it needs, and on which boards it fits.
 
-use crate::device::Board;
-use crate::document::{self, BoardFit, Inspect, Operator, Port};
+use crate::device::{Board, attack_room};
+use crate::document::{self, BoardFit, CutBuffer, Inspect, Operator, Port};
+use crate::graph::{Cut, Image, from_image, to_image_smallest, to_image_within};
 use crate::report::format::count;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use foolproof::bundle::{ALIGN, Header};
@@ -59,7 +60,18 @@ pub fn inspect(model: &Model<'_>, boards: &[BoardMemory]) -> Inspect {
         .map(|(name, mode)| (name.to_string(), model.required_buffer(mode)))
         .collect();
     let image_bytes = tables.bytes().len();
+    let graph = from_image(model);
+    let attack = model.required_buffer(Mode::Attack);
+    // an image that passed its checks can be written again
+    let smallest = to_image_smallest(&graph).ok();
+    let smallest_attack = smallest
+        .as_ref()
+        .and_then(|image| cut_buffer(&image.model().ok()?))
+        .filter(|cut| cut.bytes < attack);
+    let within = |room: usize| to_image_within(&graph, room).ok();
     Inspect {
+        smallest_attack,
+        cut: cut_buffer(model),
         input: Port {
             range: Some(model.input_range().into()),
             ..port(tables, tables.input())
@@ -74,7 +86,7 @@ pub fn inspect(model: &Model<'_>, boards: &[BoardMemory]) -> Inspect {
         checksum: format!("{:08x}", tables.header().crc.get()),
         boards: boards
             .iter()
-            .map(|board| fit(board, image_bytes, &buffers))
+            .map(|board| fit(board, model, &buffers, &within))
             .collect(),
         buffers,
         // An image that passed its checks holds nothing else.
@@ -134,7 +146,21 @@ fn port(tables: &Tables<'_>, t: usize) -> Port {
     }
 }
 
-fn fit(board: &BoardMemory, image: usize, buffers: &BTreeMap<String, usize>) -> BoardFit {
+fn cut_buffer(model: &Model<'_>) -> Option<CutBuffer> {
+    Cut::of(model).map(|cut| CutBuffer {
+        bytes: model.required_buffer(Mode::Attack),
+        passes: cut.passes,
+        extra_forwards: cut.extra_forwards,
+    })
+}
+
+fn fit(
+    board: &BoardMemory,
+    model: &Model<'_>,
+    buffers: &BTreeMap<String, usize>,
+    within: &dyn Fn(usize) -> Option<Image>,
+) -> BoardFit {
+    let image = model.tables().bytes().len();
     let mut reasons = Vec::new();
     let mut fits = |what: &str, needed: Option<usize>, has: usize| match needed {
         Some(needed) if needed <= has => true,
@@ -149,13 +175,30 @@ fn fit(board: &BoardMemory, image: usize, buffers: &BTreeMap<String, usize>) -> 
         }
     };
     let flash = fits("flash for the image", Some(image), board.flash);
-    let mut buffer = |what, mode: &str| fits(what, buffers.get(mode).copied(), board.ram);
-    let infer = buffer("RAM to infer", "infer");
-    let attack = buffer("RAM to attack", "attack");
+    let infer = buffers.get("infer").copied();
+    let infer = fits("RAM to infer", infer, board.ram);
+    // beside the session the chip keeps the input and the crafted input
+    let room = attack_room(board.ram, model, &[]);
+    let needed = buffers.get("attack").copied();
+    let cut = match needed {
+        Some(needed) if needed > room => within(room)
+            .filter(|image| image.bytes().len() <= board.flash)
+            .and_then(|image| cut_buffer(&image.model().ok()?)),
+        _ => None,
+    };
+    let attack = match cut {
+        Some(_) => true,
+        None => fits(
+            "RAM to attack, beside the input and the crafted one",
+            needed,
+            room,
+        ),
+    };
     BoardFit {
         board: board.name.clone(),
         infer: flash && infer,
         attack: flash && attack,
+        cut: cut.filter(|_| flash),
         image_room_bytes: board.flash,
         session_room_bytes: board.ram,
         reasons,
@@ -199,6 +242,19 @@ pub fn render(model: &document::Model, found: &Inspect) -> String {
         None => format!("not made to {name}"),
     });
     lines.push(format!("buffer   {}", buffers.join(", ")));
+    if let Some(cut) = found.cut {
+        lines.push(format!(
+            "         to attack, backward is cut: {}",
+            cost(cut)
+        ));
+    }
+    if let Some(cut) = found.smallest_attack {
+        lines.push(format!(
+            "         {} to attack at least, with backward cut: {}",
+            bytes(cut.bytes),
+            cost(cut)
+        ));
+    }
     lines.push(operators(&found.ops).to_string());
     if !found.boards.is_empty() {
         let infer = found.boards.iter().filter(|b| b.infer).count();
@@ -210,6 +266,13 @@ pub fn render(model: &document::Model, found: &Inspect) -> String {
         lines.push(boards(&found.boards).to_string());
     }
     lines.join("\n")
+}
+
+fn cost(cut: CutBuffer) -> Cut {
+    Cut {
+        passes: cut.passes,
+        extra_forwards: cut.extra_forwards,
+    }
 }
 
 fn explained(numerics: &str) -> String {
@@ -283,7 +346,15 @@ fn boards(boards: &[BoardFit]) -> Table {
         table.add_row(vec![
             board.board.clone(),
             verdict(board.infer),
-            verdict(board.attack),
+            match board.cut {
+                Some(cut) => format!(
+                    "fits, backward cut:\n{} bytes,\n{} passes,\n{:.2} forwards more",
+                    count(cut.bytes as u64),
+                    cut.passes,
+                    cut.extra_forwards
+                ),
+                None => verdict(board.attack),
+            },
             count(board.image_room_bytes as u64),
             count(board.session_room_bytes as u64),
             board.reasons.join("\n"),
@@ -368,9 +439,15 @@ mod tests {
         let (flash, infer) = (image.bytes().len(), model.required_buffer(Mode::Infer));
         let attack = model.required_buffer(Mode::Attack);
         assert!(attack > infer);
+        // beside the session's aligned buffer the chip keeps the input twice: 8x8 f32
+        let room = attack.next_multiple_of(16) + 2 * 256;
+        assert_eq!(
+            to_image_smallest(&networks::digits(1).unwrap()),
+            Ok(image.clone())
+        );
         let boards = [
-            board("just", flash, attack),
-            board("no attack", flash, attack - 1),
+            board("just", flash, room),
+            board("no attack", flash, room - 1),
             board("no ram", flash, infer - 1),
             board("no flash", flash - 1, attack),
         ];

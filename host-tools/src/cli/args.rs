@@ -93,6 +93,14 @@ pub(crate) struct InputArgs {
     pub std: Vec<f32>,
 }
 
+/// How much memory an attack may have.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct MemoryArgs {
+    /// Cut backward into passes so that an attack's buffer has at most this many bytes: the same gradients, computed again in part
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = positive)]
+    pub max_buffer: Option<usize>,
+}
+
 /// Samples to judge a model by.
 #[derive(Debug, Args)]
 pub(crate) struct DataArgs {
@@ -109,6 +117,8 @@ pub(crate) struct InspectArgs {
     /// A TensorFlow Lite model (.tflite) or a model image (.fpi), told by its content
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
 }
 
 #[derive(Debug, Args)]
@@ -137,6 +147,8 @@ pub(crate) struct AttackArgs {
     /// Make the model say this class instead of any wrong one
     #[arg(long, value_name = "CLASS", allow_hyphen_values = true, value_parser = class)]
     pub targeted: Option<usize>,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Where to write x (adversarial), y, fooled and predicted
     #[arg(long, value_name = "ADV.npz")]
     pub out: PathBuf,
@@ -233,6 +245,8 @@ pub(crate) struct EvaluateArgs {
     /// goes in steps of 1/255, a range of numbers without a common denominator (0..0.3) is cut into 8 sizes
     #[arg(long, value_name = "E,..", allow_hyphen_values = true, value_parser = epsilons)]
     pub eps: Epsilons,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Write report.html and report.json into this folder
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
@@ -281,6 +295,8 @@ pub(crate) struct PackArgs {
     /// A model, told by its content
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Where to write it: an image, or a TensorFlow Lite model where the name ends in .tflite
     #[arg(long, value_name = "M.fpi")]
     pub out: PathBuf,
@@ -354,6 +370,8 @@ pub(crate) struct DeviceRunArgs {
     /// Size of the ball, real units of the model's input; without it nothing is attacked
     #[arg(long, value_name = "E", allow_hyphen_values = true, value_parser = epsilon)]
     pub eps: Option<f32>,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
     /// Give up on a board after this many seconds
     #[arg(long, value_name = "S", default_value_t = 600, allow_hyphen_values = true, value_parser = seconds)]
     pub timeout: u64,

@@ -19,7 +19,7 @@ pub(crate) fn run(args: &AttackArgs, seed: u64, console: &Console) -> Result<End
     let read = data::files_of(&args.data.data);
     let read = read.iter().chain([&args.model.model]).map(PathBuf::as_path);
     files::refuse_overwriting(&args.out, read)?;
-    let file = ModelFile::read_for(&args.model.model, &args.model.input)?;
+    let file = ModelFile::read_for(&args.model.model, &args.model.input)?.within(args.memory)?;
     let data = data::load(&args.data.data, Purpose::Judge)?;
     let data = data.take(args.data.limit.unwrap_or(usize::MAX))?;
     let (classifier, inputs) = file.with_data(&args.model.input, args.model.kernels, &data)?;

@@ -13,6 +13,7 @@ use crate::demo::device_entry;
 use crate::device::{self, Board, Work, compare_emulated};
 use crate::document::{self, Document};
 use crate::error::{Error, Result};
+use crate::graph::Cut;
 use crate::report::{agreement, terminal};
 use comfy_table::{Table, presets};
 use foolproof::attack::Spec;
@@ -136,7 +137,7 @@ fn on_boards(
         Some(epsilon) => args.attack.plans(&args.settings.terms(epsilon, None))?,
         None => Vec::new(),
     };
-    let file = ModelFile::read_for(&args.model, &args.input)?;
+    let file = ModelFile::read_for(&args.model, &args.input)?.within(args.memory)?;
     let data = data::load(&args.data.data, Purpose::Judge)?;
     let data = data.take(args.data.limit.unwrap_or(usize::MAX))?;
     // The chip's bits are those of the scalar kernels.
@@ -194,6 +195,15 @@ fn on_boards(
             limit: Duration::from_secs(args.timeout),
         };
         let entry = way(&job, &mut document.warnings).map_err(at_board)?;
+        if let (Some(passes), Some(extra_forwards)) =
+            (entry.attack_passes, entry.attack_extra_forwards)
+        {
+            let cut = Cut {
+                passes,
+                extra_forwards,
+            };
+            console.say(format!("{}: backward is cut to fit: {cut}", board.name));
+        }
         document.device.push(entry);
     }
     console.finish(&document, || terminal::render(&document))?;

@@ -1,13 +1,13 @@
 //! Model files, told by their content.
 
-use super::args::InputArgs;
+use super::args::{InputArgs, MemoryArgs};
 use crate::classifier::{Classifier, Inputs};
 use crate::data::Dataset;
 use crate::document;
 use crate::error::{Error, Result};
 use crate::export;
 use crate::files;
-use crate::graph::{Graph, Image, from_image, to_image};
+use crate::graph::{Graph, GraphError, Image, from_image, to_image, to_image_within};
 use crate::import::{ImportError, onnx, tflite};
 use crate::inspect::numerics;
 use crate::preprocess::Preprocess;
@@ -45,6 +45,21 @@ impl ModelFile {
             file.says_range = true;
         }
         Ok(file)
+    }
+
+    /// The model with a buffer for attacks within the limit, where there is one.
+    pub fn within(mut self, memory: MemoryArgs) -> Result<Self> {
+        let Some(limit) = memory.max_buffer else {
+            return Ok(self);
+        };
+        self.image = to_image_within(&from_image(&self.model()?), limit).map_err(|error| {
+            let right = match error {
+                GraphError::AttackBuffer { needed, .. } => format!("{needed} or more"),
+                _ => "a model that foolproof can plan".into(),
+            };
+            Error::new(error, "--max-buffer", right)
+        })?;
+        Ok(self)
     }
 
     /// What was assumed about the model's input because neither the file nor the user says it.
@@ -133,10 +148,7 @@ impl ModelFile {
     pub fn write(path: &Path, graph: &Graph) -> Result<Self> {
         let refuse =
             |error: &dyn std::fmt::Display, right: &str| Error::new(error, path.display(), right);
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "tflite")
-        {
+        if Self::is_tflite(path) {
             let bytes = export::tflite::export(graph).map_err(|error| {
                 refuse(&error, "a name that ends in .fpi: images hold every model")
             })?;
@@ -144,8 +156,19 @@ impl ModelFile {
             return Self::of_tflite(path, &bytes);
         }
         let image = to_image(graph).map_err(|error| refuse(&error, "a smaller model"))?;
+        Self::write_image(path, image)
+    }
+
+    /// Writes an image as it is.
+    pub fn write_image(path: &Path, image: Image) -> Result<Self> {
         files::write(path, image.bytes())?;
         Ok(Self::of_image(path.display().to_string(), image))
+    }
+
+    /// Whether a file of this name is written as a TensorFlow Lite model.
+    pub fn is_tflite(path: &Path) -> bool {
+        path.extension()
+            .is_some_and(|extension| extension == "tflite")
     }
 
     /// A model that is not a file: `name` stands for its path.

@@ -7,15 +7,19 @@ use anyhow::{Context, Result, ensure};
 use foolproof::attack::Spec;
 use foolproof::kernels::Kernels;
 use foolproof::link::Input;
+use foolproof::model::Model;
 
-use super::{Board, Chip, Emulator, Footprint, Inferred, Line, Options, Payload, footprint};
+use super::{
+    Board, Chip, Emulator, Footprint, Inferred, Line, Options, Payload, fitted, footprint,
+};
 use crate::attack::{Run, attack};
 use crate::classifier::{Answer, Classifier, Inputs};
+use crate::graph::{Cut, Image};
 
 /// What host and chip both do.
 #[derive(Clone, Copy)]
 pub struct Work<'a> {
-    /// The model image.
+    /// The model image. Where attacks on it take more RAM than a board has, the board gets one with its backward cut.
     pub image: &'a [u8],
     /// The same model on the host; its kernels do not matter, the reference kernels are used.
     pub classifier: Classifier<'a>,
@@ -45,7 +49,7 @@ pub struct AttackFigures {
 }
 
 /// What host and chip did, and where they differ.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
     /// The board's name.
     pub board: String,
@@ -71,6 +75,10 @@ pub struct Comparison {
     pub infer_buffer: usize,
     /// Buffer bytes to attack.
     pub attack_buffer: usize,
+    /// How the backward of attacks was cut to fit the chip.
+    pub cut: Option<Cut>,
+    /// Bytes of the image on the chip.
+    pub image_bytes: usize,
     /// The most stack that was in use, in bytes.
     pub stack_used: usize,
     /// The stack's size in bytes.
@@ -93,11 +101,13 @@ pub fn compare_emulated(
     work: &Work,
     limit: Duration,
 ) -> Result<Comparison> {
+    let samples = check(work)?;
+    let cut = fitted(board, &Model::from_bytes(work.image)?, work.attacks)?;
+    let image = cut.as_ref().map_or(work.image, Image::bytes);
     let mut payload = Payload {
-        image: work.image.to_vec(),
+        image: image.to_vec(),
         ..Payload::default()
     };
-    let samples = check(work)?;
     let n = work.classifier.input_len();
     let labels: Vec<u16> = work.labels.iter().map(|&label| label as u16).collect();
     let with_samples = Payload {
@@ -116,8 +126,10 @@ pub fn compare_emulated(
         ..Options::default()
     };
     let mut chip = Chip::new(Emulator::start(board, elf, options)?);
-    let comparison = compare(&mut chip, footprint(elf)?, in_slot, work)
+    let mut comparison = compare(&mut chip, footprint(elf)?, in_slot, work)
         .with_context(|| format!("on the emulated {}", board.name))?;
+    comparison.cut = Cut::of(&Model::from_bytes(image)?);
+    comparison.image_bytes = image.len();
     let outcome = chip.quit()?.wait()?;
     ensure!(
         outcome.code == Some(0),
@@ -156,6 +168,8 @@ pub fn compare<L: Line>(
             attacks: Vec::new(),
             infer_buffer: ready.infer_buffer as usize,
             attack_buffer: ready.attack_buffer as usize,
+            cut: Cut::of(work.classifier.model()),
+            image_bytes: work.image.len(),
             stack_used: 0,
             stack_size: 0,
             footprint,

@@ -10,6 +10,7 @@ mod compare;
 mod elf;
 mod emulator;
 mod firmware;
+mod fit;
 mod guard;
 mod log;
 
@@ -20,4 +21,5 @@ pub use compare::{AttackFigures, Comparison, Work, compare, compare_emulated};
 pub use elf::{Footprint, compiler, footprint};
 pub use emulator::{Emulator, Options, Outcome};
 pub use firmware::{firmware_elf, prepare};
+pub use fit::{attack_room, fitted};
 pub use guard::remove_folders_on_signals;

@@ -232,6 +232,12 @@ pub struct Device {
     /// Bytes of buffer for attacks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attack_buffer_bytes: Option<usize>,
+    /// Passes into which the backward of attacks was cut to fit the RAM; absent where it was not cut.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attack_passes: Option<usize>,
+    /// What such an attack computes again for each gradient, in forwards of the whole model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attack_extra_forwards: Option<f64>,
     /// Deepest stack use in bytes, measured by painting.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stack_bytes: Option<usize>,
@@ -282,6 +288,12 @@ pub struct Inspect {
     pub checksum: String,
     /// Bytes of buffer per mode (`infer`, `attack`, `train`); a mode that the model does not support is absent.
     pub buffers: BTreeMap<String, usize>,
+    /// The smallest buffer for attacks, where cutting backward into passes makes it smaller than `buffers` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smallest_attack: Option<CutBuffer>,
+    /// How the model's image has its backward cut, where it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cut: Option<CutBuffer>,
     /// What foolproof cannot run, one line each; empty means that everything is supported.
     pub unsupported: Vec<String>,
     /// One per board that foolproof knows: what fits it.
@@ -289,8 +301,20 @@ pub struct Inspect {
     pub boards: Vec<BoardFit>,
 }
 
+/// A buffer for attacks that is smaller because backward is cut into passes, and what that costs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CutBuffer {
+    /// Bytes of buffer.
+    pub bytes: usize,
+    /// Passes.
+    pub passes: usize,
+    /// What is computed again for each gradient, in forwards of the whole model.
+    pub extra_forwards: f64,
+}
+
 /// Whether a model fits a board.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BoardFit {
     /// The board's name.
@@ -299,6 +323,9 @@ pub struct BoardFit {
     pub infer: bool,
     /// Whether image and attack buffer fit.
     pub attack: bool,
+    /// How backward is cut to make the attack buffer fit; absent where it fits as it is, or does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cut: Option<CutBuffer>,
     /// Bytes that the board has for a model image.
     pub image_room_bytes: usize,
     /// Bytes of RAM that the board has for a session's buffer.

@@ -123,6 +123,52 @@ pub fn to_image_within(graph: &Graph, attack_limit: usize) -> Result<Image, Grap
     Ok(image)
 }
 
+/// The image whose buffer for an attack is the smallest that the search for cuts finds.
+///
+/// # Errors
+/// As [`to_image`].
+pub fn to_image_smallest(graph: &Graph) -> Result<Image, GraphError> {
+    match to_image_within(graph, 0) {
+        Err(GraphError::AttackBuffer { needed, .. }) => to_image_within(graph, needed),
+        other => other,
+    }
+}
+
+/// How the backward of Attack mode is cut to save memory, and what that costs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cut {
+    /// Passes; each but the first to run starts with a forward of its own.
+    pub passes: usize,
+    /// What is computed again for one gradient, in forwards of the whole model (by multiply-accumulates).
+    pub extra_forwards: f64,
+}
+
+impl Cut {
+    /// `None` where the model's backward is not cut.
+    pub fn of(model: &Model<'_>) -> Option<Cut> {
+        let tables = model.tables();
+        let passes = tables.pass_count(Mode::Attack);
+        let macs: u64 = (0..tables.op_count()).map(|k| tables.macs(k)).sum();
+        (passes > 1).then(|| Cut {
+            passes,
+            extra_forwards: model.recomputed_macs() as f64 / macs.max(1) as f64,
+        })
+    }
+}
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Cut {
+            passes,
+            extra_forwards,
+        } = self;
+        write!(
+            f,
+            "{passes} passes, {extra_forwards:.2} forwards more for each gradient"
+        )
+    }
+}
+
 struct Plans {
     infer: Plan,
     attack: AttackPlan,

@@ -7,7 +7,9 @@ mod image;
 mod plan;
 
 pub use build::{Builder, Window};
-pub use image::{GraphError, Image, from_image, seal, to_image, to_image_within};
+pub use image::{
+    Cut, GraphError, Image, from_image, seal, to_image, to_image_smallest, to_image_within,
+};
 
 use foolproof::model::format::TensorRole;
 use foolproof::ops::{Op, Rounding};

@@ -3,12 +3,14 @@
 
 use super::Job;
 use crate::attack::{Run, attack};
-use crate::device::{Emulator, Options, Payload, footprint};
+use crate::device::{Emulator, Options, Payload, fitted, footprint};
 use crate::document::Device;
+use crate::graph::{Cut, Image};
 use anyhow::{Context, Result, ensure};
 use foolproof::attack::Kind;
 use foolproof::link::CRC32;
 use foolproof::memory::Mode;
+use foolproof::model::Model;
 
 pub(super) fn evaluate(job: &Job<'_>, warnings: &mut Vec<String>) -> Result<Device> {
     let Job {
@@ -18,8 +20,11 @@ pub(super) fn evaluate(job: &Job<'_>, warnings: &mut Vec<String>) -> Result<Devi
         limit,
     } = job;
     let (n, samples) = (work.classifier.input_len(), work.labels.len());
+    let cut = fitted(board, work.classifier.model(), work.attacks)?;
+    let image = cut.as_ref().map_or(work.image, Image::bytes);
+    let model = Model::from_bytes(image)?;
     let payload = Payload {
-        image: work.image.to_vec(),
+        image: image.to_vec(),
         inputs: (0..samples).flat_map(|i| work.inputs.bytes(i, n)).collect(),
         labels: work
             .labels
@@ -64,8 +69,10 @@ pub(super) fn evaluate(job: &Job<'_>, warnings: &mut Vec<String>) -> Result<Devi
         samples,
         logits_compared: samples,
         adversarial_compared: samples * work.attacks.len(),
-        infer_buffer_bytes: Some(work.classifier.model().required_buffer(Mode::Infer)),
-        attack_buffer_bytes: Some(work.classifier.model().required_buffer(Mode::Attack)),
+        infer_buffer_bytes: Some(model.required_buffer(Mode::Infer)),
+        attack_buffer_bytes: Some(model.required_buffer(Mode::Attack)),
+        attack_passes: Cut::of(&model).map(|cut| cut.passes),
+        attack_extra_forwards: Cut::of(&model).map(|cut| cut.extra_forwards),
         stack_bytes: Some(log.numbers("stack: ")?[0] as usize),
         ..Device::default()
     };
@@ -76,7 +83,7 @@ pub(super) fn evaluate(job: &Job<'_>, warnings: &mut Vec<String>) -> Result<Devi
     };
     device.buffer_bytes = used;
     let occupied = footprint(elf)?;
-    device.flash_bytes = Some(occupied.flash as usize + work.image.len());
+    device.flash_bytes = Some(occupied.flash as usize + image.len());
     device.static_ram_bytes = Some(occupied.ram as usize);
 
     let clean = log.numbers("clean: ")?;
