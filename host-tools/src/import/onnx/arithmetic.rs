@@ -3,7 +3,7 @@
 use super::node::{Node, axis};
 use super::value::{Const, Elements, Layout, Value, long_axes, walk};
 use super::{Importer, Reason};
-use crate::graph::TensorId;
+use crate::graph::{TensorData, TensorId};
 use foolproof::ops::{Activation, Add, Mul, Multiplier, Op, Softmax, Unary};
 
 /// What is done with a constant.
@@ -17,10 +17,8 @@ impl<'a> Importer<'a> {
     pub(super) fn arithmetic(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
         let (left, right) = (self.constant(node, 0)?, self.constant(node, 1)?);
         let map = |c: &Const, f: &dyn Fn(f32) -> f32| -> Result<Const, Reason> {
-            Ok(Const {
-                dims: c.dims.clone(),
-                data: Elements::F32(c.f32()?.iter().map(|&v| f(v)).collect()),
-            })
+            let values = c.f32()?.iter().map(|&v| f(v)).collect();
+            Ok(Const::new(c.dims.clone(), Elements::F32(values)))
         };
         match (node.operator, left, right) {
             ("Add", None, Some(c)) => self.with_constant(node, 0, &c, Step::Plus),
@@ -36,7 +34,7 @@ impl<'a> Importer<'a> {
                 self.with_constant(node, 0, &c, Step::Times)
             }
             ("Sub", Some(c), None) => {
-                let x = self.value(node, 1)?;
+                let x = self.real(node, 1)?;
                 let negative = self.negative(node, &x)?;
                 self.apply(node, &negative, &c, Step::Plus)
             }
@@ -46,7 +44,8 @@ impl<'a> Importer<'a> {
     }
 
     fn negative(&mut self, node: &Node<'a>, x: &Value) -> Result<Value, Reason> {
-        let minus = self.fixed(format!("{}.minus", node.name()), &[1], vec![-1.0])?;
+        let minus = TensorData::F32(vec![-1.0]);
+        let minus = self.fixed(format!("{}.minus", node.name()), &[1], minus)?;
         let op = Op::Mul(Mul::float(Activation::None));
         let id = self.emit(op, vec![x.id, minus], format!("{}.negative", node.name()))?;
         Ok(Value { id, ..x.clone() })
@@ -54,7 +53,15 @@ impl<'a> Importer<'a> {
 
     /// Two activations, with NumPy's broadcasting.
     fn both(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
-        let (a, mut b) = (self.value(node, 0)?, self.value(node, 1)?);
+        let (a, b) = (self.value(node, 0)?, self.value(node, 1)?);
+        if self.is_int8(a.id)
+            && self.is_int8(b.id)
+            && node.operator != "Sub"
+            && let Some(target) = self.target(node)
+        {
+            return self.int8_pair(node, (&a, &b), node.operator == "Mul", target);
+        }
+        let (a, mut b) = (self.real(node, 0)?, self.real(node, 1)?);
         let op = match node.operator {
             "Mul" => Op::Mul(Mul::float(Activation::None)),
             _ => Op::Add(Add::float(Activation::None)),
@@ -62,11 +69,26 @@ impl<'a> Importer<'a> {
         if node.operator == "Sub" {
             b = self.negative(node, &b)?;
         }
+        let (left, right, dims, axes) = self.side_by_side(&a, &b)?;
+        let id = self.emit(op, vec![left, right], node.name())?;
+        Ok(match axes {
+            Some(axes) => Value::new(id, dims, &axes),
+            None => Value { id, ..a },
+        })
+    }
+
+    /// Two activations as operands of an operator that broadcasts; the dimensions of its output, and the order of its axes in memory
+    /// where it is not that of the first.
+    #[allow(clippy::type_complexity)]
+    pub(super) fn side_by_side(
+        &mut self,
+        a: &Value,
+        b: &Value,
+    ) -> Result<(TensorId, TensorId, Vec<u32>, Option<Vec<usize>>), Reason> {
         if a.dims == b.dims && a.layout == b.layout {
             let dims = self.graph.tensors[a.id].shape;
             let right = self.shaped(b.id, dims.dims())?;
-            let id = self.emit(op, vec![a.id, right], node.name())?;
-            return Ok(Value { id, ..a });
+            return Ok((a.id, right, a.dims.clone(), None));
         }
         let rank = a.dims.len().max(b.dims.len());
         let extended = |v: &Value| {
@@ -74,7 +96,7 @@ impl<'a> Importer<'a> {
             dims.extend(&v.dims);
             v.reshaped(dims)
         };
-        let (a, b) = (extended(&a), extended(&b));
+        let (a, b) = (extended(a), extended(b));
         let mut dims = Vec::new();
         for (&da, &db) in a.dims.iter().zip(&b.dims) {
             if da != db && da != 1 && db != 1 {
@@ -94,8 +116,7 @@ impl<'a> Importer<'a> {
         let mut axes: Vec<usize> = (0..rank).filter(|axis| !long.contains(axis)).collect();
         axes.extend(long);
         let (left, right) = (self.arranged(&a, &axes)?, self.arranged(&b, &axes)?);
-        let id = self.emit(op, vec![left, right], node.name())?;
-        Ok(Value::new(id, dims, &axes))
+        Ok((left, right, dims, Some(axes)))
     }
 
     /// Input `i` plus or times a constant; part of the layer before where nothing else reads that.
@@ -110,6 +131,7 @@ impl<'a> Importer<'a> {
         if self.is_own(node, i) && self.absorb(&x, c, step)? {
             return Ok(x);
         }
+        let x = self.real(node, i)?;
         self.apply(node, &x, c, step)
     }
 
@@ -119,6 +141,9 @@ impl<'a> Importer<'a> {
         let Some(k) = self.graph.nodes.iter().rposition(|n| n.output == x.id) else {
             return Ok(false);
         };
+        if self.is_int8(x.id) {
+            return Ok(false);
+        }
         let layer = &self.graph.nodes[k];
         let (activation, depthwise) = match layer.op {
             Op::Conv2d(conv) => (conv.activation, false),
@@ -246,7 +271,7 @@ impl<'a> Importer<'a> {
         if node.int("training_mode", 0) != 0 || node.int("spatial", 1) != 1 {
             return Err("it normalizes by its own batch, or each element for itself".into());
         }
-        let mut x = self.value(node, 0)?;
+        let mut x = self.real(node, 0)?;
         let channels = *x.dims.get(1).ok_or("its input has no channels")?;
         let mut constants = Vec::new();
         for (i, what) in [(1, "scale"), (2, "bias"), (3, "mean"), (4, "variance")] {
@@ -262,8 +287,8 @@ impl<'a> Importer<'a> {
         let [gamma, beta, mean, variance] = &constants[..] else {
             return Err("it has too few inputs".into());
         };
-        let (gamma, beta, mean, variance) =
-            (gamma.f32()?, beta.f32()?, mean.f32()?, variance.f32()?);
+        let (gamma, beta) = (gamma.f32()?, beta.f32()?);
+        let (mean, variance) = (mean.f32()?, variance.f32()?);
         let epsilon = f64::from(node.float("epsilon", 1e-5));
         let (mut factors, mut shifts) = (Vec::new(), Vec::new());
         for i in 0..channels as usize {
@@ -278,10 +303,7 @@ impl<'a> Importer<'a> {
         dims[1] = channels;
         let mut own = self.is_own(node, 0);
         for (data, step) in [(factors, Step::Times), (shifts, Step::Plus)] {
-            let c = Const {
-                dims: dims.clone(),
-                data: Elements::F32(data),
-            };
+            let c = Const::new(dims.clone(), Elements::F32(data));
             own = own && self.absorb(&x, &c, step)?;
             if !own {
                 x = self.apply(node, &x, &c, step)?;
@@ -295,13 +317,7 @@ impl<'a> Importer<'a> {
         let x = self.value(node, 0)?;
         let function = match node.operator {
             "Relu" => Unary::Relu,
-            "LeakyRelu" => {
-                let alpha = node.float("alpha", 0.01);
-                if !(alpha.is_finite() && alpha >= 0.0) {
-                    return Err(format!("its alpha is {alpha}; 0 and more are supported"));
-                }
-                Unary::LeakyRelu { alpha }
-            }
+            "LeakyRelu" => self.leaky(node)?,
             "Sigmoid" => Unary::Sigmoid,
             "Tanh" => Unary::Tanh,
             _ => match self.bounds(node)? {
@@ -336,8 +352,23 @@ impl<'a> Importer<'a> {
                 return Ok(x);
             }
         }
-        let id = self.emit(Op::Unary(function), vec![x.id], node.name())?;
+        if self.is_int8(x.id)
+            && let Some(target) = self.target(node)
+        {
+            let id = self.table(function, x.id, target, node.name())?;
+            return Ok(Value { id, ..x });
+        }
+        let id = self.real_id(x.id)?;
+        let id = self.emit(Op::Unary(function), vec![id], node.name())?;
         Ok(Value { id, ..x })
+    }
+
+    pub(super) fn leaky(&self, node: &Node<'a>) -> Result<Unary, Reason> {
+        let alpha = node.float("alpha", 0.01);
+        match alpha.is_finite() && alpha >= 0.0 {
+            true => Ok(Unary::LeakyRelu { alpha }),
+            false => Err(format!("its alpha is {alpha}; 0 and more are supported")),
+        }
     }
 
     /// What Clip clips to: attributes before opset 11, inputs from then on.
@@ -354,7 +385,7 @@ impl<'a> Importer<'a> {
 
     /// Over one axis; before opset 13 over that and all that follow it.
     pub(super) fn softmax(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
-        let x = self.value(node, 0)?;
+        let x = self.real(node, 0)?;
         let rank = x.dims.len();
         let op = Op::Softmax(Softmax {
             beta: 1.0,

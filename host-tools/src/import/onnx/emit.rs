@@ -3,9 +3,10 @@
 use super::value::{Layout, Value, long_axes};
 use super::{Importer, Reason};
 use crate::graph::{self, Quant, Tensor, TensorData, TensorId};
+use crate::quantize::multiplier;
 use foolproof::model::format::TensorRole;
 use foolproof::ops::{Activation, Conv2d, Op, Padding};
-use foolproof::tensor::{DType, Data, Operand, Quant as NoQuant, Shape};
+use foolproof::tensor::{DType, Data, Operand, Shape};
 
 /// Weights of a convolution that swaps two blocks of axes; more would be slower than useful.
 const MOST_MOVES: usize = 1 << 18;
@@ -13,21 +14,46 @@ const MOST_MOVES: usize = 1 << 18;
 const NO_SHAPE: &str = "it needs a tensor of a shape that no tensor can have";
 
 impl Importer<'_> {
-    /// Adds an operator; its output's shape follows from its inputs.
+    /// Adds an operator. Its output's shape follows from its inputs; type and grid are those of the first.
     pub(super) fn emit(
         &mut self,
         op: Op,
         inputs: Vec<TensorId>,
         name: String,
     ) -> Result<TensorId, Reason> {
-        let shapes: Vec<Shape> = inputs
-            .iter()
-            .map(|&t| self.graph.tensors[t].shape)
-            .collect();
-        let shape = op
-            .output_shape(&shapes)
-            .map_err(|error| error.to_string())?;
-        self.push(op, inputs, name, shape)
+        let first = inputs.first().ok_or("it has no input")?;
+        let first = &self.graph.tensors[*first];
+        let (dtype, quant) = (first.data.dtype(), first.quant.clone());
+        self.push(op, inputs, name, None, (dtype, quant))
+    }
+
+    /// Adds an operator whose output is int8 on this grid.
+    pub(super) fn emit_on(
+        &mut self,
+        op: Op,
+        inputs: Vec<TensorId>,
+        name: String,
+        grid: Quant,
+    ) -> Result<TensorId, Reason> {
+        self.push(op, inputs, name, None, (DType::I8, grid))
+    }
+
+    /// The activation in real numbers: itself, or what an int8 one stands for.
+    pub(super) fn real_id(&mut self, id: TensorId) -> Result<TensorId, Reason> {
+        if !self.is_int8(id) {
+            return Ok(id);
+        }
+        let same = |n: &&graph::Node| n.op == Op::Dequantize && n.inputs[0] == id;
+        if let Some(node) = self.graph.nodes.iter().find(same) {
+            return Ok(node.output);
+        }
+        let name = format!("{}.real", self.graph.tensors[id].name);
+        let kind = (DType::F32, Quant::default());
+        self.push(Op::Dequantize, vec![id], name, None, kind)
+    }
+
+    pub(super) fn is_int8(&self, id: TensorId) -> bool {
+        self.graph.tensors[id].data.dtype() == DType::I8
     }
 
     fn push(
@@ -35,14 +61,25 @@ impl Importer<'_> {
         op: Op,
         inputs: Vec<TensorId>,
         name: String,
-        shape: Shape,
+        shape: Option<Shape>,
+        (dtype, quant): (DType, Quant),
     ) -> Result<TensorId, Reason> {
+        let shapes: Vec<Shape> = inputs
+            .iter()
+            .map(|&t| self.graph.tensors[t].shape)
+            .collect();
+        let shape = match shape {
+            Some(shape) => shape,
+            None => op
+                .output_shape(&shapes)
+                .map_err(|error| error.to_string())?,
+        };
         let tensor = Tensor {
             name,
             shape,
             role: TensorRole::Activation,
-            quant: Quant::default(),
-            data: TensorData::Runtime(DType::F32),
+            quant,
+            data: TensorData::Runtime(dtype),
         };
         let operands: Vec<Operand<'_>> = inputs
             .iter()
@@ -69,7 +106,9 @@ impl Importer<'_> {
         if self.graph.tensors[source].shape == shape {
             return Ok(source);
         }
-        self.push(Op::Reshape, vec![source], name, shape)
+        let like = &self.graph.tensors[source];
+        let kind = (like.data.dtype(), like.quant.clone());
+        self.push(Op::Reshape, vec![source], name, Some(shape), kind)
     }
 
     /// A trainable constant.
@@ -79,7 +118,13 @@ impl Importer<'_> {
         dims: &[u32],
         data: Vec<f32>,
     ) -> Result<TensorId, Reason> {
-        self.stored(TensorRole::Parameter, name, dims, data)
+        self.stored(
+            TensorRole::Parameter,
+            name,
+            dims,
+            Quant::default(),
+            TensorData::F32(data),
+        )
     }
 
     /// A constant that training leaves alone.
@@ -87,9 +132,20 @@ impl Importer<'_> {
         &mut self,
         name: String,
         dims: &[u32],
-        data: Vec<f32>,
+        data: TensorData,
     ) -> Result<TensorId, Reason> {
-        self.stored(TensorRole::Constant, name, dims, data)
+        self.stored(TensorRole::Constant, name, dims, Quant::default(), data)
+    }
+
+    /// The same on a grid.
+    pub(super) fn fixed_on(
+        &mut self,
+        name: String,
+        dims: &[u32],
+        grid: Quant,
+        data: TensorData,
+    ) -> Result<TensorId, Reason> {
+        self.stored(TensorRole::Constant, name, dims, grid, data)
     }
 
     fn stored(
@@ -97,17 +153,24 @@ impl Importer<'_> {
         role: TensorRole,
         name: String,
         dims: &[u32],
-        data: Vec<f32>,
+        quant: Quant,
+        data: TensorData,
     ) -> Result<TensorId, Reason> {
-        let shape = Shape::new(dims).filter(|s| s.len() == data.len());
+        let (len, size) = match &data {
+            TensorData::F32(v) => (v.len(), 4),
+            TensorData::I32(v) => (v.len(), 4),
+            TensorData::I8(v) => (v.len(), 1),
+            TensorData::Runtime(_) => (0, 0),
+        };
+        let shape = Shape::new(dims).filter(|s| s.len() == len);
         let shape = shape.ok_or("a constant of it has a shape that does not fit")?;
-        self.spend(4 * data.len())?;
+        self.spend(size * len)?;
         Ok(self.graph.add(Tensor {
             name,
             shape,
             role,
-            quant: Quant::default(),
-            data: TensorData::F32(data),
+            quant,
+            data,
         }))
     }
 
@@ -172,27 +235,36 @@ impl Importer<'_> {
         }
         let image = self.shaped(id, &[p, a, b, s].map(|v| v as u32))?;
         // output channel (a, s) takes row a, channel s
-        let data = (0..weights)
-            .map(|i| f32::from(u8::from(i / channels == i % channels)))
-            .collect();
+        let cells = (0..weights).map(|i| i / channels == i % channels);
         let name = format!("{}.moved", self.graph.tensors[id].name);
-        let w = self.fixed(
-            format!("{name}.weights"),
-            &[channels as u32, a as u32, 1, s as u32],
-            data,
-        )?;
-        let bias = self.fixed(
-            format!("{name}.bias"),
-            &[channels as u32],
-            vec![0.0; channels],
-        )?;
+        let dims = [channels as u32, a as u32, 1, s as u32];
+        let vector = [channels as u32];
+        let mut inputs = vec![image];
+        if self.is_int8(id) {
+            let cells = TensorData::I8(cells.map(i8::from).collect());
+            inputs.push(self.fixed(format!("{name}.weights"), &dims, cells)?);
+            let one = multiplier::quantize_multiplier(1.0).ok_or("one is no factor")?;
+            for (what, v) in [
+                ("bias", 0),
+                ("multiplier", one.mantissa),
+                ("shift", one.shift),
+            ] {
+                let data = TensorData::I32(vec![v; channels]);
+                inputs.push(self.fixed(format!("{name}.{what}"), &vector, data)?);
+            }
+        } else {
+            let cells = cells.map(|c| f32::from(u8::from(c))).collect();
+            inputs.push(self.fixed(format!("{name}.weights"), &dims, TensorData::F32(cells))?);
+            let zeros = TensorData::F32(vec![0.0; channels]);
+            inputs.push(self.fixed(format!("{name}.bias"), &vector, zeros)?);
+        }
         let op = Op::Conv2d(Conv2d {
             stride: [1, 1],
             dilation: [1, 1],
             padding: Padding::VALID,
             activation: Activation::None,
         });
-        self.emit(op, vec![image, w, bias], name)
+        self.emit(op, inputs, name)
     }
 }
 
@@ -201,14 +273,21 @@ fn operand(tensor: &Tensor) -> Operand<'_> {
     Operand {
         dtype: tensor.data.dtype(),
         shape: tensor.shape,
-        quant: NoQuant {
-            scale: 1.0,
-            zero_point: 0,
-            channel_scales: &[],
-        },
+        quant: grid(&tensor.quant),
         data: match &tensor.data {
+            TensorData::Runtime(_) => Data::Absent,
             TensorData::F32(v) => Data::F32(v),
-            _ => Data::Absent,
+            TensorData::I8(v) => Data::I8(v),
+            TensorData::I32(v) => Data::I32(v),
         },
+    }
+}
+
+/// A grid as operators see it.
+pub(super) fn grid(quant: &Quant) -> foolproof::tensor::Quant<'_> {
+    foolproof::tensor::Quant {
+        scale: quant.scale,
+        zero_point: quant.zero_point,
+        channel_scales: &quant.channel_scales,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::movement::permutation;
 use super::node::{Node, axis};
-use super::value::{Const, Elements, Slot, walk};
+use super::value::{Const, Elements, Grid, Slot, walk};
 use super::{Importer, Reason, unknown};
 use std::rc::Rc;
 
@@ -25,22 +25,25 @@ impl<'a> Importer<'a> {
             return Ok(None);
         };
         self.spend(inputs.iter().map(|c| 8 * c.len()).sum())?;
-        let with = |dims: Vec<u32>| Const {
-            dims,
-            data: x.data.clone(),
-        };
+        match (node.operator, x.clone()) {
+            ("QuantizeLinear", x) => return self.quantized(node, &x).map(Some),
+            ("DequantizeLinear", x) => return self.dequantized(node, &x).map(Some),
+            ("Identity" | "Dropout", x) => return Ok(Some(Const::clone(&x))),
+            ("Transpose", x) => return turned(node, &x).map(Some),
+            _ => {}
+        }
+        let inputs = inputs
+            .iter()
+            .map(Const::real)
+            .collect::<Result<Vec<_>, _>>()?;
+        let x = &inputs[0];
+        let with = |dims: Vec<u32>| Const::new(dims, x.data.clone());
         let result = match (node.operator, inputs.get(1)) {
-            ("Identity" | "Dropout", _) => with(x.dims.clone()),
             ("Flatten" | "Reshape" | "Squeeze" | "Unsqueeze", _) => {
                 let dims = self.reshaped_dims(node, &x.dims)?;
                 with(dims)
             }
             ("Cast", _) => cast(x, node.int("to", 0))?,
-            ("Transpose", _) => {
-                let order = permutation(node, x.dims.len())?;
-                let dims = order.iter().map(|&a| x.dims[a]).collect();
-                chosen(x, dims, &walk(&x.dims, &order))
-            }
             ("Gather", Some(indices)) => gather(x, indices, node.int("axis", 0))?,
             ("Slice", _) => slice(node, &inputs)?,
             ("Concat", _) => concat(&inputs)?,
@@ -55,10 +58,8 @@ impl<'a> Importer<'a> {
             self.spend(super::prost_len(tensor))?;
             return Const::read(tensor);
         }
-        let float = |values: &[f32], dims: Vec<u32>| Const {
-            dims,
-            data: Elements::F32(values.to_vec()),
-        };
+        let float =
+            |values: &[f32], dims: Vec<u32>| Const::new(dims, Elements::F32(values.to_vec()));
         for (name, scalar) in [
             ("value_float", true),
             ("value_floats", false),
@@ -74,10 +75,7 @@ impl<'a> Importer<'a> {
                 ("value_floats", _) => {
                     float(&attribute.floats, vec![attribute.floats.len() as u32])
                 }
-                (_, true) => Const {
-                    dims: vec![],
-                    data: Elements::I64(vec![attribute.i.unwrap_or(0)]),
-                },
+                (_, true) => Const::new(vec![], Elements::I64(vec![attribute.i.unwrap_or(0)])),
                 _ => Const::integers(attribute.ints.clone()),
             });
         }
@@ -102,15 +100,28 @@ impl<'a> Importer<'a> {
 
 /// The elements with these numbers.
 fn chosen(x: &Const, dims: Vec<u32>, indices: &[usize]) -> Const {
+    fn picked<T: Copy>(v: &[T], indices: &[usize]) -> Vec<T> {
+        indices.iter().filter_map(|&i| v.get(i).copied()).collect()
+    }
     let data = match &x.data {
-        Elements::F32(v) => {
-            Elements::F32(indices.iter().filter_map(|&i| v.get(i).copied()).collect())
-        }
-        Elements::I64(v) => {
-            Elements::I64(indices.iter().filter_map(|&i| v.get(i).copied()).collect())
-        }
+        Elements::F32(v) => Elements::F32(picked(v, indices)),
+        Elements::I64(v) => Elements::I64(picked(v, indices)),
+        Elements::I8(v) => Elements::I8(picked(v, indices)),
+        Elements::U8(v) => Elements::U8(picked(v, indices)),
     };
-    Const { dims, data }
+    Const::new(dims, data)
+}
+
+/// With its axes in another order; several scales stay with theirs.
+fn turned(node: &Node<'_>, x: &Const) -> Result<Const, Reason> {
+    let order = permutation(node, x.dims.len())?;
+    let dims = order.iter().map(|&a| x.dims[a]).collect();
+    let mut turned = chosen(x, dims, &walk(&x.dims, &order));
+    turned.grid = x.grid.clone().map(|grid| Grid {
+        axis: order.iter().position(|&a| a == grid.axis).unwrap_or(0),
+        ..grid
+    });
+    Ok(turned)
 }
 
 fn cast(x: &Const, to: i64) -> Result<Const, Reason> {
@@ -119,6 +130,10 @@ fn cast(x: &Const, to: i64) -> Result<Const, Reason> {
         (Elements::I64(v), 1 | 11) => Elements::F32(v.iter().map(|&v| v as f32).collect()),
         (Elements::I64(v), 6 | 7) => Elements::I64(v.clone()),
         (Elements::F32(v), 6 | 7) => Elements::I64(v.iter().map(|&v| v as i64).collect()),
+        (Elements::I8(v), 1 | 11) => Elements::F32(v.iter().map(|&v| v.into()).collect()),
+        (Elements::U8(v), 1 | 11) => Elements::F32(v.iter().map(|&v| v.into()).collect()),
+        (Elements::I8(v), 6 | 7) => Elements::I64(v.iter().map(|&v| v.into()).collect()),
+        (Elements::U8(v), 6 | 7) => Elements::I64(v.iter().map(|&v| v.into()).collect()),
         (_, other) => {
             let name = i32::try_from(other).map_or_else(|_| "unknown".into(), super::type_name);
             return Err(format!(
@@ -126,10 +141,7 @@ fn cast(x: &Const, to: i64) -> Result<Const, Reason> {
             ));
         }
     };
-    Ok(Const {
-        dims: x.dims.clone(),
-        data,
-    })
+    Ok(Const::new(x.dims.clone(), data))
 }
 
 /// Of a list: the elements with these indices.
@@ -234,8 +246,5 @@ fn combine(operator: &str, x: &Const, y: &Const) -> Result<Const, Reason> {
         }
         _ => return Err("its inputs are of different types".into()),
     };
-    Ok(Const {
-        dims: dims.clone(),
-        data,
-    })
+    Ok(Const::new(dims.clone(), data))
 }

@@ -2,18 +2,40 @@
 
 use super::node::Node;
 use super::pool::Sliding;
-use super::value::{Const, Value};
+use super::quantized::Filters;
+use super::value::{Const, Elements, Value};
 use super::{Importer, Reason};
-use crate::graph::TensorId;
 use foolproof::ops::{Activation, Conv2d, Dense, DepthwiseConv2d, Op};
+use std::rc::Rc;
 
 impl<'a> Importer<'a> {
-    /// Groups 1, and one group per input channel. Weights `[O, C/groups, kh, kw]`.
+    /// Weights `[O, C/groups, kh, kw]`.
     pub(super) fn conv(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
         let x = self.value(node, 0)?;
         let w = self.needed(node, 1, "weights")?;
+        let bias = self.constant(node, 2)?;
+        if bias.is_none() && node.has_input(2) {
+            return Err("its bias must be a constant".into());
+        }
+        let filters = Filters {
+            w: &w,
+            axis: 0,
+            bias: bias.as_deref(),
+            target: self.target(node),
+        };
+        self.convolution(node, &x, &filters)
+    }
+
+    /// Conv and QLinearConv.
+    pub(super) fn convolution(
+        &mut self,
+        node: &Node<'a>,
+        x: &Value,
+        filters: &Filters<'_>,
+    ) -> Result<Value, Reason> {
+        let w = filters.w;
         let rank = x.dims.len();
-        let (image, channels) = self.image(&x)?;
+        let (image, channels) = self.image(x)?;
         if w.dims.len() != rank {
             return Err(format!(
                 "its weights have {} axes, its input {rank}",
@@ -56,21 +78,18 @@ impl<'a> Importer<'a> {
         let window = Sliding::read(node, kernel, rank - 2)?;
         let dims = &self.graph.tensors[image].shape;
         let placed = window.over([dims.dim(1) as u32, dims.dim(2) as u32], false)?;
-        let values = w.f32()?;
         let [kh, kw] = kernel;
         let cells = kh as usize * kw as usize;
-        let (shape, data): (_, Vec<f32>) = if depthwise {
+        self.spend(8 * w.len())?;
+        let (shape, order): (_, Vec<usize>) = if depthwise {
             let o = outputs as usize;
-            let data = (0..values.len())
-                .map(|i| values[i % o * cells + i / o])
-                .collect();
-            ([1, kh, kw, outputs], data)
+            let order = (0..w.len()).map(|i| i % o * cells + i / o).collect();
+            ([1, kh, kw, outputs], order)
         } else {
             // O, cells, C from O, C, cells
             let (c, row) = (share as usize, share as usize * cells);
             let from = |i: usize| i / row * row + i % c * cells + i % row / c;
-            let data = (0..values.len()).map(|i| values[from(i)]).collect();
-            ([outputs, kh, kw, share], data)
+            ([outputs, kh, kw, share], (0..w.len()).map(from).collect())
         };
         let op = match depthwise {
             true => Op::DepthwiseConv2d(DepthwiseConv2d {
@@ -86,40 +105,20 @@ impl<'a> Importer<'a> {
                 activation: Activation::None,
             }),
         };
-        let weights = self.parameter(format!("{}.weights", node.name()), &shape, data)?;
-        let bias = self.constant(node, 2)?;
-        if bias.is_none() && node.has_input(2) {
-            return Err("its bias must be a constant".into());
-        }
-        let bias = self.bias(node, bias.as_deref(), outputs as usize, 1.0)?;
-        let id = self.emit(op, vec![image, weights, bias], node.name())?;
-        Ok(self.of_image(id, rank))
-    }
-
-    /// A bias of so many elements: one for all, one each, or none.
-    fn bias(
-        &mut self,
-        node: &Node<'a>,
-        bias: Option<&Const>,
-        outputs: usize,
-        factor: f32,
-    ) -> Result<TensorId, Reason> {
-        let data = match bias {
-            None => vec![0.0; outputs],
-            Some(bias) => {
-                let values = bias.f32()?;
-                if values.len() != outputs && values.len() != 1 {
-                    return Err(format!(
-                        "its bias has {} elements for {outputs} outputs",
-                        values.len()
-                    ));
-                }
-                (0..outputs)
-                    .map(|o| factor * values[o % values.len()])
-                    .collect()
-            }
+        let int8 = self.int8_layer(image, filters, outputs as usize)?;
+        let image = match int8 {
+            Some(_) => image,
+            None => self.real_id(image)?,
         };
-        self.parameter(format!("{}.bias", node.name()), &[outputs as u32], data)
+        let mut inputs = vec![image];
+        let constants = (&shape[..], &order[..]);
+        let o = outputs as usize;
+        inputs.extend(self.layer_constants(node, filters, int8.as_ref(), constants, o)?);
+        let id = match int8 {
+            Some(layer) => self.emit_on(op, inputs, node.name(), layer.target)?,
+            None => self.emit(op, inputs, node.name())?,
+        };
+        Ok(self.of_image(id, rank))
     }
 
     /// `alpha A B + beta C` with constant B and C.
@@ -144,14 +143,25 @@ impl<'a> Importer<'a> {
         }
         let transposed = node.int("transB", 0) != 0;
         let (alpha, beta) = (node.float("alpha", 1.0), node.float("beta", 1.0));
-        self.dense(
-            node,
-            &x,
-            &w,
-            transposed,
-            alpha,
-            bias.as_deref().map(|b| (b, beta)),
-        )
+        let scaled = |c: &Const, factor: f32| -> Result<Const, Reason> {
+            let values = c.f32()?.iter().map(|v| factor * v).collect();
+            Ok(Const::new(c.dims.clone(), Elements::F32(values)))
+        };
+        let w = match alpha {
+            1.0 => w,
+            _ => Rc::new(scaled(&w, alpha)?),
+        };
+        let bias = match (bias, beta) {
+            (Some(bias), beta) if beta != 1.0 => Some(Rc::new(scaled(&bias, beta)?)),
+            (bias, _) => bias,
+        };
+        let filters = Filters {
+            w: &w,
+            axis: if transposed { 0 } else { 1 },
+            bias: bias.as_deref(),
+            target: self.target(node),
+        };
+        self.dense(node, &x, &filters, transposed)
     }
 
     pub(super) fn matmul(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
@@ -160,19 +170,24 @@ impl<'a> Importer<'a> {
         }
         let x = self.value(node, 0)?;
         let w = self.needed(node, 1, "second input")?;
-        self.dense(node, &x, &w, false, 1.0, None)
+        let filters = Filters {
+            w: &w,
+            axis: 1,
+            bias: None,
+            target: self.target(node),
+        };
+        self.dense(node, &x, &filters, false)
     }
 
     /// Weights `[I, O]`, or `[O, I]` where they are transposed.
-    fn dense(
+    pub(super) fn dense(
         &mut self,
         node: &Node<'a>,
         x: &Value,
-        w: &Const,
+        filters: &Filters<'_>,
         transposed: bool,
-        alpha: f32,
-        bias: Option<(&Const, f32)>,
     ) -> Result<Value, Reason> {
+        let w = filters.w;
         let (inputs, outputs) = match (&w.dims[..], transposed) {
             (&[i, o], false) | (&[o, i], true) => (i as usize, o as usize),
             _ => return Err(format!("its weights have {} axes, not 2", w.dims.len())),
@@ -186,38 +201,37 @@ impl<'a> Importer<'a> {
                 w.dims
             ));
         }
-        let values = w.f32()?;
-        self.spend(8 * inputs)?;
+        self.spend(8 * inputs + 8 * w.len())?;
         // where the elements lie in memory in another order, the columns of the weights do
         let one_row = x.len() == inputs;
         let (source, columns) = match one_row && !x.is_plain() {
             true => (x.id, x.order()),
             false => (self.plain(x)?, (0..inputs).collect()),
         };
-        let step = |o: usize, i: usize| {
-            if transposed {
-                o * inputs + i
-            } else {
-                i * outputs + o
-            }
+        let step = |o: usize, i: usize| match transposed {
+            true => o * inputs + i,
+            false => i * outputs + o,
         };
         let columns = &columns;
-        let data = (0..outputs)
-            .flat_map(|o| columns.iter().map(move |&i| alpha * values[step(o, i)]))
+        let order: Vec<usize> = (0..outputs)
+            .flat_map(|o| columns.iter().map(move |&i| step(o, i)))
             .collect();
-        let weights = self.parameter(
-            format!("{}.weights", node.name()),
-            &[outputs as u32, inputs as u32],
-            data,
-        )?;
-        let (bias, beta) = bias.unzip();
-        let bias = self.bias(node, bias, outputs, beta.unwrap_or(1.0))?;
-        let activation = Activation::None;
-        let id = self.emit(
-            Op::Dense(Dense { activation }),
-            vec![source, weights, bias],
-            node.name(),
-        )?;
+        let int8 = self.int8_layer(source, filters, outputs)?;
+        let source = match int8 {
+            Some(_) => source,
+            None => self.real_id(source)?,
+        };
+        let mut operands = vec![source];
+        let dims = [outputs as u32, inputs as u32];
+        let constants = (&dims[..], &order[..]);
+        operands.extend(self.layer_constants(node, filters, int8.as_ref(), constants, outputs)?);
+        let op = Op::Dense(Dense {
+            activation: Activation::None,
+        });
+        let id = match int8 {
+            Some(layer) => self.emit_on(op, operands, node.name(), layer.target)?,
+            None => self.emit(op, operands, node.name())?,
+        };
         let mut dims = rows.to_vec();
         dims.push(outputs as u32);
         Ok(Value::plain(id, dims))

@@ -1,4 +1,4 @@
-//! `.onnx` files: float models, opset 7 and later.
+//! `.onnx` files: float models and int8 ones (QDQ and QOperator), opset 7 and later.
 //!
 //! The file sees images channels first, the engine channels last. An activation keeps its order in memory beside the file's axes
 //! (`value::Layout`), so that TRANSPOSE costs nothing, FLATTEN in front of a dense layer permutes the columns of its weights,
@@ -13,6 +13,10 @@
 //! | Relu, Clip(0, 6) | part of the layer before, else `Unary` |
 //! | ReduceMean over rows and columns | `AvgPool2d` |
 //! | Shape, Gather, Concat, ... of constants | computed here |
+//! | QuantizeLinear, DequantizeLinear | the grid of int8 tensors; `Quantize` and `Dequantize` between int8 and f32 |
+//! | Conv, Gemm, MatMul, Add, Mul, Concat between them; QLinearConv, QGemm, ... | the same operators in int8 |
+//! | averages of int8 onto another grid | `DepthwiseConv2d` with weights 1: a sum, and one factor with 1/n in it |
+//! | uint8 | int8: `q - 128`, with the zero point moved by as much |
 //! | two blocks of axes swapped, where unavoidable | `Conv2d` with weights 0 and 1 |
 
 mod arithmetic;
@@ -24,12 +28,14 @@ mod node;
 mod order;
 mod pool;
 mod proto;
+mod qlinear;
+mod quantized;
 mod value;
 
 use super::{ImportError, Missing};
-use crate::graph::{Graph, Tensor, TensorData};
+use crate::graph::{Graph, Quant, Tensor, TensorData, TensorId};
 use foolproof::model::format::{MAX_OPS, TensorRole};
-use foolproof::ops::Rounding;
+use foolproof::ops::{Op, Rounding};
 use foolproof::tensor::{DType, Shape};
 use node::Node;
 pub use order::SampleOrder;
@@ -68,7 +74,8 @@ impl Imported {
     }
 }
 
-/// Reads a model. Its input range is 0 to 1: these files do not say it, and hold no labels.
+/// Reads a model. Its input range is what the grid of its input holds, and 0 to 1 where it has none: these files do not say it, and
+/// hold no labels. int8 sums are rounded once, which is what ONNX's real numbers between two grids come to.
 ///
 /// # Errors
 /// [`ImportError::Malformed`] for bytes that are no ONNX model, [`ImportError::Invalid`] for a model that makes no sense;
@@ -138,6 +145,10 @@ struct Importer<'a> {
     readers: HashMap<&'a str, usize>,
     output: &'a proto::ValueInfo,
     live: Vec<usize>,
+    /// Which of the live operators read a name.
+    consumers: HashMap<&'a str, Vec<usize>>,
+    /// Names that stand for whole numbers, and whether the file has them as uint8.
+    raw: HashMap<&'a str, bool>,
     /// Names whose tensor was made for them, and is not another name's too.
     own: HashSet<&'a str>,
     file_shape: Vec<u32>,
@@ -173,7 +184,7 @@ impl<'a> Importer<'a> {
             ));
         };
         let place = format!("input `{}`", clean(name(input)));
-        let file_shape = input_shape(input).map_err(|what| invalid(&place, what))?;
+        let (file_shape, kind) = input_shape(input).map_err(|what| invalid(&place, what))?;
         let moved = file_shape.len() >= 3 && reads_channels_first(nodes, name(input));
         let mut axes: Vec<usize> = (0..file_shape.len()).collect();
         if moved {
@@ -185,14 +196,18 @@ impl<'a> Importer<'a> {
         let live = live(nodes, name(output));
         let mut readers: HashMap<&str, usize> = HashMap::new();
         *readers.entry(name(output)).or_default() += 1;
-        for input in live.iter().flat_map(|&k| &nodes[k].inputs) {
-            *readers.entry(input).or_default() += 1;
+        let mut consumers: HashMap<&str, Vec<usize>> = HashMap::new();
+        for &k in &live {
+            for input in &nodes[k].inputs {
+                *readers.entry(input).or_default() += 1;
+                consumers.entry(input).or_default().push(k);
+            }
         }
         slots.insert(
             name(input),
             Slot::Value(Value::new(0, file_shape.clone(), &axes)),
         );
-        Ok(Importer {
+        let mut importer = Importer {
             nodes,
             opset,
             graph: Graph {
@@ -206,19 +221,34 @@ impl<'a> Importer<'a> {
                 nodes: Vec::new(),
                 input: 0,
                 output: 0,
-                rounding: Rounding::Double,
+                // ONNX rounds a real product once
+                rounding: Rounding::Single,
                 input_range: FLOAT_RANGE,
                 labels: Vec::new(),
             },
             slots,
             readers,
+            consumers,
+            raw: HashMap::new(),
             output,
             live,
             own: HashSet::new(),
             channels_moved: stored != file_shape,
             file_shape,
-            budget: file_len.saturating_mul(8).saturating_add(1 << 22),
-        })
+            budget: file_len.saturating_mul(64).saturating_add(1 << 22),
+        };
+        if kind != FLOAT {
+            // a grid is not part of a tensor's type: whoever reads it says it
+            let grid = importer.grid_of_input(name(input)).unwrap_or(Quant {
+                zero_point: if kind == UINT8 { -128 } else { 0 },
+                ..Quant::default()
+            });
+            let tensor = &mut importer.graph.tensors[0];
+            tensor.data = TensorData::Runtime(DType::I8);
+            tensor.quant = grid;
+            importer.raw.insert(name(input), kind == UINT8);
+        }
+        Ok(importer)
     }
 
     fn run(mut self) -> Result<Imported, ImportError> {
@@ -262,11 +292,25 @@ impl<'a> Importer<'a> {
                 "no operator computes it from the input".into(),
             ));
         };
-        let id = self.plain(&value).map_err(|what| invalid(&place, what))?;
+        let mut id = self.plain(&value).map_err(|what| invalid(&place, what))?;
+        if !self.raw.contains_key(name) {
+            id = self.real_id(id).map_err(|what| invalid(&place, what))?;
+        }
         self.graph.output = self
             .shaped(id, &value.dims)
             .map_err(|what| invalid(&place, what))?;
         self.drop_unread();
+        self.graph.input_range = self.input_range();
+        if self.graph.is_quantized() {
+            for tensor in &mut self.graph.tensors {
+                if tensor.role == TensorRole::Parameter {
+                    tensor.role = TensorRole::Constant;
+                }
+            }
+        } else {
+            // nothing is rounded; who quantizes the model later has the usual choice
+            self.graph.rounding = Rounding::Double;
+        }
         Ok(Imported {
             graph: self.graph,
             file_shape: self.file_shape,
@@ -276,7 +320,11 @@ impl<'a> Importer<'a> {
 
     /// Imports one operator: what its first output stands for.
     fn step(&mut self, node: &'a Node<'a>) -> Result<Slot<'a>, Reason> {
-        if !is_standard(node.domain) || !node::is_known(node.operator) {
+        let known = match is_standard(node.domain) {
+            true => node::is_known(node.operator),
+            false => node.domain == Some("com.microsoft") && node::is_extension(node.operator),
+        };
+        if !known {
             return Err("it is not supported".into());
         }
         if node.outputs.first().is_none_or(|name| name.is_empty()) {
@@ -304,15 +352,47 @@ impl<'a> Importer<'a> {
             "Transpose" => self.transpose(node)?,
             "Concat" => self.concat(node)?,
             "Pad" => self.pad(node)?,
-            "Identity" | "Dropout" => self.value(node, 0)?,
+            "Identity" | "Dropout" => self.any(node, 0)?,
             "Cast" if node.int("to", 0) == 1 => self.value(node, 0)?,
+            "QuantizeLinear" => self.quantize(node)?,
+            "DequantizeLinear" => self.dequantize(node)?,
+            name if node::is_quantized(name) => self.qlinear(node)?,
             _ => return Err("it is supported with constants only".into()),
         };
+        // whole numbers that were only moved still are
+        if node::moves(node.operator)
+            || matches!(
+                node.operator,
+                "MaxPool" | "GlobalMaxPool" | "Concat" | "Pad"
+            )
+        {
+            let raw = node.input(0).ok().and_then(|name| self.raw.get(name));
+            if let (Some(&unsigned), Some(&output)) = (raw, node.outputs.first()) {
+                self.raw.insert(output, unsigned);
+            }
+        }
         Ok(Slot::Value(value))
     }
 
-    /// Input `i` as an activation.
+    /// Input `i` as an activation of real numbers; in the graph it may be int8.
     fn value(&self, node: &Node<'a>, i: usize) -> Result<Value, Reason> {
+        match self.raw.contains_key(node.input(i)?) {
+            true => Err(format!(
+                "its input {i} is of whole numbers; float is supported"
+            )),
+            false => self.any(node, i),
+        }
+    }
+
+    /// Input `i` as an activation of real numbers, f32 in the graph.
+    fn real(&mut self, node: &Node<'a>, i: usize) -> Result<Value, Reason> {
+        let x = self.value(node, i)?;
+        let id = self.real_id(x.id)?;
+        Ok(Value { id, ..x })
+    }
+
+    /// Input `i` as an activation, of real or of whole numbers.
+    fn any(&self, node: &Node<'a>, i: usize) -> Result<Value, Reason> {
         match self.slots.get(node.input(i)?) {
             Some(Slot::Value(value)) => Ok(value.clone()),
             Some(_) => Err(format!("its input {i} is a constant")),
@@ -356,6 +436,55 @@ impl<'a> Importer<'a> {
     fn is_own(&self, node: &Node<'a>, i: usize) -> bool {
         let name = node.input(i).unwrap_or("");
         self.readers.get(name) == Some(&1) && self.own.contains(name)
+    }
+
+    /// The grid that the first operator which needs it says the whole numbers of a name lie on.
+    fn grid_of_input(&mut self, name: &'a str) -> Option<Quant> {
+        let nodes = self.nodes;
+        let mut name = name;
+        // as far as a chain of operators can go
+        for _ in 0..16 {
+            let k = *self.consumers.get(name)?.first()?;
+            let node = &nodes[k];
+            let i = node.inputs.iter().position(|input| *input == name)?;
+            let with_scales =
+                node.operator == "DequantizeLinear" || node::is_quantized(node.operator);
+            if with_scales {
+                return self.grid_at(node, i + 1, i + 2).ok().map(|(grid, _)| grid);
+            }
+            if !node::moves(node.operator) && node.operator != "MaxPool" {
+                return None;
+            }
+            name = node.outputs.first().copied()?;
+        }
+        None
+    }
+
+    /// What the input's grid can hold, or that of a Quantize right behind a float input.
+    fn input_range(&self) -> (f32, f32) {
+        let graph = &self.graph;
+        let on_grid = |id: TensorId| {
+            let q = &graph.tensors[id].quant;
+            let real = |step: i32| q.scale * (step - q.zero_point) as f32;
+            (real(-128), real(127))
+        };
+        if self.is_int8(graph.input) {
+            return on_grid(graph.input);
+        }
+        let reads = |n: &&crate::graph::Node| n.inputs[0] == graph.input;
+        let mut behind = graph.nodes.iter().filter(reads);
+        let view = behind.clone().find(|n| n.op == Op::Reshape);
+        let quantize = match view {
+            Some(view) => {
+                let reads = |n: &&crate::graph::Node| n.inputs[0] == view.output;
+                graph.nodes.iter().find(reads)
+            }
+            None => behind.next(),
+        };
+        match quantize {
+            Some(n) if n.op == Op::Quantize => on_grid(n.output),
+            _ => FLOAT_RANGE,
+        }
     }
 
     /// Removes operators whose result nobody reads.
@@ -422,13 +551,21 @@ fn live(nodes: &[Node<'_>], output: &str) -> Vec<usize> {
     live
 }
 
-/// The input's dimensions for one sample.
-fn input_shape(input: &proto::ValueInfo) -> Result<Vec<u32>, Reason> {
+/// Codes of element types.
+const FLOAT: i32 = 1;
+const UINT8: i32 = 2;
+const INT8: i32 = 3;
+
+/// The input's dimensions for one sample, and the code of its element type.
+fn input_shape(input: &proto::ValueInfo) -> Result<(Vec<u32>, i32), Reason> {
     let tensor = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
     let tensor = tensor.ok_or("it is not a tensor")?;
     let element = tensor.elem_type.unwrap_or(0);
-    if element != 1 {
-        return Err(format!("it is {}; float is supported", type_name(element)));
+    if ![FLOAT, UINT8, INT8].contains(&element) {
+        return Err(format!(
+            "it is {}; float, int8 and uint8 are supported",
+            type_name(element)
+        ));
     }
     let shape = tensor.shape.as_ref().ok_or("its shape is not known")?;
     let mut dims = Vec::new();
@@ -446,7 +583,7 @@ fn input_shape(input: &proto::ValueInfo) -> Result<Vec<u32>, Reason> {
         });
     }
     match dims.len() {
-        1..=6 => Ok(dims),
+        1..=6 => Ok((dims, element)),
         rank => Err(format!("it has {rank} dimensions; 1 to 6 are supported")),
     }
 }

@@ -9,7 +9,7 @@ use foolproof::tensor::MAX_RANK;
 impl<'a> Importer<'a> {
     /// Flatten, Reshape, Squeeze, Unsqueeze.
     pub(super) fn reshape(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
-        let x = self.value(node, 0)?;
+        let x = self.any(node, 0)?;
         let dims = self.reshaped_dims(node, &x.dims)?;
         if dims.len() > MAX_RANK {
             return Err(format!(
@@ -95,7 +95,7 @@ impl<'a> Importer<'a> {
 
     /// Costs nothing: the elements stay where they are.
     pub(super) fn transpose(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
-        let x = self.value(node, 0)?;
+        let x = self.any(node, 0)?;
         let x = match x.layout {
             Layout::Axes(_) => x,
             Layout::Scattered { .. } => Value::plain(self.plain(&x)?, x.dims),
@@ -109,7 +109,33 @@ impl<'a> Importer<'a> {
     }
 
     pub(super) fn concat(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
-        let first = self.value(node, 0)?;
+        let mut inputs = Vec::new();
+        let target = self.target(node);
+        for i in 0..node.inputs.len() {
+            let x = self.any(node, i)?;
+            inputs.push(x);
+        }
+        let raw = self.raw.contains_key(node.input(0)?);
+        let differs = |name: &&str| self.raw.contains_key(name) != raw;
+        if node.inputs.iter().any(differs) {
+            return Err("it joins real and whole numbers".into());
+        }
+        let grid = match (raw, inputs.first()) {
+            (true, Some(x)) => Some(self.graph.tensors[x.id].quant.clone()),
+            _ => target.filter(|_| inputs.iter().all(|x| self.is_int8(x.id))),
+        };
+        for (i, x) in inputs.iter_mut().enumerate() {
+            x.id = match &grid {
+                Some(grid) => self.on_grid(x.id, grid, format!("{}.{i}", node.name()))?,
+                None => self.real_id(x.id)?,
+            };
+        }
+        self.joined(node, inputs)
+    }
+
+    /// Activations of one type and grid, one after another along an axis.
+    pub(super) fn joined(&mut self, node: &Node<'a>, parts: Vec<Value>) -> Result<Value, Reason> {
+        let first = parts.first().cloned().ok_or("it has no input")?;
         let rank = first.dims.len();
         let along = axis(node.int("axis", 1), rank)?;
         // in memory as the first of them, with the axes of length 1 in front; the joined axis may be one of those
@@ -123,8 +149,7 @@ impl<'a> Importer<'a> {
         axes.extend(long);
         let mut inputs = Vec::new();
         let mut total = 0u32;
-        for i in 0..node.inputs.len() {
-            let x = self.value(node, i)?;
+        for x in parts {
             if x.dims.len() != rank {
                 return Err("its inputs have different numbers of axes".into());
             }
@@ -151,7 +176,7 @@ impl<'a> Importer<'a> {
 
     /// Zeros around a tensor.
     pub(super) fn pad(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
-        let x = self.value(node, 0)?;
+        let x = self.any(node, 0)?;
         let rank = x.dims.len();
         if node.text("mode").is_some_and(|mode| mode != b"constant") {
             return Err("its mode is not supported (constant is)".into());
@@ -161,7 +186,10 @@ impl<'a> Importer<'a> {
             let c = self.needed(node, 2, "value")?;
             fill = c.scalar().ok_or("its value is not one number")?;
         }
-        if fill != 0.0 {
+        if fill != 0.0
+            || self.raw.contains_key(node.input(0)?)
+                && self.graph.tensors[x.id].quant.zero_point != 0
+        {
             return Err(format!("it pads with {fill}; 0 is supported"));
         }
         let amounts = match node.ints("pads") {

@@ -75,27 +75,60 @@ pub(super) fn axis(axis: i64, rank: usize) -> Result<usize, Reason> {
 
 /// Operators that can be imported, in some form.
 pub(super) fn is_known(operator: &str) -> bool {
-    const FOLDED: [&str; 5] = ["Shape", "Gather", "Constant", "Slice", "Cast"];
-    const OTHERS: [&str; 14] = [
+    const OTHERS: [&str; 18] = [
+        "Constant",
+        "DequantizeLinear",
+        "Gather",
         "Gemm",
+        "LeakyRelu",
         "MatMul",
-        "Softmax",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QuantizeLinear",
         "ReduceMean",
-        "Flatten",
-        "Reshape",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "Identity",
-        "Dropout",
-        "Tanh",
-        "Sigmoid",
         "Relu",
+        "Shape",
+        "Sigmoid",
+        "Slice",
+        "Softmax",
+        "Tanh",
+        "Cast",
+        "Clip",
     ];
-    FOLDED.contains(&operator)
-        || OTHERS.contains(&operator)
+    OTHERS.contains(&operator)
+        || moves(operator)
         || takes_channels_first(operator)
         || keeps_axes(operator)
+}
+
+/// Operators of the domain `com.microsoft` that can be imported, in some form.
+pub(super) fn is_extension(operator: &str) -> bool {
+    is_quantized(operator) || matches!(operator, "QuantizeLinear" | "DequantizeLinear")
+}
+
+/// Operators on whole numbers, with scales and zero points among their inputs.
+pub(super) fn is_quantized(operator: &str) -> bool {
+    matches!(
+        operator,
+        "QLinearConv"
+            | "QLinearMatMul"
+            | "QGemm"
+            | "QLinearAdd"
+            | "QLinearMul"
+            | "QLinearSigmoid"
+            | "QLinearLeakyRelu"
+            | "QLinearAveragePool"
+            | "QLinearGlobalAveragePool"
+            | "QLinearConcat"
+    )
+}
+
+/// Operators whose output has the elements of their first input.
+pub(super) fn moves(operator: &str) -> bool {
+    matches!(
+        operator,
+        "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" | "Transpose" | "Identity" | "Dropout"
+    )
 }
 
 /// Operators whose first axis after the batch is the channel.
@@ -108,6 +141,9 @@ pub(super) fn takes_channels_first(operator: &str) -> bool {
             | "GlobalAveragePool"
             | "GlobalMaxPool"
             | "BatchNormalization"
+            | "QLinearConv"
+            | "QLinearAveragePool"
+            | "QLinearGlobalAveragePool"
     )
 }
 
@@ -129,5 +165,12 @@ pub(super) fn keeps_axes(operator: &str) -> bool {
             | "Identity"
             | "Dropout"
             | "Cast"
+            | "QuantizeLinear"
+            | "DequantizeLinear"
+            | "QLinearAdd"
+            | "QLinearMul"
+            | "QLinearSigmoid"
+            | "QLinearLeakyRelu"
+            | "QLinearConcat"
     )
 }

@@ -3,7 +3,7 @@
 use super::node::{Node, axis};
 use super::value::Value;
 use super::{Importer, Reason};
-use crate::graph::TensorId;
+use crate::graph::{Quant, TensorId};
 use foolproof::ops::{Activation, Op, Pad, Padding, Pool2d};
 use foolproof::tensor::MAX_RANK;
 
@@ -168,9 +168,21 @@ impl<'a> Importer<'a> {
 
     /// MaxPool and AveragePool.
     pub(super) fn pool(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
-        let x = self.value(node, 0)?;
+        let (x, target) = match node.operator {
+            "MaxPool" => (self.any(node, 0)?, None),
+            _ => (self.value(node, 0)?, self.target(node)),
+        };
+        self.pool_of(node, &x, target)
+    }
+
+    pub(super) fn pool_of(
+        &mut self,
+        node: &Node<'a>,
+        x: &Value,
+        target: Option<Quant>,
+    ) -> Result<Value, Reason> {
         let rank = x.dims.len();
-        let (mut image, _) = self.image(&x)?;
+        let (mut image, _) = self.image(x)?;
         let size = node.ints("kernel_shape").ok_or("it has no kernel_shape")?;
         if size.len() != rank - 2 {
             return Err(format!(
@@ -206,8 +218,11 @@ impl<'a> Importer<'a> {
             };
             (pad.before[1], pad.before[2]) = (p.top, p.left);
             (pad.after[1], pad.after[2]) = (p.bottom, p.right);
-            image = self.emit(Op::Pad(pad), vec![image], format!("{}.padded", node.name()))?;
-            placed.padding = Padding::VALID;
+            if !self.is_int8(image) || target.is_none() {
+                image = self.real_id(image)?;
+                image = self.emit(Op::Pad(pad), vec![image], format!("{}.padded", node.name()))?;
+                placed.padding = Padding::VALID;
+            }
         }
         let pool = Pool2d {
             window: placed.kernel,
@@ -215,25 +230,37 @@ impl<'a> Importer<'a> {
             padding: placed.padding,
             activation: Activation::None,
         };
-        let op = if max {
-            Op::MaxPool2d(pool)
-        } else {
-            Op::AvgPool2d(pool)
+        let id = match max {
+            true => self.emit(Op::MaxPool2d(pool), vec![image], node.name())?,
+            false => {
+                let everywhere = node.int("count_include_pad", 0) != 0;
+                self.average(image, pool, everywhere, target, node.name())?
+            }
         };
-        let id = self.emit(op, vec![image], node.name())?;
         Ok(self.of_image(id, rank))
     }
 
     pub(super) fn global_pool(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
-        let x = self.value(node, 0)?;
-        let (image, _) = self.image(&x)?;
+        let (x, target) = match node.operator {
+            "GlobalMaxPool" => (self.any(node, 0)?, None),
+            _ => (self.value(node, 0)?, self.target(node)),
+        };
+        self.global_pool_of(node, &x, target)
+    }
+
+    pub(super) fn global_pool_of(
+        &mut self,
+        node: &Node<'a>,
+        x: &Value,
+        target: Option<Quant>,
+    ) -> Result<Value, Reason> {
+        let (image, _) = self.image(x)?;
         let dims = self.graph.tensors[image].shape;
         let pool = whole(dims.dim(1), dims.dim(2))?;
-        let op = match node.operator {
-            "GlobalMaxPool" => Op::MaxPool2d(pool),
-            _ => Op::AvgPool2d(pool),
+        let id = match node.operator {
+            "GlobalMaxPool" => self.emit(Op::MaxPool2d(pool), vec![image], node.name())?,
+            _ => self.average(image, pool, false, target, node.name())?,
         };
-        let id = self.emit(op, vec![image], node.name())?;
         Ok(self.of_image(id, x.dims.len()))
     }
 
@@ -281,8 +308,9 @@ impl<'a> Importer<'a> {
             product(&order[first + count..]),
         ];
         let image = self.shaped(x.id, &image)?;
-        let op = Op::AvgPool2d(whole(h as usize, w as usize)?);
-        let id = self.emit(op, vec![image], node.name())?;
+        let pool = whole(h as usize, w as usize)?;
+        let target = self.target(node);
+        let id = self.average(image, pool, false, target, node.name())?;
         let mut dims = x.dims.clone();
         for (dim, _) in dims.iter_mut().zip(&reduced).filter(|(_, r)| **r) {
             *dim = 1;

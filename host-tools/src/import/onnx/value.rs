@@ -3,6 +3,7 @@
 use super::Reason;
 use super::proto;
 use crate::graph::TensorId;
+use std::borrow::Cow;
 use std::rc::Rc;
 
 /// An activation. The file's axes are logical; the engine's tensor has the same elements in an order of its own.
@@ -123,6 +124,8 @@ pub(super) fn walk(dims: &[u32], order: &[usize]) -> Vec<usize> {
 pub(super) struct Const {
     pub dims: Vec<u32>,
     pub data: Elements,
+    /// Where its whole numbers stand for real ones.
+    pub grid: Option<Grid>,
 }
 
 /// Its elements, in the file's order.
@@ -130,29 +133,88 @@ pub(super) struct Const {
 pub(super) enum Elements {
     F32(Vec<f32>),
     I64(Vec<i64>),
+    I8(Vec<i8>),
+    U8(Vec<u8>),
+}
+
+/// The whole number q stands for `scale (q - zero_point)`. One scale and zero point for all elements, or one for each index along
+/// an axis.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Grid {
+    pub scales: Vec<f32>,
+    /// As many as scales.
+    pub zero_points: Vec<i64>,
+    /// Of several scales.
+    pub axis: usize,
+}
+
+impl Grid {
+    /// Which scale belongs to element `i` of an array with these dimensions.
+    pub fn index(&self, dims: &[u32], i: usize) -> usize {
+        match self.scales.len() {
+            0 | 1 => 0,
+            n => {
+                let behind = dims.get(self.axis + 1..).unwrap_or(&[]);
+                let inner: usize = behind.iter().map(|&d| d as usize).product();
+                i / inner.max(1) % n
+            }
+        }
+    }
 }
 
 impl Const {
-    pub fn integers(values: Vec<i64>) -> Const {
+    pub fn new(dims: Vec<u32>, data: Elements) -> Const {
         Const {
-            dims: vec![values.len() as u32],
-            data: Elements::I64(values),
+            dims,
+            data,
+            grid: None,
         }
     }
 
-    pub fn f32(&self) -> Result<&[f32], Reason> {
-        match &self.data {
-            Elements::F32(v) => Ok(v),
-            Elements::I64(_) => {
-                Err("a constant of it is of whole numbers; float is supported".into())
+    pub fn integers(values: Vec<i64>) -> Const {
+        Const::new(vec![values.len() as u32], Elements::I64(values))
+    }
+
+    /// Its elements as real numbers.
+    pub fn f32(&self) -> Result<Cow<'_, [f32]>, Reason> {
+        match (&self.data, &self.grid) {
+            (Elements::F32(v), _) => Ok(Cow::Borrowed(v)),
+            (_, Some(grid)) => {
+                let real = |i: usize| {
+                    let k = grid.index(&self.dims, i);
+                    (self.whole(i) - grid.zero_points[k]) as f32 * grid.scales[k]
+                };
+                Ok(Cow::Owned((0..self.len()).map(real).collect()))
             }
+            _ => Err("a constant of it is of whole numbers; float is supported".into()),
+        }
+    }
+
+    /// Element `i` of a constant of whole numbers; 0 of another.
+    pub fn whole(&self, i: usize) -> i64 {
+        match &self.data {
+            Elements::F32(_) => 0,
+            Elements::I64(v) => v.get(i).copied().unwrap_or(0),
+            Elements::I8(v) => v.get(i).copied().unwrap_or(0).into(),
+            Elements::U8(v) => v.get(i).copied().unwrap_or(0).into(),
+        }
+    }
+
+    /// The same with real numbers as its elements, where it stands for them.
+    pub fn real(self: &Rc<Const>) -> Result<Rc<Const>, Reason> {
+        match &self.grid {
+            None => Ok(self.clone()),
+            Some(_) => Ok(Rc::new(Const::new(
+                self.dims.clone(),
+                Elements::F32(self.f32()?.into_owned()),
+            ))),
         }
     }
 
     pub fn i64(&self) -> Result<&[i64], Reason> {
         match &self.data {
             Elements::I64(v) => Ok(v),
-            Elements::F32(_) => Err("a constant of it is float where whole numbers belong".into()),
+            _ => Err("a constant of it is not int32 or int64 where whole numbers belong".into()),
         }
     }
 
@@ -160,13 +222,15 @@ impl Const {
         match &self.data {
             Elements::F32(v) => v.len(),
             Elements::I64(v) => v.len(),
+            Elements::I8(v) => v.len(),
+            Elements::U8(v) => v.len(),
         }
     }
 
     /// The only element.
     pub fn scalar(&self) -> Option<f32> {
-        match &self.data {
-            Elements::F32(v) if v.len() == 1 => v.first().copied(),
+        match self.len() {
+            1 => self.f32().ok()?.first().copied(),
             _ => None,
         }
     }
@@ -215,18 +279,26 @@ impl Const {
                 Some(raw) => words::<8>(raw).map(i64::from_le_bytes).collect(),
                 None => tensor.int64_data.clone(),
             }),
+            2 => Elements::U8(match raw {
+                Some(raw) => raw.to_vec(),
+                None => tensor.int32_data.iter().map(|&v| v as u8).collect(),
+            }),
+            3 => Elements::I8(match raw {
+                Some(raw) => raw.iter().map(|&b| b as i8).collect(),
+                None => tensor.int32_data.iter().map(|&v| v as i8).collect(),
+            }),
             9 => Elements::I64(match raw {
                 Some(raw) => raw.iter().map(|&b| b.into()).collect(),
                 None => tensor.int32_data.iter().map(|&v| v.into()).collect(),
             }),
             other => {
                 return Err(format!(
-                    "a constant of it is {}; float, double, int32 and int64 are supported",
+                    "a constant of it is {}; float, double, int8, uint8, int32 and int64 are supported",
                     type_name(other)
                 ));
             }
         };
-        let read = Const { dims, data };
+        let read = Const::new(dims, data);
         match read.len() == len {
             true => Ok(read),
             false => Err(format!(
