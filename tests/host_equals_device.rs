@@ -23,7 +23,8 @@ fn robust_accuracy(document: &Document, attack: &str, numerics: &str) -> f64 {
     let found = document.attacks.iter().find(|a| {
         a.name == attack
             && a.numerics == numerics
-            && (a.eps - f64::from(HEADLINE_EPSILON)).abs() < 1e-6
+            && a.eps
+                .is_some_and(|eps| (eps - f64::from(HEADLINE_EPSILON)).abs() < 1e-6)
     });
     found.expect("the demo runs this attack").robust_accuracy
 }

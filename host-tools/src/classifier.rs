@@ -102,6 +102,12 @@ impl<'a> Classifier<'a> {
         self.model.input_shape().len()
     }
 
+    /// Dimensions of one input, without the batch.
+    pub fn sample_shape(&self) -> Vec<usize> {
+        let shape = self.model.input_shape();
+        shape.dims()[1..].iter().map(|&d| d as usize).collect()
+    }
+
     /// Whether inputs are int8.
     pub fn is_quantized(&self) -> bool {
         let model = &self.model;

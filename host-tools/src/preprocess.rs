@@ -15,6 +15,9 @@ pub struct Preprocess {
     pub mean: Vec<f32>,
     /// Divided by afterwards, per channel or one for all.
     pub std: Vec<f32>,
+    /// Whether values outside the model's input range are taken as they are: for a float model whose range nobody stated,
+    /// where nothing depends on it.
+    pub any_values: bool,
 }
 
 /// How far outside a range values may lie, as a share of it: resampling and normalizing overshoot a little.
@@ -90,7 +93,7 @@ impl Preprocess {
         };
         let real = self.normalized(real, shape.channels());
         let extremes = extremes(&real);
-        if is_outside(extremes, (low, high), step) {
+        if is_outside(extremes, (low, high), step) && !self.any_values {
             return Err(Error::new(
                 format!(
                     "values go from {} to {}, the model takes {low} to {high}",
@@ -264,6 +267,7 @@ mod tests {
                 range: Some((0.0, 255.0)),
                 mean: vec![127.5],
                 std: vec![255.0],
+                any_values: false,
             };
             assert_eq!(normalized.spanned(), Some((-0.5, 0.5)));
             assert!(inputs(&normalized, Samples::U8(vec![0; 48])).is_err());

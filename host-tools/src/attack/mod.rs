@@ -4,6 +4,7 @@
 //! An attack sees an oracle (see [`foolproof::threat`]) and a [`Problem`], never a model. Its oracle is watched
 //! by a [`Hunt`], which counts, ends and keeps; so an attack only has to ask good questions.
 
+pub mod boxes;
 pub mod catalog;
 pub mod hunt;
 pub mod labels;

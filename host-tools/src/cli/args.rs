@@ -137,21 +137,30 @@ pub(crate) struct InferArgs {
 pub(crate) struct AttackArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    #[command(flatten)]
-    pub data: DataArgs,
+    /// Samples: .npz (x, y), .npy, idx or idx.gz, IMAGES,LABELS, CIFAR-10 binary, or digits[:train|:test|:all]
+    #[arg(long, value_name = "D", required_unless_present = "boxes")]
+    pub data: Option<String>,
+    /// Boxes lo, hi [n, d] and label [n] instead of samples and a ball, in the model's own units and the file's order of
+    /// elements: a row is broken by a point of its box with another label (with --targeted: with that label)
+    #[arg(long = "box", value_name = "BOX.npz", conflicts_with_all = ["data", "eps", "norm", "input_range", "mean", "std"])]
+    pub boxes: Option<PathBuf>,
+    /// Use only the first N samples or boxes
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = positive)]
+    pub limit: Option<usize>,
     #[command(flatten)]
     pub attack: AttackChoice,
-    /// Size of the ball, real units of the model's input: 0.1 or 8/255
+    /// Size of the ball, real units of the model's input: 0.1 or 8/255; an attack that looks for the nearest adversarial
+    /// input can do without
     #[arg(long, value_name = "E", allow_hyphen_values = true, value_parser = epsilon)]
-    pub eps: f32,
-    /// Make the model say this class instead of any wrong one
-    #[arg(long, value_name = "CLASS", allow_hyphen_values = true, value_parser = class)]
-    pub targeted: Option<usize>,
+    pub eps: Option<f32>,
+    /// Make the model say this class instead of any wrong one; with --box no class: each row's label is the target
+    #[arg(long, value_name = "CLASS", allow_hyphen_values = true, value_parser = class, num_args = 0..=1)]
+    pub targeted: Option<Option<usize>>,
     #[command(flatten)]
     pub memory: MemoryArgs,
     /// Where to write x (adversarial), y, fooled and predicted
-    #[arg(long, value_name = "ADV.npz")]
-    pub out: PathBuf,
+    #[arg(long, value_name = "ADV.npz", required_unless_present = "boxes")]
+    pub out: Option<PathBuf>,
 }
 
 /// Which attack, and what it is told.

@@ -19,7 +19,7 @@ pub(crate) fn run(args: &InferArgs, seed: u64, console: &Console) -> Result<Ende
     files::refuse_overwriting(&args.outputs, read)?;
     let file = ModelFile::read_for(&args.model.model, &args.model.input)?;
     let data = data::load(&args.inputs, Purpose::Judge)?;
-    let (classifier, inputs) = file.with_data(&args.model.input, args.model.kernels, &data)?;
+    let (classifier, inputs) = file.with_any_data(&args.model.input, args.model.kernels, &data)?;
     let answers = classifier
         .answers(&inputs)
         .map_err(|error| Error::new(error, file.path(), ""))?;

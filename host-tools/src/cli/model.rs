@@ -2,7 +2,7 @@
 
 use super::args::{InputArgs, MemoryArgs};
 use crate::classifier::{Classifier, Inputs};
-use crate::data::Dataset;
+use crate::data::{Dataset, Samples};
 use crate::document;
 use crate::error::{Error, Result};
 use crate::export;
@@ -28,6 +28,16 @@ pub(crate) struct ModelFile {
     note: Option<String>,
     /// Whether the file says which values its input takes.
     says_range: bool,
+    /// How the file orders a sample's elements, where that is not the graph's order.
+    order: Option<FileOrder>,
+}
+
+/// The order of elements in a file that has channels first.
+#[derive(Debug)]
+struct FileOrder {
+    order: onnx::SampleOrder,
+    /// Dimensions of one sample.
+    shape: Vec<usize>,
 }
 
 impl ModelFile {
@@ -130,7 +140,7 @@ impl ModelFile {
         let shape = imported.graph.tensors[imported.graph.input].shape;
         let note = imported.channels_moved.then(|| {
             format!(
-                "the file's input is {:?}, channels first; data are taken channels last, {:?}",
+                "the file's input is {:?}, channels first; data are taken like that, flat in that order, or channels last, {:?}",
                 imported.file_shape,
                 shape.dims()
             )
@@ -140,6 +150,13 @@ impl ModelFile {
             file_bytes: bytes.len(),
             note,
             says_range: imported.graph.is_quantized(),
+            order: (!imported.order().is_same()).then(|| FileOrder {
+                order: imported.order(),
+                shape: imported.file_shape[1..]
+                    .iter()
+                    .map(|&d| d as usize)
+                    .collect(),
+            }),
             ..Self::of_image(path.display().to_string(), image)
         })
     }
@@ -180,6 +197,7 @@ impl ModelFile {
             image,
             note: None,
             says_range: true,
+            order: None,
         }
     }
 
@@ -223,10 +241,79 @@ impl ModelFile {
         kernels: Kernels,
         data: &Dataset,
     ) -> Result<(Classifier<'_>, Inputs)> {
+        self.with_preprocessed(&preprocess(input), kernels, data)
+    }
+
+    /// The same where a range that nobody stated bounds nothing: to infer, not to attack.
+    pub fn with_any_data(
+        &self,
+        input: &InputArgs,
+        kernels: Kernels,
+        data: &Dataset,
+    ) -> Result<(Classifier<'_>, Inputs)> {
+        let preprocess = Preprocess {
+            any_values: !self.says_range,
+            ..preprocess(input)
+        };
+        self.with_preprocessed(&preprocess, kernels, data)
+    }
+
+    fn with_preprocessed(
+        &self,
+        preprocess: &Preprocess,
+        kernels: Kernels,
+        data: &Dataset,
+    ) -> Result<(Classifier<'_>, Inputs)> {
         let classifier = Classifier::new(self.model()?, kernels);
         data.check_labels(classifier.model().classes())?;
-        let inputs = preprocess(input).inputs(data, &classifier)?;
+        let inputs = match self.given_order(data.shape()) {
+            None => preprocess.inputs(data, &classifier)?,
+            Some(file) => {
+                let samples = match data.samples() {
+                    Samples::F32(x) => Samples::F32(file.order.to_graph(x)),
+                    Samples::U8(x) => Samples::U8(file.order.to_graph(x)),
+                    Samples::I8(x) => Samples::I8(file.order.to_graph(x)),
+                };
+                let turned = data.with_shape(classifier.sample_shape(), samples)?;
+                preprocess.inputs(&turned, &classifier)?
+            }
+        };
         Ok((classifier, inputs))
+    }
+
+    /// The file's order of elements, if samples of this shape come in it: flat ones, and those of the file's own shape.
+    fn given_order(&self, shape: &[usize]) -> Option<&FileOrder> {
+        let without_ones =
+            |shape: &[usize]| -> Vec<usize> { shape.iter().copied().filter(|&d| d != 1).collect() };
+        let file = self.order.as_ref()?;
+        let len: usize = file.shape.iter().product();
+        let given = without_ones(shape);
+        (given == [len] || given == without_ones(&file.shape)).then_some(file)
+    }
+
+    /// Samples of the graph's order, in the order in which samples of this shape come.
+    pub fn as_given(&self, shape: &[usize], inputs: Inputs) -> Inputs {
+        match self.given_order(shape) {
+            None => inputs,
+            Some(_) => self.in_file_order(inputs),
+        }
+    }
+
+    /// Samples of the graph's order in the file's.
+    pub fn in_file_order(&self, inputs: Inputs) -> Inputs {
+        match (&self.order, inputs) {
+            (None, inputs) => inputs,
+            (Some(file), Inputs::F32(x)) => Inputs::F32(file.order.to_file(&x)),
+            (Some(file), Inputs::I8(x)) => Inputs::I8(file.order.to_file(&x)),
+        }
+    }
+
+    /// Rows of the file's order in the graph's.
+    pub fn to_graph_order(&self, rows: &[f32]) -> Vec<f32> {
+        match &self.order {
+            None => rows.to_vec(),
+            Some(file) => file.order.to_graph(rows),
+        }
     }
 }
 
@@ -235,6 +322,7 @@ fn preprocess(args: &InputArgs) -> Preprocess {
         range: args.input_range,
         mean: args.mean.clone(),
         std: args.std.clone(),
+        any_values: false,
     }
 }
 

@@ -334,6 +334,11 @@ impl Dataset {
         )
     }
 
+    /// The same samples with their elements arranged otherwise. `shape` is that of one sample, without the batch.
+    pub fn with_shape(&self, shape: Vec<usize>, samples: Samples) -> Result<Self> {
+        Self::new(self.name.clone(), shape, samples, self.labels.clone())
+    }
+
     /// Writes `x` and, where there are labels, `y` as an `.npz` file that NumPy reads.
     pub fn write_npz(&self, path: &Path) -> Result<()> {
         let mut shape = vec![self.len()];

@@ -28,7 +28,7 @@ pub struct Document {
     /// The seed of every random choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    /// Accuracy on unchanged samples; in `demo`, the int8 model's.
+    /// Accuracy on unchanged samples (in boxes: on their middles); in `demo`, the int8 model's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<Accuracy>,
     /// Accuracy of the float model that the int8 model was made of, where both were measured.
@@ -156,8 +156,9 @@ pub struct Attack {
     pub numerics: String,
     /// `linf` or `l2`.
     pub norm: String,
-    /// Radius of the ball, real units of the model's input.
-    pub eps: f64,
+    /// Radius of the ball, real units of the model's input; `null` where only the box of possible values, or a given
+    /// box, was the bound.
+    pub eps: Option<f64>,
     /// Whether a class was to be reached rather than the right one left.
     pub targeted: bool,
     /// Share of all samples that were classified correctly and that the attack did not win.

@@ -78,7 +78,11 @@ pub fn attack(result: &AttackResult, clean: &[Answer], labels: &[usize], numeric
         name: result.plan.name.into(),
         numerics: numerics.into(),
         norm: norm_name(result.plan.norm).into(),
-        eps: decimal(result.plan.epsilon),
+        eps: result
+            .plan
+            .epsilon
+            .is_finite()
+            .then(|| decimal(result.plan.epsilon)),
         targeted: result.plan.target.is_some(),
         robust_accuracy: share(withstood, n).unwrap_or(0.0),
         interval: wilson(withstood, n),

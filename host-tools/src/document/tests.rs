@@ -100,7 +100,7 @@ fn attacks_are_summarised_over_the_samples_that_could_be_won() {
             untargeted.gradients_mean,
             untargeted.eps
         ),
-        (3.0, 2.0, 0.1)
+        (3.0, 2.0, Some(0.1))
     );
     assert_eq!(untargeted.fooled, [true, false, true, true]);
     let targeted = entry(Some(1));

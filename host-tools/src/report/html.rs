@@ -131,8 +131,11 @@ fn robustness(data: &ReportData) -> Markup {
             attack.name.to_uppercase(),
             arithmetic(&attack.numerics)
         );
+        let Some(eps) = attack.eps else {
+            continue;
+        };
         let point = Point {
-            x: attack.eps,
+            x: eps,
             y: attack.robust_accuracy,
             interval: Some(attack.interval),
         };
@@ -297,7 +300,7 @@ fn attack_row(attack: &Attack) -> Markup {
                 @if attack.targeted { " targeted" }
             }
             td.text { (arithmetic(&attack.numerics)) }
-            td { (number(attack.eps)) }
+            td { (attack.eps.map_or("–".into(), number)) }
             td {
                 (percent(attack.robust_accuracy))
                 span.meter aria-hidden="true" { i style=(format!("width:{:.1}%", 100.0 * attack.robust_accuracy)) {} }

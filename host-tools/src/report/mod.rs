@@ -222,11 +222,11 @@ pub fn title(attack: &Attack) -> String {
         _ => " (L0)",
     };
     let aim = if attack.targeted { "targeted " } else { "" };
-    format!(
-        "{aim}{}{norm} at eps {}",
-        attack.name.to_uppercase(),
-        format::number(attack.eps)
-    )
+    let name = attack.name.to_uppercase();
+    match attack.eps {
+        Some(eps) => format!("{aim}{name}{norm} at eps {}", format::number(eps)),
+        None => format!("{aim}{name}{norm}"),
+    }
 }
 
 /// The arithmetic of a model, for people: `float`, `int8`.

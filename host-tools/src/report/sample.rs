@@ -16,7 +16,7 @@ pub fn data() -> ReportData {
         name: name.into(),
         numerics: numerics.into(),
         norm: "linf".into(),
-        eps,
+        eps: Some(eps),
         targeted: false,
         robust_accuracy: hits as f64 / n as f64,
         interval: wilson(hits, n),

@@ -87,7 +87,7 @@ fn accuracies(document: &Document) -> Table {
                 attack.name.clone()
             }),
             Cell::new(&attack.norm),
-            right(format::number(attack.eps)),
+            right(attack.eps.map_or("–".into(), format::number)),
             right(format::percent(attack.robust_accuracy)),
             right(interval(attack.interval)),
             right(attack.success_rate.map_or("–".into(), format::percent)),
