@@ -20,6 +20,7 @@
 //! | two blocks of axes swapped, where unavoidable | `Conv2d` with weights 0 and 1 |
 
 mod arithmetic;
+mod batch;
 mod emit;
 mod fold;
 mod layers;
@@ -65,6 +66,8 @@ pub struct Imported {
     pub file_shape: Vec<u32>,
     /// Whether the graph's input has the channels last where the file has them first.
     pub channels_moved: bool,
+    /// The batch that the file fixes, where the graph takes one sample of it.
+    pub fixed_batch: Option<u32>,
 }
 
 impl Imported {
@@ -89,12 +92,46 @@ pub fn import(bytes: &[u8]) -> Result<Graph, ImportError> {
 /// # Errors
 /// As [`import`].
 pub fn read(bytes: &[u8]) -> Result<Imported, ImportError> {
-    let malformed = |what: String| ImportError::Malformed {
+    let model = decode(bytes)?;
+    let single = import_as(&model, bytes.len(), Batch::One)?;
+    if let Some(count) = single.fixed_batch {
+        let whole = import_as(&model, bytes.len(), Batch::Whole)?;
+        batch::check(&single.graph, &whole.graph, count)
+            .map_err(|why| invalid("model", format!("its batch is fixed to {count}, and {why}")))?;
+    }
+    Ok(single)
+}
+
+/// As [`read`], but a fixed batch is part of the one sample that the graph takes: `[8, 3, 32, 32]` is one input of eight images. For
+/// models whose samples depend on each other, and to run a file as it is.
+///
+/// # Errors
+/// As [`import`].
+pub fn read_whole(bytes: &[u8]) -> Result<Imported, ImportError> {
+    import_as(&decode(bytes)?, bytes.len(), Batch::Whole)
+}
+
+/// What becomes of a batch that the file fixes.
+#[derive(Clone, Copy, PartialEq)]
+enum Batch {
+    /// One sample of it.
+    One,
+    /// All of it is one sample.
+    Whole,
+}
+
+fn malformed(what: String) -> ImportError {
+    ImportError::Malformed {
         format: "ONNX",
         what,
-    };
-    let model =
-        proto::Model::decode(bytes).map_err(|error| malformed(clean(&error.to_string())))?;
+    }
+}
+
+fn decode(bytes: &[u8]) -> Result<proto::Model, ImportError> {
+    proto::Model::decode(bytes).map_err(|error| malformed(clean(&error.to_string())))
+}
+
+fn import_as(model: &proto::Model, file_len: usize, batch: Batch) -> Result<Imported, ImportError> {
     let graph = model.graph.as_ref().filter(|g| !g.output.is_empty());
     let graph = graph.ok_or_else(|| malformed("it has no graph".into()))?;
     if graph.node.len() > MAX_NODES {
@@ -114,7 +151,7 @@ pub fn read(bytes: &[u8]) -> Result<Imported, ImportError> {
         ));
     }
     let nodes: Vec<Node<'_>> = graph.node.iter().map(Node::new).collect();
-    Importer::new(graph, &nodes, opset, bytes.len())?.run()
+    Importer::new(graph, &nodes, (opset, file_len), batch)?.run()
 }
 
 fn invalid(place: &str, what: String) -> ImportError {
@@ -153,6 +190,7 @@ struct Importer<'a> {
     own: HashSet<&'a str>,
     file_shape: Vec<u32>,
     channels_moved: bool,
+    fixed_batch: Option<u32>,
     /// Bytes of constants that may still be made: the file could name one constant many times.
     budget: usize,
 }
@@ -161,8 +199,8 @@ impl<'a> Importer<'a> {
     fn new(
         file: &'a proto::Graph,
         nodes: &'a [Node<'a>],
-        opset: i64,
-        file_len: usize,
+        (opset, file_len): (i64, usize),
+        batch: Batch,
     ) -> Result<Importer<'a>, ImportError> {
         let mut slots = HashMap::new();
         for tensor in &file.initializer {
@@ -184,14 +222,20 @@ impl<'a> Importer<'a> {
             ));
         };
         let place = format!("input `{}`", clean(name(input)));
-        let (file_shape, kind) = input_shape(input).map_err(|what| invalid(&place, what))?;
+        let (mut file_shape, kind) = input_shape(input).map_err(|what| invalid(&place, what))?;
+        let mut fixed_batch = None;
+        if let (Batch::One, Some(first)) = (batch, file_shape.first_mut())
+            && *first > 1
+        {
+            fixed_batch = Some(std::mem::replace(first, 1));
+        }
         let moved = file_shape.len() >= 3 && reads_channels_first(nodes, name(input));
         let mut axes: Vec<usize> = (0..file_shape.len()).collect();
         if moved {
             axes[1..].rotate_left(1);
         }
         let stored: Vec<u32> = axes.iter().map(|&a| file_shape[a]).collect();
-        let shape = Shape::new(&stored)
+        let shape = Shape::new(if stored.is_empty() { &[1] } else { &stored })
             .ok_or_else(|| invalid(&place, "a shape that no tensor can have".into()))?;
         let live = live(nodes, name(output));
         let mut readers: HashMap<&str, usize> = HashMap::new();
@@ -235,6 +279,7 @@ impl<'a> Importer<'a> {
             own: HashSet::new(),
             channels_moved: stored != file_shape,
             file_shape,
+            fixed_batch,
             budget: file_len.saturating_mul(64).saturating_add(1 << 22),
         };
         if kind != FLOAT {
@@ -296,8 +341,13 @@ impl<'a> Importer<'a> {
         if !self.raw.contains_key(name) {
             id = self.real_id(id).map_err(|what| invalid(&place, what))?;
         }
+        let dims = if value.dims.is_empty() {
+            &[1]
+        } else {
+            &value.dims[..]
+        };
         self.graph.output = self
-            .shaped(id, &value.dims)
+            .shaped(id, dims)
             .map_err(|what| invalid(&place, what))?;
         self.drop_unread();
         self.graph.input_range = self.input_range();
@@ -315,6 +365,7 @@ impl<'a> Importer<'a> {
             graph: self.graph,
             file_shape: self.file_shape,
             channels_moved: self.channels_moved,
+            fixed_batch: self.fixed_batch,
         })
     }
 
@@ -572,9 +623,6 @@ fn input_shape(input: &proto::ValueInfo) -> Result<(Vec<u32>, i32), Reason> {
     for (i, dim) in shape.dim.iter().enumerate() {
         dims.push(match (i, dim.value) {
             (0, None | Some(..=1)) => 1,
-            (0, Some(n)) => {
-                return Err(format!("its batch is fixed to {n}; 1 and a symbol are supported"));
-            }
             (_, Some(d)) if d > 0 => u32::try_from(d).map_err(|_| format!("dimension {i} is {d}"))?,
             _ => {
                 let symbol = clean(dim.parameter.as_deref().unwrap_or("?"));
@@ -583,8 +631,8 @@ fn input_shape(input: &proto::ValueInfo) -> Result<(Vec<u32>, i32), Reason> {
         });
     }
     match dims.len() {
-        1..=6 => Ok((dims, element)),
-        rank => Err(format!("it has {rank} dimensions; 1 to 6 are supported")),
+        0..=6 => Ok((dims, element)),
+        rank => Err(format!("it has {rank} dimensions; at most 6 are supported")),
     }
 }
 

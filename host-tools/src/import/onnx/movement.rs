@@ -40,7 +40,15 @@ impl<'a> Importer<'a> {
             }
             "Reshape" => {
                 let shape = self.needed(node, 1, "shape")?;
-                resolve(shape.i64()?, from, node.int("allowzero", 0) != 0)
+                let (shape, zero_is_zero) = (shape.i64()?, node.int("allowzero", 0) != 0);
+                let dims = resolve(shape, from, zero_is_zero);
+                // a batch that the file fixes may be written into it
+                match (dims, self.fixed_batch, shape.split_first()) {
+                    (Err(_), Some(batch), Some((&first, rest))) if first == i64::from(batch) => {
+                        resolve(&[&[1], rest].concat(), from, zero_is_zero)
+                    }
+                    (dims, _, _) => dims,
+                }
             }
             "Squeeze" => {
                 let gone = match self.axes(node)? {
