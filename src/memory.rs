@@ -77,7 +77,7 @@ pub fn uses(model: &Tables<'_>, mode: Mode, pass: Pass, visit: &mut dyn FnMut(us
     };
     let answers = [model.output(), model.logits()];
     at(model.input(), Role::Value, 0);
-    if start > 0 {
+    if start > 0 || model.anomaly_above().is_some() {
         at(model.input(), Role::Value, close);
     }
     for k in 0..end {

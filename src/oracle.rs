@@ -1,19 +1,8 @@
 //! A session behind the threat traits: the white box that is at hand in this process, on the host or on the chip.
 
-use crate::loss::{Objective, argmax};
+use crate::loss::Objective;
 use crate::session::{Session, SessionError};
-use crate::tensor::Data;
 use crate::threat::{Gradient, GradientOracle, LabelOracle, ScoreOracle};
-
-/// The label that the model's output says: the first of the largest elements.
-pub fn label(output: Data<'_>) -> usize {
-    match output {
-        Data::F32(y) => argmax(y),
-        Data::I8(y) => argmax(y),
-        Data::I32(y) => argmax(y),
-        Data::Absent => 0,
-    }
-}
 
 impl LabelOracle<f32> for Session<'_> {
     type Error = SessionError;
@@ -25,7 +14,7 @@ impl LabelOracle<f32> for Session<'_> {
     }
     fn classify(&mut self, x: &[f32]) -> Result<usize, SessionError> {
         self.run_f32(x)?;
-        Ok(label(self.output()))
+        Ok(self.label())
     }
 }
 
@@ -33,14 +22,14 @@ impl ScoreOracle<f32> for Session<'_> {
     fn scores(&mut self, x: &[f32], scores: &mut [f32]) -> Result<usize, SessionError> {
         self.run_f32(x)?;
         self.logits(scores)?;
-        Ok(label(self.output()))
+        Ok(self.label())
     }
 }
 
 impl GradientOracle<f32> for Session<'_> {
     fn gradient(&mut self, x: &[f32], objective: Objective) -> Result<Gradient<'_>, SessionError> {
         self.run_f32(x)?;
-        let label = label(self.output());
+        let label = self.label();
         let (value, input) = self.differentiate(objective)?;
         Ok(Gradient {
             label,
@@ -60,7 +49,7 @@ impl LabelOracle<i8> for Session<'_> {
     }
     fn classify(&mut self, x: &[i8]) -> Result<usize, SessionError> {
         self.run_i8(x)?;
-        Ok(label(self.output()))
+        Ok(self.label())
     }
 }
 
@@ -68,14 +57,14 @@ impl ScoreOracle<i8> for Session<'_> {
     fn scores(&mut self, x: &[i8], scores: &mut [f32]) -> Result<usize, SessionError> {
         self.run_i8(x)?;
         self.logits(scores)?;
-        Ok(label(self.output()))
+        Ok(self.label())
     }
 }
 
 impl GradientOracle<i8> for Session<'_> {
     fn gradient(&mut self, x: &[i8], objective: Objective) -> Result<Gradient<'_>, SessionError> {
         self.run_i8(x)?;
-        let label = label(self.output());
+        let label = self.label();
         let (value, input) = self.differentiate(objective)?;
         Ok(Gradient {
             label,

@@ -2,7 +2,6 @@
 
 use foolproof::attack::{AttackError, Spec, Task};
 use foolproof::link::{Fault, FaultCode};
-use foolproof::loss::argmax;
 use foolproof::memory::Mode;
 use foolproof::model::Model;
 use foolproof::session::{Session, SessionError};
@@ -27,7 +26,7 @@ pub struct Evaluator<'m, C> {
 pub struct Inference<'a> {
     /// The output's elements as bytes.
     pub output: &'a [u8],
-    /// The index of the largest element.
+    /// The index of the largest element; an anomaly detector's verdict.
     pub label: usize,
     /// Instructions executed.
     pub instructions: u64,
@@ -112,7 +111,7 @@ impl<'m, C: Counter> Evaluator<'m, C> {
         let ran = session.forward_bytes(input).map(drop);
         let instructions = self.meter.stop();
         ran.map_err(session_fault)?;
-        let label = label_of(session.output());
+        let label = session.label();
         // The output lies in the arena, which outlives the session: give its place there.
         let output = bytes_of(session.output());
         let length = output.len();
@@ -215,14 +214,5 @@ fn bytes_of(data: Data<'_>) -> &[u8] {
         Data::I8(values) => values.as_bytes(),
         Data::I32(values) => values.as_bytes(),
         Data::Absent => &[],
-    }
-}
-
-fn label_of(data: Data<'_>) -> usize {
-    match data {
-        Data::F32(values) => argmax(values),
-        Data::I8(values) => argmax(values),
-        Data::I32(values) => argmax(values),
-        Data::Absent => 0,
     }
 }

@@ -64,7 +64,7 @@ impl Inputs {
 /// What the model says about one sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The label: the first of the largest output elements.
+    /// The label: the first of the largest output elements; an anomaly detector's verdict.
     pub label: usize,
     /// Class scores before a final softmax, real units.
     pub logits: Vec<f32>,
@@ -222,17 +222,13 @@ impl<'a> Classifier<'a> {
 fn answer(session: &Session<'_>) -> Result<Answer, SessionError> {
     let mut logits = vec![0.0; session.model().classes()];
     session.logits(&mut logits)?;
-    let output = session.output();
-    let (label, bytes) = match output {
-        Data::F32(y) => (
-            loss::argmax(y),
-            y.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        ),
-        Data::I8(y) => (loss::argmax(y), y.iter().map(|&v| v as u8).collect()),
+    let bytes = match session.output() {
+        Data::F32(y) => y.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        Data::I8(y) => y.iter().map(|&v| v as u8).collect(),
         Data::I32(_) | Data::Absent => return Err(SessionError::NotRun),
     };
     Ok(Answer {
-        label,
+        label: session.label(),
         logits,
         output: bytes,
     })

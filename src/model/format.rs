@@ -94,6 +94,9 @@ pub struct Header {
     pub labels_len: U32,
     /// Offset of the passes; 0 where there are none.
     pub passes: U32,
+    /// An anomaly detector: the mean squared difference between output and input (real units) above which an input is
+    /// an anomaly. 0: the output are class scores.
+    pub anomaly_above: F32,
 }
 
 /// What a tensor is for.

@@ -74,9 +74,19 @@ impl<'a> Model<'a> {
         self.tables.shape(self.tables.output())
     }
 
-    /// Number of class scores: the elements of the logits of one sample.
+    /// Number of class scores: the elements of the logits of one sample; 2 for an anomaly detector.
     pub fn classes(&self) -> usize {
-        self.tables.shape(self.tables.logits()).len()
+        match self.anomaly_above() {
+            Some(_) => 2,
+            None => self.tables.shape(self.tables.logits()).len(),
+        }
+    }
+
+    /// Where the model is an autoencoder that detects anomalies: the mean squared difference between its output and its
+    /// input, in real units, above which an input is one. Such a model has two classes, 0 for normal and 1 for an anomaly,
+    /// and its logits are `-r` and `r` with `r = ln(difference / threshold)`: whatever attacks a classifier attacks it.
+    pub fn anomaly_above(&self) -> Option<f32> {
+        self.tables.anomaly_above()
     }
 
     /// How int8 requantization rounds.

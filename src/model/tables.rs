@@ -133,6 +133,8 @@ impl<'a> Tables<'a> {
             && high.is_finite()
             && low < high
             && h.infer_bytes.get() > 0
+            && h.anomaly_above.get().is_finite()
+            && h.anomaly_above.get() >= 0.0
             && (h.train_bytes.get() > 0 || h.parameter_bytes.get() == 0)
             && arenas.iter().all(|a| a.get() <= i32::MAX as u32)
             && [&h.input, &h.output, &h.logits]
@@ -327,6 +329,11 @@ impl<'a> Tables<'a> {
     /// The tensor of class scores before a final softmax.
     pub fn logits(&self) -> usize {
         self.header.logits.get() as usize
+    }
+
+    /// An anomaly detector's threshold; see [`Header::anomaly_above`].
+    pub fn anomaly_above(&self) -> Option<f32> {
+        Some(self.header.anomaly_above.get()).filter(|&above| above > 0.0)
     }
 
     /// How int8 requantization rounds.

@@ -50,6 +50,13 @@ pub(super) fn operators(model: &Tables<'_>) -> Result<(), ModelError> {
             return Err(ModelError::NotComputed { tensor });
         }
     }
+    // what is compared must have as many elements
+    let same = model.shape(model.output()).len() == model.shape(model.input()).len();
+    if model.anomaly_above().is_some() && !same {
+        return Err(ModelError::Tensor {
+            tensor: model.output(),
+        });
+    }
     Ok(())
 }
 

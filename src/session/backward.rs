@@ -18,7 +18,10 @@ impl<'a> Session<'a> {
     /// # Errors
     /// The session is in Infer mode, nothing ran, or the gradient has the wrong length.
     pub fn backward(&mut self, gradient: &[f32]) -> Result<&[f32], SessionError> {
-        self.backward_from(self.model.tables().logits(), gradient)
+        match self.model.anomaly_above() {
+            Some(_) => self.backward_scores(gradient),
+            None => self.backward_from(self.model.tables().logits(), gradient),
+        }
     }
 
     /// The same from the model's output, through a final softmax if there is one.
@@ -37,6 +40,13 @@ impl<'a> Session<'a> {
         let batch = self.options.batch;
         if batch != 1 {
             return Err(SessionError::Batch { batch });
+        }
+        if let Some(threshold) = self.model.anomaly_above() {
+            self.may_run_backward()?;
+            let score = self.anomaly_score(0, threshold);
+            let mut scores = [-score, score];
+            let value = objective.differentiate(&mut scores);
+            return Ok((value, self.backward_scores(&scores)?));
         }
         let logits = self.model.tables().logits();
         self.begin_backward(logits)?;
@@ -68,14 +78,17 @@ impl<'a> Session<'a> {
         Ok(self.finish_backward(from))
     }
 
+    fn may_run_backward(&self) -> Result<(), SessionError> {
+        match (self.options.mode, self.state) {
+            (mode @ Mode::Infer, _) => Err(SessionError::WrongMode { mode }),
+            (_, State::Forward) => Ok(()),
+            _ => Err(SessionError::NotRun),
+        }
+    }
+
     /// Clears what must be clear; returns where the gradient of tensor `from` goes.
-    fn begin_backward(&mut self, from: usize) -> Result<Range<usize>, SessionError> {
-        if self.options.mode == Mode::Infer {
-            return Err(SessionError::WrongMode { mode: Mode::Infer });
-        }
-        if self.state != State::Forward {
-            return Err(SessionError::NotRun);
-        }
+    pub(super) fn begin_backward(&mut self, from: usize) -> Result<Range<usize>, SessionError> {
+        self.may_run_backward()?;
         self.state = State::Backward;
         self.zero_gradients(0, self.backward_start(from));
         Ok(self.slot(from, Role::Gradient).unwrap_or(0..0))
@@ -88,7 +101,7 @@ impl<'a> Session<'a> {
         2 * tables.op_count() - last
     }
 
-    fn finish_backward(&mut self, from: usize) -> &[f32] {
+    pub(super) fn finish_backward(&mut self, from: usize) -> &[f32] {
         let model = self.model;
         let tables = model.tables();
         let n = tables.op_count();

@@ -2,6 +2,7 @@
 
 use super::view::dequantize;
 use super::{Session, SessionError, State};
+use crate::loss::argmax;
 use crate::memory::{Mode, Role};
 use crate::ops::Saved;
 use crate::tensor::{DType, Data, typed, typed_mut};
@@ -131,7 +132,7 @@ impl Session<'_> {
     }
 
     /// The class scores before a final softmax, in real units, after a run: `out[i] = scale * (q - zero_point)`
-    /// for an int8 model.
+    /// for an int8 model; an anomaly detector's two scores (see [`Model::anomaly_above`](crate::model::Model::anomaly_above)).
     ///
     /// # Errors
     /// `out` is not `batch` times [`Model::classes`](crate::model::Model::classes) long, or nothing ran.
@@ -145,8 +146,30 @@ impl Session<'_> {
             let got = out.len();
             return Err(SessionError::Length { needed, got });
         }
-        dequantize(self.value(t), self.model.tables().quant(t), out);
+        match self.model.anomaly_above() {
+            Some(threshold) => {
+                for (sample, scores) in out.as_chunks_mut().0.iter_mut().enumerate() {
+                    let score = self.anomaly_score(sample, threshold);
+                    *scores = [-score, score];
+                }
+            }
+            None => dequantize(self.value(t), self.model.tables().quant(t), out),
+        }
         Ok(())
+    }
+
+    /// What the model says after a run: the first of the largest elements of the output; for an anomaly detector 1 for an
+    /// anomaly, 0 otherwise. Of a batch, the first sample's.
+    pub fn label(&self) -> usize {
+        if let Some(threshold) = self.model.anomaly_above() {
+            return usize::from(self.anomaly_score(0, threshold) > 0.0);
+        }
+        let n = self.model.output_shape().len();
+        match self.output() {
+            Data::F32(y) => argmax(y.get(..n).unwrap_or(y)),
+            Data::I8(y) => argmax(y.get(..n).unwrap_or(y)),
+            Data::I32(_) | Data::Absent => 0,
+        }
     }
 
     /// The elements of any activation that is still in the buffer: all of them in Train mode, what the plan

@@ -122,7 +122,12 @@ pub fn small() -> Vec<Graph> {
     });
     let mut all: Vec<Graph> = f32.iter().map(int8).collect();
     all.extend(f32);
-    all.extend([with_norm, changes_type()]);
+    let mut detector = build(&[4], |b, x| {
+        let h = b.dense(x, 2, Activation::Relu)?;
+        b.dense(h, 4, Activation::None)
+    });
+    detector.anomaly_above = Some(0.5);
+    all.extend([with_norm, changes_type(), int8(&detector), detector]);
     all
 }
 

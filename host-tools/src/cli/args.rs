@@ -91,6 +91,10 @@ pub(crate) struct InputArgs {
         value_delimiter = ','
     )]
     pub std: Vec<f32>,
+    /// The model is an autoencoder, and an input is an anomaly (label 1, otherwise 0) where the mean squared difference
+    /// between output and input is above this, in real units
+    #[arg(long, value_name = "E", allow_hyphen_values = true, value_parser = threshold)]
+    pub anomaly_above: Option<f32>,
 }
 
 /// How much memory an attack may have.
@@ -524,6 +528,15 @@ fn epsilon(text: &str) -> Result<f32, String> {
         )),
         value if value.is_finite() && value >= 0.0 && !value.is_sign_negative() => Ok(value),
         value => Err(format!("{value} is no size; {right}")),
+    }
+}
+
+fn threshold(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(value) if (f32::MIN_POSITIVE..=LARGEST_EPSILON).contains(&value) => Ok(value),
+        _ => Err(format!(
+            "a number above 0, at most {LARGEST_EPSILON:e}, would be right"
+        )),
     }
 }
 

@@ -130,7 +130,7 @@ pub(crate) fn measure(
         .map(|result| summary::attack(result, &evaluation.clean, labels, numerics))
         .collect();
     document.warnings = warnings(&evaluation);
-    document.warnings.extend(subject.file.assumption());
+    document.warnings.extend(subject.file.assumptions());
     Ok((evaluation, document))
 }
 

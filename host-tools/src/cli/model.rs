@@ -54,7 +54,40 @@ impl ModelFile {
                 .map_err(|error| Error::new(error, path.display(), "another --input-range"))?;
             file.says_range = true;
         }
+        if let Some(above) = input.anomaly_above {
+            file.detect_anomalies(above)?;
+        }
         Ok(file)
+    }
+
+    fn detect_anomalies(&mut self, above: f32) -> Result<()> {
+        let (input, output) = {
+            let model = self.model()?;
+            (model.input_shape().len(), model.output_shape().len())
+        };
+        if input != output {
+            return Err(Error::new(
+                format!("the model takes {input} values and answers with {output}"),
+                "--anomaly-above",
+                "an autoencoder, which answers with as many as it takes",
+            ));
+        }
+        let mut graph = from_image(&self.model()?);
+        graph.anomaly_above = Some(above);
+        self.image =
+            to_image(&graph).map_err(|error| Error::new(error, &self.path, "another model"))?;
+        Ok(())
+    }
+
+    /// What to say about an autoencoder that is used as if it were a classifier.
+    fn taken_for_a_classifier(&self) -> Option<String> {
+        let model = self.image.model().ok()?;
+        let autoencoder = model.anomaly_above().is_none()
+            && model.output_shape().len() == model.input_shape().len()
+            && model.input_shape().len() > 1;
+        autoencoder.then(|| {
+            "the model answers with as many values as it takes, and the largest was taken for a class: for an autoencoder, --anomaly-above makes it an anomaly detector".to_string()
+        })
     }
 
     /// The model with a buffer for attacks within the limit, where there is one.
@@ -72,11 +105,15 @@ impl ModelFile {
         Ok(self)
     }
 
-    /// What was assumed about the model's input because neither the file nor the user says it.
-    pub fn assumption(&self) -> Option<String> {
-        (!self.says_range).then(|| {
+    /// What was assumed about the model because neither the file nor the user says it.
+    pub fn assumptions(&self) -> Vec<String> {
+        let range = (!self.says_range).then(|| {
             "the model's file does not say which values its input takes: 0 to 1 was assumed; --input-range says otherwise".to_string()
-        })
+        });
+        range
+            .into_iter()
+            .chain(self.taken_for_a_classifier())
+            .collect()
     }
 
     pub fn read(path: &Path) -> Result<Self> {

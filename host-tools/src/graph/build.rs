@@ -87,6 +87,7 @@ impl Builder {
                 output: 0,
                 rounding: Rounding::Double,
                 input_range,
+                anomaly_above: None,
                 labels: Vec::new(),
             },
             rng: foolproof::attack::rng(seed, u64::MAX),

@@ -233,6 +233,7 @@ fn lay_out(graph: &Graph, passes: &Passes) -> Result<Image, GraphError> {
         input_high: F32::new(graph.input_range.1),
         labels: U32::new(labels_at),
         labels_len: U32::new(labels.len() as u32),
+        anomaly_above: F32::new(graph.anomaly_above.unwrap_or(0.0)),
         passes: U32::new(if plain { 0 } else { passes_at as u32 }),
     };
     bytes[..size_of::<Header>()].copy_from_slice(header.as_bytes());
@@ -418,6 +419,7 @@ pub fn from_image(model: &Model<'_>) -> Graph {
         output: tables.output(),
         rounding: tables.rounding(),
         input_range: model.input_range(),
+        anomaly_above: model.anomaly_above(),
         labels: model.labels().map(str::to_string).collect(),
     }
 }

@@ -33,6 +33,8 @@ pub struct Graph {
     pub rounding: Rounding,
     /// Smallest and largest value of an input element, in real units.
     pub input_range: (f32, f32),
+    /// An autoencoder that detects anomalies: see [`foolproof::model::Model::anomaly_above`].
+    pub anomaly_above: Option<f32>,
     /// Class names; may be empty.
     pub labels: Vec<String>,
 }

@@ -268,6 +268,7 @@ impl<'a> Importer<'a> {
                 // ONNX rounds a real product once
                 rounding: Rounding::Single,
                 input_range: FLOAT_RANGE,
+                anomaly_above: None,
                 labels: Vec::new(),
             },
             slots,

@@ -94,6 +94,7 @@ impl<'a> Importer<'a> {
                 output: 0,
                 rounding: Rounding::Double,
                 input_range: FLOAT_RANGE,
+                anomaly_above: None,
                 labels: Vec::new(),
             },
             ids: vec![None; file.tensors.len()],
