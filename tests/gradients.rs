@@ -335,7 +335,7 @@ fn run(case: &Case, training: bool, random: &mut Random) -> f64 {
     let op = &case.op;
     let cx = Context {
         kernels: Kernels::Scalar,
-        rounding: Rounding::Double,
+        numerics: Numerics::Tflm,
     };
     let shapes: Vec<_> = case.inputs.iter().map(|t| t.shape).collect();
     let what = format!(
@@ -355,7 +355,7 @@ fn run(case: &Case, training: bool, random: &mut Random) -> f64 {
         .iter()
         .map(|t| if t.constant { t.operand() } else { t.absent() })
         .collect();
-    op.check(&checked, &y.absent())
+    op.check(Numerics::Tflm, &checked, &y.absent())
         .unwrap_or_else(|e| panic!("{what}: {e:?}"));
 
     let all: Vec<Operand> = case.inputs.iter().map(|t| t.operand()).collect();

@@ -209,10 +209,10 @@ fn output(random: &mut Random, op: &Op, inputs: &[Tensor]) -> Option<Tensor> {
 }
 
 /// Forward, save, backward with respect to everything.
-fn run(op: &Op, inputs: &[Tensor], output: &mut Tensor, training: bool, rounding: Rounding) {
+fn run(op: &Op, inputs: &[Tensor], output: &mut Tensor, training: bool, numerics: Numerics) {
     let cx = Context {
         kernels: Kernels::detect(),
-        rounding,
+        numerics,
     };
     let n = output.shape.len();
     let operands: Vec<Operand> = inputs.iter().map(|t| t.operand()).collect();
@@ -325,7 +325,8 @@ fn hostile_operators_are_refused_or_run() {
             .iter()
             .map(|t| if t.constant { t.operand() } else { t.absent() })
             .collect();
-        if op.check(&checked, &y.absent()).is_err() {
+        let numerics = random.pick(&Numerics::ALL);
+        if op.check(numerics, &checked, &y.absent()).is_err() {
             refused += 1;
             continue;
         }
@@ -339,8 +340,7 @@ fn hostile_operators_are_refused_or_run() {
         if !held || y.shape.len() > MAX_RUN || work > MAX_WORK {
             continue;
         }
-        let rounding = random.pick(&[Rounding::Double, Rounding::Single]);
-        run(&op, &inputs, &mut y, round % 3 == 0, rounding);
+        run(&op, &inputs, &mut y, round % 3 == 0, numerics);
         let int8 = inputs[0].dtype() == DType::I8;
         *accepted.entry((op.name(), int8)).or_default() += 1;
     }

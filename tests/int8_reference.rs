@@ -286,18 +286,18 @@ fn operands(tensors: &[Tensor]) -> Vec<Operand<'_>> {
 }
 
 /// Checks, runs forward, and returns the output with its elements.
-fn forward(case: &Case, rounding: Rounding) -> Tensor {
+fn forward(case: &Case, numerics: Numerics) -> Tensor {
     let checked: Vec<Operand> = case
         .inputs
         .iter()
         .map(|t| if t.constant { t.operand() } else { t.absent() })
         .collect();
     case.op
-        .check(&checked, &case.output.absent())
+        .check(numerics, &checked, &case.output.absent())
         .unwrap_or_else(|e| panic!("{:?}: {e:?}", case.op));
     let cx = Context {
         kernels: Kernels::Scalar,
-        rounding,
+        numerics,
     };
     let mut y = vec![99i8; case.output.len()];
     let inputs = operands(&case.inputs);
@@ -319,10 +319,11 @@ fn forward_is_exact_in_both_roundings() {
     let mut seen: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for case in &cases(&mut random) {
         let mut outputs = Vec::new();
-        for rounding in [Rounding::Double, Rounding::Single] {
-            let got = forward(case, rounding);
+        for numerics in [Numerics::Tflm, Numerics::TflmSingle] {
+            let got = forward(case, numerics);
+            let rounding = numerics.fixed_point();
             let expected = reference_i8::forward(&case.op, &case.inputs, &case.output, rounding);
-            assert_eq!(got.i8s(), expected, "{:?} {rounding:?}", case.op);
+            assert_eq!(got.i8s(), expected, "{:?} {numerics:?}", case.op);
             let entry = seen.entry(case.op.name()).or_default();
             entry.0 += expected.len();
             entry.1 += expected.iter().filter(|q| !matches!(q, -128 | 127)).count();
@@ -403,7 +404,7 @@ fn input_gradients_are_straight_through() {
     let mut clamped = 0;
     for case in &cases(&mut random) {
         let op = &case.op;
-        let y = forward(case, Rounding::Double);
+        let y = forward(case, Numerics::Tflm);
         let needs = op.needs(case.inputs[0].dtype(), false);
         let mut saved = vec![0x55; needs.saved.bytes(&y.shape)];
         let all = operands(&case.inputs);
@@ -457,7 +458,7 @@ fn input_gradients_are_straight_through() {
         for (which, input) in case.inputs.iter().enumerate().filter(|(_, t)| !t.constant) {
             let cx = Context {
                 kernels: Kernels::Scalar,
-                rounding: Rounding::Double,
+                numerics: Numerics::Tflm,
             };
             let mut gx = vec![0.25f32; input.len()];
             op.input_gradient(&cx, which, &seen, &through, &mut gx);
@@ -548,10 +549,11 @@ fn dequantize_and_its_gradient() {
     let x = quantized(&mut random, &[4, 64]);
     let y = Tensor::new(&[4, 64], Values::F32(vec![0.0; 256]));
     let op = Op::Dequantize;
-    op.check(&[x.absent()], &y.absent()).expect("valid");
+    op.check(Numerics::Tflm, &[x.absent()], &y.absent())
+        .expect("valid");
     let cx = Context {
         kernels: Kernels::Scalar,
-        rounding: Rounding::Double,
+        numerics: Numerics::Tflm,
     };
     let mut got = vec![0.0; 256];
     op.forward(
@@ -610,7 +612,7 @@ fn softmax_approximates_and_its_gradient_uses_the_outputs() {
             inputs: vec![x],
             output: y,
         };
-        let y = forward(&case, Rounding::Double);
+        let y = forward(&case, Numerics::Tflm);
         let real = Real {
             shape: case.inputs[0].shape,
             data: case.inputs[0].real(),
@@ -627,7 +629,7 @@ fn softmax_approximates_and_its_gradient_uses_the_outputs() {
         let mut gx = vec![0.0; y.len()];
         let cx = Context {
             kernels: Kernels::Scalar,
-            rounding: Rounding::Double,
+            numerics: Numerics::Tflm,
         };
         assert!(case.op.needs(DType::I8, false).output);
         let x = [case.inputs[0].absent()];

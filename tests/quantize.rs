@@ -2,7 +2,7 @@
 
 use foolproof::kernels::fixed_point::requantize;
 use foolproof::memory::Mode;
-use foolproof::ops::{Activation, Op, OpError, Rounding, Unary};
+use foolproof::ops::{Activation, Numerics, Op, OpError, Rounding, Unary};
 use foolproof::session::Session;
 use foolproof::tensor::DType;
 use foolproof_host::graph::{Builder, Graph, Image, TensorData, TensorId, Window, to_image};
@@ -237,19 +237,19 @@ fn names(graph: &Graph) -> BTreeSet<&'static str> {
 fn every_operator_agrees_with_its_f32_form() {
     let mut seen = BTreeSet::new();
     for (name, steps, f) in SINGLE {
-        for rounding in [Rounding::Double, Rounding::Single] {
+        for numerics in [Numerics::Tflm, Numerics::TflmSingle] {
             let options = Options {
-                rounding,
+                numerics,
                 ..Options::default()
             };
             for (seed, range) in [(1, (-1.0, 1.0)), (2, (0.0, 1.0)), (3, (-3.0, 9.0))] {
                 let (int8, snr, worst) = compare(&build(range, seed, *f), &options);
                 assert!(
                     worst <= *steps,
-                    "{name} {range:?} {rounding:?}: {worst} steps off, {snr} dB"
+                    "{name} {range:?} {numerics:?}: {worst} steps off, {snr} dB"
                 );
-                assert!(snr > 30.0, "{name} {range:?} {rounding:?}: {snr} dB");
-                assert_eq!(int8.rounding, rounding);
+                assert!(snr > 30.0, "{name} {range:?} {numerics:?}: {snr} dB");
+                assert_eq!(int8.numerics, numerics);
                 seen.extend(names(&int8));
             }
         }
@@ -705,7 +705,7 @@ fn tables_are_tflite_micros() {
         let wanted: Vec<i8> = (0..256)
             .map(|i| u8::from_str_radix(&outputs[2 * i..2 * i + 2], 16).expect("a byte") as i8)
             .collect();
-        let got = table(function, x, y, Rounding::Double).expect("a table");
+        let got = table(function, x, y, Numerics::Tflm).expect("a table");
         assert_eq!(got.values, wanted, "{name} {x:?} {y:?}");
         compared += 1;
     }

@@ -4,7 +4,7 @@
 mod support;
 
 use foolproof::kernels::Kernels;
-use foolproof::ops::{Context, Op, Rounding, WORDS};
+use foolproof::ops::{Context, Numerics, Op, WORDS};
 use foolproof::tensor::{DataMut, Operand};
 use std::collections::BTreeMap;
 use support::{Tensor, Values};
@@ -77,7 +77,7 @@ fn int8_operators_equal_tflite_micro() {
         if let Op::Unary(unary) = op {
             // The table is the host's to make.
             let table = unary
-                .table(&inputs[0].quant(), &output.quant(), Rounding::Double)
+                .table(&inputs[0].quant(), &output.quant(), Numerics::Tflm)
                 .expect("a table");
             inputs.push(Tensor::new(&[256], Values::I8(table.values.to_vec())).constant());
             inputs.push(Tensor::new(&[256], Values::F32(table.slopes.to_vec())).constant());
@@ -86,12 +86,12 @@ fn int8_operators_equal_tflite_micro() {
             .iter()
             .map(|t| if t.constant { t.operand() } else { t.absent() })
             .collect();
-        op.check(&checked, &output.absent())
+        op.check(Numerics::Tflm, &checked, &output.absent())
             .unwrap_or_else(|e| panic!("{op:?}: {e:?}"));
         let operands: Vec<Operand> = inputs.iter().map(|t| t.operand()).collect();
         let cx = Context {
             kernels: Kernels::Scalar,
-            rounding: Rounding::Double,
+            numerics: Numerics::Tflm,
         };
         match &output.values {
             Values::I8(expected) => {

@@ -8,7 +8,6 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use foolproof::bundle::{ALIGN, Header};
 use foolproof::memory::Mode;
 use foolproof::model::{Model, Tables};
-use foolproof::ops::Rounding;
 use foolproof::tensor::DType;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,16 +93,14 @@ pub fn inspect(model: &Model<'_>, boards: &[BoardMemory]) -> Inspect {
     }
 }
 
-/// The model's arithmetic, as documents name it: `f32`; `tflm`: int8 that rounds twice, as TFLite Micro does by default;
-/// `tflm-single`: int8 that rounds once.
+/// The model's arithmetic, as documents name it: `f32`, or the name of int8 [`Numerics`](foolproof::ops::Numerics).
 pub fn numerics(model: &Model<'_>) -> &'static str {
     let tables = model.tables();
     let int8 =
         (0..tables.tensor_count()).any(|t| !tables.is_in_image(t) && tables.dtype(t) == DType::I8);
-    match (int8, model.rounding()) {
-        (false, _) => "f32",
-        (true, Rounding::Double) => "tflm",
-        (true, Rounding::Single) => "tflm-single",
+    match int8 {
+        false => "f32",
+        true => model.numerics().name(),
     }
 }
 
@@ -278,7 +275,9 @@ fn cost(cut: CutBuffer) -> Cut {
 fn explained(numerics: &str) -> String {
     let meaning = match numerics {
         "tflm" => ": int8, rounded twice as TFLite Micro does by default",
-        "tflm-single" => ": int8, rounded once",
+        "tflm-single" => ": int8, rounded once, as TFLite Micro built with single rounding does",
+        "litert-ref" => ": int8, as LiteRT's reference kernels compute",
+        "xnnpack" => ": int8, as LiteRT with XNNPACK computes (f32 factors)",
         _ => "",
     };
     format!("{numerics}{meaning}")

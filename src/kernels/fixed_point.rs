@@ -1,4 +1,4 @@
-//! 32-bit fixed-point arithmetic as TFLite Micro and gemmlowp define it. Wherever a hostile constant could
+//! 32-bit fixed-point arithmetic as TFLite Micro and gemmlowp define it, and the floating-point factors of other runtimes. Wherever a hostile constant could
 //! overflow, the operation wraps: what the reference does in practice, and never a panic.
 
 /// How a 32-bit accumulator times a fixed-point multiplier is rounded to the output's scale.
@@ -10,6 +10,29 @@ pub enum Rounding {
     Double = 0,
     /// One rounding of the 64-bit product: builds with `TFLITE_SINGLE_ROUNDING`.
     Single = 1,
+    /// The accumulator as f32 times an f32 factor, to the nearest integer, halves to even: XNNPACK. The mantissa of the
+    /// [`Multiplier`] is the factor's bits, its shift 0.
+    Float32 = 2,
+    /// The accumulator times an f64 factor, to the nearest integer, halves away from zero: LiteRT's reference kernel of
+    /// FULLY_CONNECTED. The mantissa of the [`Multiplier`] is the upper half of the factor's bits, its shift the lower one.
+    Float64 = 3,
+}
+
+impl Rounding {
+    /// Whether requantization is defined for this factor.
+    pub(crate) fn takes(self, factor: Multiplier) -> bool {
+        match self {
+            Rounding::Double | Rounding::Single => factor.is_valid(),
+            Rounding::Float32 => {
+                let real = factor.as_f32();
+                factor.shift == 0 && real.is_finite() && real.is_sign_positive()
+            }
+            Rounding::Float64 => {
+                let real = factor.as_f64();
+                real.is_finite() && real.is_sign_positive()
+            }
+        }
+    }
 }
 
 /// A 32-bit fixed-point factor, `mantissa * 2^(shift - 31)`.
@@ -26,6 +49,31 @@ impl Multiplier {
     /// Whether requantization is defined for it.
     pub(crate) fn is_valid(self) -> bool {
         self.mantissa >= 0 && (-31..=30).contains(&self.shift)
+    }
+
+    /// A factor for [`Rounding::Float32`].
+    pub const fn from_f32(factor: f32) -> Multiplier {
+        Multiplier {
+            mantissa: factor.to_bits() as i32,
+            shift: 0,
+        }
+    }
+
+    /// A factor for [`Rounding::Float64`].
+    pub const fn from_f64(factor: f64) -> Multiplier {
+        let bits = factor.to_bits();
+        Multiplier {
+            mantissa: (bits >> 32) as i32,
+            shift: bits as i32,
+        }
+    }
+
+    fn as_f32(self) -> f32 {
+        f32::from_bits(self.mantissa as u32)
+    }
+
+    fn as_f64(self) -> f64 {
+        f64::from_bits((self.mantissa as u32 as u64) << 32 | self.shift as u32 as u64)
     }
 }
 
@@ -50,7 +98,16 @@ pub fn rounding_shift(x: i32, exponent: u32) -> i32 {
     (x >> exponent) + (remainder > threshold) as i32
 }
 
-/// `x` times a fixed-point factor, rounded. (TFLite `MultiplyByQuantizedMultiplier`, in its two forms.)
+/// To the nearest integer, halves to even; saturates at 2^22.
+#[inline(always)]
+pub fn nearest_even(x: f32) -> i32 {
+    // Above this, f32 numbers have no fraction: the sum rounds as IEEE 754 does by default.
+    const STEP: f32 = 12_582_912.0;
+    const LIMIT: f32 = 4_194_304.0;
+    (x.clamp(-LIMIT, LIMIT) + STEP - STEP) as i32
+}
+
+/// `x` times a factor, rounded. (TFLite `MultiplyByQuantizedMultiplier` in its two forms, and what other runtimes do.)
 // Once per output element, and many instructions where 64-bit products are by hand: small chips keep one copy.
 #[cfg_attr(
     all(any(target_arch = "arm", target_arch = "riscv32"), not(foolproof_dsp)),
@@ -75,6 +132,8 @@ pub fn requantize(x: i32, factor: Multiplier, rounding: Rounding) -> i32 {
             let product = x as i64 * factor.mantissa as i64;
             ((product + (1i64 << (shift - 1))) >> shift) as i32
         }
+        Rounding::Float32 => nearest_even(x as f32 * factor.as_f32()),
+        Rounding::Float64 => libm::round(x as f64 * factor.as_f64()) as i32,
     }
 }
 

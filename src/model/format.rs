@@ -50,8 +50,8 @@ pub struct Header {
     pub magic: [u8; 4],
     /// [`VERSION`].
     pub version: U16,
-    /// How int8 requantization rounds: a [`crate::ops::Rounding`].
-    pub rounding: u8,
+    /// Whose int8 arithmetic: a [`crate::ops::Numerics`].
+    pub numerics: u8,
     /// Zero.
     pub reserved: u8,
     /// Length of the whole image, bytes.

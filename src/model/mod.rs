@@ -10,7 +10,7 @@ mod validate;
 pub use tables::{Node, Tables};
 
 use crate::memory::{Mode, Role};
-use crate::ops::Rounding;
+use crate::ops::Numerics;
 use crate::tensor::Shape;
 use core::ops::Range;
 use format::{Header, Span};
@@ -89,9 +89,9 @@ impl<'a> Model<'a> {
         self.tables.anomaly_above()
     }
 
-    /// How int8 requantization rounds.
-    pub fn rounding(&self) -> Rounding {
-        self.tables.rounding()
+    /// Whose int8 arithmetic it has.
+    pub fn numerics(&self) -> Numerics {
+        self.tables.numerics()
     }
 
     /// Smallest and largest value of an input element, in real units.

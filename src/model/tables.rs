@@ -6,7 +6,7 @@ use super::format::{
 };
 use super::{ModelError, Part};
 use crate::memory::{Mode, Pass, Role};
-use crate::ops::{MAX_INPUTS, Needs, Op, Rounding};
+use crate::ops::{MAX_INPUTS, Needs, Numerics, Op};
 use crate::tensor::{DType, Data, MAX_RANK, Operand, Quant, Shape, typed};
 use zerocopy::FromBytes;
 
@@ -125,7 +125,7 @@ impl<'a> Tables<'a> {
             &h.train_bytes,
             &h.parameter_bytes,
         ];
-        let ok = h.rounding <= 1
+        let ok = Numerics::from_code(h.numerics).is_some()
             && h.reserved == 0
             && (h.pass_count.get() > 0 || h.passes.get() == 0)
             && (h.pass_count.get() == 0 || h.attack_bytes.get() > 0)
@@ -336,12 +336,9 @@ impl<'a> Tables<'a> {
         Some(self.header.anomaly_above.get()).filter(|&above| above > 0.0)
     }
 
-    /// How int8 requantization rounds.
-    pub fn rounding(&self) -> Rounding {
-        match self.header.rounding {
-            1 => Rounding::Single,
-            _ => Rounding::Double,
-        }
+    /// Whose int8 arithmetic the model has.
+    pub fn numerics(&self) -> Numerics {
+        Numerics::from_code(self.header.numerics).unwrap_or_default()
     }
 
     /// Class names, one per line.

@@ -33,7 +33,7 @@ pub(super) fn operators(model: &Tables<'_>) -> Result<(), ModelError> {
         }
         let output = model.operand(node.output);
         node.op
-            .check(&operands, &output)
+            .check(model.numerics(), &operands, &output)
             .map_err(|error| ModelError::Op { op: k, error })?;
         if model.is_reshape(k) && node.inputs().any(|t| model.is_in_image(t)) {
             let tensor = node.output;

@@ -1,6 +1,6 @@
 //! Add and Mul, with NumPy broadcasting: shapes are aligned at the last axis, and an axis of 1 repeats.
 
-use super::{Add, Context, Mul, OpError, activation, check};
+use super::{Add, Context, Mul, Numerics, OpError, activation, check};
 use crate::kernels::fixed_point::requantize;
 use crate::tensor::{DType, Data, DataMut, MAX_RANK, Operand, Shape};
 
@@ -97,10 +97,18 @@ fn check_operands(inputs: &[Operand], output: &Operand) -> Result<DType, OpError
 }
 
 impl Add {
-    pub(super) fn check(&self, inputs: &[Operand], output: &Operand) -> Result<(), OpError> {
+    pub(super) fn check(
+        &self,
+        numerics: Numerics,
+        inputs: &[Operand],
+        output: &Operand,
+    ) -> Result<(), OpError> {
         let dtype = check_operands(inputs, output)?;
         let factors = [self.inputs[0], self.inputs[1], self.output];
-        let valid = self.left_shift <= 22 && factors.iter().all(|f| f.is_valid());
+        let valid = match numerics {
+            Numerics::Xnnpack if self.left_shift == 0 => (1..=30).contains(&self.output.shift),
+            _ => self.left_shift <= 22 && factors.iter().all(|f| f.is_valid()),
+        };
         if dtype == DType::I8 && !valid {
             return Err(OpError::Attribute);
         }
@@ -118,23 +126,35 @@ impl Add {
             }
             (Data::I8(xa), Data::I8(xb), DataMut::I8(y)) => {
                 let (low, high) = self.activation.range_i8(&output.quant);
-                let term = |x: i8, zero_point: i32, k: usize| {
-                    let shifted = (x as i32 - zero_point) << self.left_shift;
-                    requantize(shifted, self.inputs[k], cx.rounding)
-                };
+                let (za, zb) = (a.quant.zero_point, b.quant.zero_point);
+                let rounding = cx.rounding();
+                let xnnpack = cx.numerics == Numerics::Xnnpack && self.left_shift == 0;
                 for_each(shapes.0, shapes.1, shapes.2, |i, ia, ib| {
-                    let sum = term(xa[ia], a.quant.zero_point, 0).wrapping_add(term(
-                        xb[ib],
-                        b.quant.zero_point,
-                        1,
-                    ));
-                    let q = requantize(sum, self.output, cx.rounding)
-                        .wrapping_add(output.quant.zero_point);
+                    let (a, b) = (xa[ia] as i32 - za, xb[ib] as i32 - zb);
+                    let q = if xnnpack {
+                        self.once(a, b)
+                    } else {
+                        let term = |x: i32, k: usize| {
+                            requantize(x << self.left_shift, self.inputs[k], rounding)
+                        };
+                        let sum = term(a, 0).wrapping_add(term(b, 1));
+                        requantize(sum, self.output, rounding)
+                    };
+                    let q = q.wrapping_add(output.quant.zero_point);
                     y[i] = q.max(low).min(high) as i8;
                 });
             }
             _ => {}
         }
+    }
+
+    /// XNNPACK's sum: integer factors, and one rounding, halves up.
+    #[inline(always)]
+    fn once(&self, a: i32, b: i32) -> i32 {
+        let shift = self.output.shift as u32;
+        let [fa, fb] = self.inputs.map(|factor| factor.mantissa);
+        let sum = a.wrapping_mul(fa).wrapping_add(b.wrapping_mul(fb));
+        sum.wrapping_add(1 << (shift - 1)) >> shift
     }
 
     pub(super) fn input_gradient(
@@ -159,9 +179,14 @@ impl Add {
 }
 
 impl Mul {
-    pub(super) fn check(&self, inputs: &[Operand], output: &Operand) -> Result<(), OpError> {
+    pub(super) fn check(
+        &self,
+        numerics: Numerics,
+        inputs: &[Operand],
+        output: &Operand,
+    ) -> Result<(), OpError> {
         let dtype = check_operands(inputs, output)?;
-        if dtype == DType::I8 && !self.output.is_valid() {
+        if dtype == DType::I8 && !numerics.convolution().takes(self.output) {
             return Err(OpError::Attribute);
         }
         Ok(())
@@ -181,7 +206,7 @@ impl Mul {
                 let (za, zb) = (a.quant.zero_point, b.quant.zero_point);
                 for_each(shapes.0, shapes.1, shapes.2, |i, ia, ib| {
                     let product = (xa[ia] as i32 - za) * (xb[ib] as i32 - zb);
-                    let q = requantize(product, self.output, cx.rounding)
+                    let q = requantize(product, self.output, cx.numerics.convolution())
                         .wrapping_add(output.quant.zero_point);
                     y[i] = q.max(low).min(high) as i8;
                 });

@@ -1,6 +1,6 @@
 //! What the checks of several operators have in common.
 
-use super::{Multiplier, OpError};
+use super::{Multiplier, OpError, Rounding};
 use crate::tensor::{DType, Data, Operand, Shape};
 
 /// Stands for the output in an [`OpError`].
@@ -109,7 +109,11 @@ pub(super) fn same_quantization(x: &Operand, i: u8, output: &Operand) -> Result<
 
 /// Operands 1 and 2 (weights, bias) and, for int8, 3 and 4 (multiplier, shift) of a convolution or dense layer
 /// with `channels` outputs.
-pub(super) fn weights(inputs: &[Operand], channels: usize) -> Result<(), OpError> {
+pub(super) fn weights(
+    inputs: &[Operand],
+    channels: usize,
+    rounding: Rounding,
+) -> Result<(), OpError> {
     let [x, w, bias, rest @ ..] = inputs else {
         return count(inputs.len(), 3);
     };
@@ -133,7 +137,7 @@ pub(super) fn weights(inputs: &[Operand], channels: usize) -> Result<(), OpError
             constant(shifts, 4, DType::I32, channels)?;
             let mut factors = mantissas.i32().iter().zip(shifts.i32());
             let valid =
-                |(&mantissa, &shift): (&i32, &i32)| Multiplier { mantissa, shift }.is_valid();
+                |(&mantissa, &shift): (&i32, &i32)| rounding.takes(Multiplier { mantissa, shift });
             if factors.all(valid) {
                 Ok(())
             } else {

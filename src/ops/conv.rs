@@ -1,7 +1,7 @@
 //! Conv2d and DepthwiseConv2d: x `[N, H, W, C]`, w `[O, kh, kw, C]` or `[1, kh, kw, C m]`, bias `[O]`.
 
 use super::check;
-use super::{Activation, Context, Conv2d, DepthwiseConv2d, OpError, activation};
+use super::{Activation, Context, Conv2d, DepthwiseConv2d, Numerics, OpError, activation};
 use crate::kernels::{self, ConvF32, ConvI8, Requantize, WeightsI8, Window};
 use crate::tensor::{DType, DataMut, Operand, Shape};
 
@@ -80,12 +80,18 @@ impl Convolution {
         check::output_shape(&[x.dim(0) as u32, rows, columns, channels as u32])
     }
 
-    pub(super) fn check(&self, inputs: &[Operand], output: &Operand) -> Result<(), OpError> {
+    pub(super) fn check(
+        &self,
+        numerics: Numerics,
+        inputs: &[Operand],
+        output: &Operand,
+    ) -> Result<(), OpError> {
         let [x, w, ..] = inputs else {
             return check::count(inputs.len(), 3);
         };
         check::activation_types(x, output)?;
-        check::weights(inputs, self.channels(&x.shape, &w.shape)?)
+        let channels = self.channels(&x.shape, &w.shape)?;
+        check::weights(inputs, channels, numerics.convolution())
     }
 
     fn window(&self, x: &Shape, w: &Shape, y: &Shape) -> Window {
@@ -133,7 +139,7 @@ impl Convolution {
                         bias: bias.i32(),
                         multiplier: multiplier.i32(),
                         shift: shift.i32(),
-                        rounding: cx.rounding,
+                        rounding: cx.numerics.convolution(),
                         zero_point: output.quant.zero_point,
                         range: self.activation.range_i8(&output.quant),
                     },

@@ -1,6 +1,6 @@
 //! Fully connected: x flattened to `[N, I]`, w `[O, I]`, bias `[O]`, output `[N, O]`.
 
-use super::{Context, Dense, OpError, activation, check};
+use super::{Context, Dense, Numerics, OpError, activation, check};
 use crate::kernels::{self, DenseF32, DenseI8, Requantize, WeightsI8};
 use crate::tensor::{DType, DataMut, Operand, Shape};
 
@@ -16,12 +16,17 @@ impl Dense {
         check::output_shape(&[(x.len() / w.dim(1)) as u32, w.dim(0) as u32])
     }
 
-    pub(super) fn check(&self, inputs: &[Operand], output: &Operand) -> Result<(), OpError> {
+    pub(super) fn check(
+        &self,
+        numerics: Numerics,
+        inputs: &[Operand],
+        output: &Operand,
+    ) -> Result<(), OpError> {
         let [x, w, ..] = inputs else {
             return check::count(inputs.len(), 3);
         };
         check::activation_types(x, output)?;
-        check::weights(inputs, w.shape.dim(0))
+        check::weights(inputs, w.shape.dim(0), numerics.dense())
     }
 
     pub(super) fn forward(&self, cx: &Context, inputs: &[Operand], output: &Operand, y: DataMut) {
@@ -51,7 +56,7 @@ impl Dense {
                         bias: bias.i32(),
                         multiplier: multiplier.i32(),
                         shift: shift.i32(),
-                        rounding: cx.rounding,
+                        rounding: cx.numerics.dense(),
                         zero_point: output.quant.zero_point,
                         range: self.activation.range_i8(&output.quant),
                     },

@@ -11,7 +11,8 @@
 //! | DepthwiseConv2d | x, w `[1,kh,kw,C*m]`, bias `[C*m]` | the same, multiplier, shift |
 //! | Dense | x (flattened to `[N,I]`), w `[O,I]`, bias `[O]` | the same, multiplier `[O]`, shift `[O]` |
 //! | Add, Mul | a, b (NumPy broadcasting) | a, b |
-//! | AvgPool2d, MaxPool2d, Pad, Reshape, Softmax | x | x |
+//! | AvgPool2d, MaxPool2d, Pad, Reshape | x | x |
+//! | Softmax | x | x; for XNNPACK exponentials f32 `[256]` |
 //! | Concat | 1 to 8 tensors | the same, all of the output's quantization |
 //! | Unary (Relu, Relu6, LeakyRelu, Tanh, Sigmoid, Requantize) | x | x, table int8 `[256]`, slope f32 `[256]` |
 //! | BatchNorm | x, gamma, beta, mean, variance `[C]` | folded before |
@@ -26,6 +27,7 @@ mod check;
 mod conv;
 mod dense;
 mod layout;
+mod numerics;
 mod pool;
 mod quantize;
 mod softmax;
@@ -37,6 +39,7 @@ pub use attributes::{
     Add, BatchNorm, Concat, Conv2d, Dense, DepthwiseConv2d, Mul, Pad, Padding, Pool2d, Softmax,
     Unary,
 };
+pub use numerics::Numerics;
 pub use table::Table;
 
 use conv::Convolution;
@@ -55,8 +58,15 @@ pub const WORDS: usize = 12;
 pub struct Context {
     /// Which inner loops to use.
     pub kernels: Kernels,
-    /// Rounding of int8 requantization.
-    pub rounding: Rounding,
+    /// Whose int8 arithmetic.
+    pub numerics: Numerics,
+}
+
+impl Context {
+    /// Rounding of int8 requantization in fixed point.
+    pub fn rounding(&self) -> Rounding {
+        self.numerics.fixed_point()
+    }
 }
 
 /// What backward sees of forward: operands with the elements that [`Op::needs`] asked for, and the side note.
@@ -243,11 +253,16 @@ impl Op {
         }
     }
 
-    /// Checks types, shapes, quantization and attributes. Constants bring their data, activations have
+    /// Checks types, shapes, quantization and attributes, for a model with this arithmetic. Constants bring their data, activations have
     /// [`Data::Absent`](crate::tensor::Data::Absent); the output has none. After `Ok` no other method can panic, overflow or leave its
     /// slices, whatever the constants hold, as long as it gets operands of these shapes (or of these with the
     /// batch multiplied) and types.
-    pub fn check(&self, inputs: &[Operand], output: &Operand) -> Result<(), OpError> {
+    pub fn check(
+        &self,
+        numerics: Numerics,
+        inputs: &[Operand],
+        output: &Operand,
+    ) -> Result<(), OpError> {
         if inputs.len() > MAX_INPUTS {
             return check::count(inputs.len(), MAX_INPUTS as u8);
         }
@@ -258,11 +273,11 @@ impl Op {
         }
         check::operand(output, check::OUTPUT)?;
         match self {
-            Op::Conv2d(conv) => Convolution::from(conv).check(inputs, output)?,
-            Op::DepthwiseConv2d(conv) => Convolution::from(conv).check(inputs, output)?,
-            Op::Dense(dense) => dense.check(inputs, output)?,
-            Op::Add(add) => add.check(inputs, output)?,
-            Op::Mul(mul) => mul.check(inputs, output)?,
+            Op::Conv2d(conv) => Convolution::from(conv).check(numerics, inputs, output)?,
+            Op::DepthwiseConv2d(conv) => Convolution::from(conv).check(numerics, inputs, output)?,
+            Op::Dense(dense) => dense.check(numerics, inputs, output)?,
+            Op::Add(add) => add.check(numerics, inputs, output)?,
+            Op::Mul(mul) => mul.check(numerics, inputs, output)?,
             Op::AvgPool2d(pool) => pool.check(false, inputs, output)?,
             Op::MaxPool2d(pool) => pool.check(true, inputs, output)?,
             Op::Pad(pad) => pad.check(inputs, output)?,
@@ -381,7 +396,7 @@ impl Op {
             Op::Pad(pad) => pad.forward(x, output, y),
             Op::Reshape => layout::copy(x, y),
             Op::Concat(concat) => concat.forward(inputs, output, y),
-            Op::Softmax(softmax) => softmax.forward(cx, x, y),
+            Op::Softmax(softmax) => softmax.forward(cx, inputs, y),
             Op::Unary(unary) => unary.forward(inputs, y),
             Op::BatchNorm(norm) => {
                 if let DataMut::F32(y) = y {
@@ -390,7 +405,7 @@ impl Op {
             }
             Op::Quantize => {
                 if let DataMut::I8(y) = y {
-                    quantize::quantize(&output.quant, x.f32(), y);
+                    quantize::quantize(cx.numerics, &output.quant, x.f32(), y);
                 }
             }
             Op::Dequantize => {

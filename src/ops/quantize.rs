@@ -1,6 +1,7 @@
 //! Quantize (f32 to int8) and Dequantize (int8 to f32).
 
-use super::{OpError, check};
+use super::{Numerics, OpError, check};
+use crate::kernels::fixed_point::nearest_even;
 use crate::tensor::{DType, Operand, Quant};
 
 /// Quantize takes f32 to int8, Dequantize the other way.
@@ -21,10 +22,14 @@ pub(super) fn check(
 }
 
 /// `round(x / scale) + zero_point`, halves away from zero, saturating; not-a-number counts as 0. (TFLite `AffineQuantize`:
-/// the division is in single precision.)
-pub(super) fn quantize(quant: &Quant, x: &[f32], y: &mut [i8]) {
+/// the division is in single precision.) XNNPACK multiplies by `1 / scale` and rounds halves to even.
+pub(super) fn quantize(numerics: Numerics, quant: &Quant, x: &[f32], y: &mut [i8]) {
+    let inverse = 1.0 / quant.scale;
     for (y, &x) in y.iter_mut().zip(x) {
-        let steps = libm::roundf(x / quant.scale) as i32;
+        let steps = match numerics {
+            Numerics::Xnnpack => nearest_even(x * inverse),
+            _ => libm::roundf(x / quant.scale) as i32,
+        };
         *y = steps.saturating_add(quant.zero_point).clamp(-128, 127) as i8;
     }
 }

@@ -8,12 +8,13 @@ use crate::tensor::{DType, Data, DataMut, Operand};
 
 /// Integer softmax sums exponentials with 12 integer bits.
 const MAX_CLASSES: usize = 4095;
+/// Entries of a table of exponentials: one per difference from the maximum.
+const EXPONENTIALS: usize = 256;
 
 impl Softmax {
     pub(super) fn check(&self, inputs: &[Operand], output: &Operand) -> Result<(), OpError> {
-        check::count(inputs.len(), 1)?;
-        let [x] = inputs else {
-            return Err(OpError::Attribute);
+        let [x, table @ ..] = inputs else {
+            return check::count(inputs.len(), 1);
         };
         let dtype = check::activation_types(x, output)?;
         if !self.beta.is_finite() {
@@ -32,15 +33,33 @@ impl Softmax {
                 return Err(OpError::Shape { operand: 0 });
             }
         }
+        match (table, dtype) {
+            ([], _) => {}
+            ([table], DType::I8) => check::constant(table, 1, DType::F32, EXPONENTIALS)?,
+            _ => return check::count(inputs.len(), 1),
+        }
         Ok(())
     }
 
-    pub(super) fn forward(&self, cx: &Context, x: &Operand, y: DataMut) {
+    /// `exp(-beta scale d)` for differences `d` of 0 to 255 steps: operand 1 of an int8 softmax with XNNPACK's numerics, which
+    /// leaves it to LiteRT's optimized kernel (`PopulateSoftmaxLookupTable`). Made where models are made: on the host.
+    pub fn exponentials(beta: f32, scale: f32) -> [f32; EXPONENTIALS] {
+        core::array::from_fn(|d| libm::exp((-scale * beta * d as f32) as f64) as f32)
+    }
+
+    pub(super) fn forward(&self, cx: &Context, inputs: &[Operand], y: DataMut) {
+        let Some(x) = inputs.first() else { return };
         let classes = x.shape.channels();
         match (x.data, y) {
             (Data::F32(x), DataMut::F32(y)) => {
                 for (x, y) in x.chunks_exact(classes).zip(y.chunks_exact_mut(classes)) {
                     self.row_f32(x, y);
+                }
+            }
+            (Data::I8(x), DataMut::I8(y)) if inputs.len() == 2 => {
+                let table = inputs[1].f32();
+                for (x, y) in x.chunks_exact(classes).zip(y.chunks_exact_mut(classes)) {
+                    row_by_table(table, x, y);
                 }
             }
             (Data::I8(x), DataMut::I8(y)) => {
@@ -78,7 +97,7 @@ impl Softmax {
         let exponential = |x: i8| {
             let difference = x as i32 - max;
             (difference >= self.diff_min).then(|| {
-                exp_on_negative_values::<5>(requantize(difference, self.input, cx.rounding))
+                exp_on_negative_values::<5>(requantize(difference, self.input, cx.rounding()))
             })
         };
         let mut sum = 0i32;
@@ -132,5 +151,20 @@ impl Softmax {
                 *gx += self.beta * real(y) * (gy - mean);
             }
         }
+    }
+}
+
+/// LiteRT's optimized int8 softmax: f32, summed in order.
+fn row_by_table(table: &[f32], x: &[i8], y: &mut [i8]) {
+    let max = x.iter().fold(i8::MIN, |max, &x| max.max(x)) as i32;
+    let exponential = |x: i8| table[(max - x as i32) as usize];
+    let mut sum = 0.0;
+    for &x in x {
+        sum += exponential(x);
+    }
+    let inverse = 1.0 / (sum * (1.0 / 256.0));
+    for (y, &x) in y.iter_mut().zip(x) {
+        let q = libm::roundf(exponential(x) * inverse) as i32;
+        *y = q.saturating_sub(128).clamp(-128, 127) as i8;
     }
 }

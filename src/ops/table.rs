@@ -1,8 +1,10 @@
-//! The table of an int8 [`Unary`] operator, entry for entry what TFLite Micro computes, and its slopes. Made
+//! The table of an int8 [`Unary`] operator, entry for entry what the runtime computes, and its slopes. Made
 //! where models are made: on the host.
 
-use super::{Activation, Multiplier, Rounding, Unary};
-use crate::kernels::fixed_point::{logistic, multiplier, requantize, rounding_shift, tanh};
+use super::{Activation, Multiplier, Numerics, Rounding, Unary};
+use crate::kernels::fixed_point::{
+    logistic, multiplier, nearest_even, requantize, rounding_shift, tanh,
+};
 use crate::tensor::Quant;
 
 /// Operands 1 and 2 of an int8 [`Unary`] operator.
@@ -18,7 +20,8 @@ pub struct Table {
 impl Unary {
     /// The table for these quantizations. `None`: their scales are too far apart for 32-bit factors, or
     /// the output of a sigmoid (scale 1/256, zero point -128) or tanh (1/128, 0) is not as TFLite prescribes.
-    pub fn table(&self, input: &Quant, output: &Quant, rounding: Rounding) -> Option<Table> {
+    pub fn table(&self, input: &Quant, output: &Quant, numerics: Numerics) -> Option<Table> {
+        let rounding = numerics.fixed_point();
         let mut table = Table {
             values: [0; 256],
             slopes: [0.0; 256],
@@ -26,7 +29,14 @@ impl Unary {
         for (i, (value, slope)) in table.values.iter_mut().zip(&mut table.slopes).enumerate() {
             let x = i as i32 - 128 - input.zero_point;
             (*value, *slope) = match self {
-                Unary::Tanh | Unary::Sigmoid => self.smooth(x, input, output, rounding)?,
+                Unary::Tanh | Unary::Sigmoid => {
+                    let (fixed, slope) = self.smooth(x, input, output, rounding)?;
+                    match numerics {
+                        Numerics::Xnnpack => (self.smooth_f32(x, input, output), slope),
+                        _ => (fixed, slope),
+                    }
+                }
+                _ if numerics == Numerics::Xnnpack => self.linear_8_bits(x, input, output)?,
                 _ => self.linear(x, input, output, rounding)?,
             };
         }
@@ -76,6 +86,49 @@ impl Unary {
             1.0 - y * y
         };
         Some((q.clamp(-128, 127) as i8, slope as f32))
+    }
+
+    /// XNNPACK's table, made by its reference operator: the real function, rounded with halves to even.
+    fn smooth_f32(&self, x: i32, input: &Quant, output: &Quant) -> i8 {
+        let real = x as f32 * input.scale;
+        let y = match self {
+            Unary::Sigmoid if real > 100.0 => 1.0,
+            Unary::Sigmoid if real < -100.0 => 0.0,
+            Unary::Sigmoid => {
+                let e = libm::exp(real as f64);
+                (e / (1.0 + e)) as f32
+            }
+            _ => libm::tanh(real as f64) as f32,
+        };
+        let inverse = 1.0 / output.scale;
+        nearest_even(y * inverse + output.zero_point as f32).clamp(-128, 127) as i8
+    }
+
+    /// XNNPACK's requantization and leaky ReLU: factors with 8 bits after the point, halves up. What it refuses stays with
+    /// LiteRT's own kernels, in fixed point.
+    fn linear_8_bits(&self, x: i32, input: &Quant, output: &Quant) -> Option<(i8, f32)> {
+        let positive = input.scale / output.scale;
+        let (alpha, delegated) = match *self {
+            Unary::Requantize => (1.0, true),
+            Unary::LeakyRelu { alpha } => {
+                let negative = positive * alpha;
+                let fits = alpha.is_normal()
+                    && (-127.996_09..=128.0).contains(&negative)
+                    && libm::fabsf(negative) >= 1.0 / 256.0;
+                (alpha, fits)
+            }
+            _ => (1.0, false),
+        };
+        if !delegated || !(1.0 / 256.0..=128.0).contains(&positive) {
+            return self.linear(x, input, output, Rounding::Double);
+        }
+        let (factor, slope) = match x < 0 {
+            true => (positive * alpha, alpha),
+            false => (positive, 1.0),
+        };
+        let q = ((x * nearest_even(256.0 * factor) + 128) >> 8) + output.zero_point;
+        let passes = q > -128 && q < 127;
+        Some((q.clamp(-128, 127) as i8, if passes { slope } else { 0.0 }))
     }
 
     /// Requantization with a slope on either side of 0, and a clamp.

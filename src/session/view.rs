@@ -79,7 +79,7 @@ impl<'a> View<'a> {
     pub(super) fn context(&self) -> Context {
         Context {
             kernels: self.kernels,
-            rounding: self.model.rounding(),
+            numerics: self.model.numerics(),
         }
     }
 

@@ -33,6 +33,14 @@ pub fn requantize(x: i128, factor: Multiplier, rounding: Rounding) -> i128 {
             x * m + two.pow((30 - shift) as u32),
             two.pow((31 - shift) as u32),
         ),
+        Rounding::Float32 => {
+            let real = x as f32 * f32::from_bits(mantissa as u32);
+            real.round_ties_even() as i128
+        }
+        Rounding::Float64 => {
+            let bits = (mantissa as u64) << 32 | u64::from(shift as u32);
+            (x as f64 * f64::from_bits(bits)).round() as i128
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use crate::attack::{Choice, Settings, Terms, catalog, suite};
 use clap::{Args, Parser, Subcommand};
 use foolproof::attack::Norm;
 use foolproof::kernels::Kernels;
+use foolproof::ops::Numerics;
 use foolproof::threat::Budget;
 use std::path::PathBuf;
 
@@ -63,6 +64,10 @@ pub(crate) struct ModelArgs {
     pub model: PathBuf,
     #[command(flatten)]
     pub input: InputArgs,
+    /// int8 .tflite models: the runtime whose results are reproduced, tflm (TFLite Micro), tflm-single (built with single
+    /// rounding), litert-ref (LiteRT's reference kernels) or xnnpack (LiteRT's default) [default: tflm; images hold theirs]
+    #[arg(long, value_name = "RUNTIME", value_parser = numerics)]
+    pub numerics: Option<Numerics>,
     /// Inner loops: auto or scalar (the reference, the same bits as on a chip)
     #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = kernels)]
     pub kernels: Kernels,
@@ -123,6 +128,10 @@ pub(crate) struct InspectArgs {
     pub model: PathBuf,
     #[command(flatten)]
     pub memory: MemoryArgs,
+    /// int8 .tflite models: the runtime whose results are reproduced, tflm (TFLite Micro), tflm-single (built with single
+    /// rounding), litert-ref (LiteRT's reference kernels) or xnnpack (LiteRT's default) [default: tflm; images hold theirs]
+    #[arg(long, value_name = "RUNTIME", value_parser = numerics)]
+    pub numerics: Option<Numerics>,
 }
 
 #[derive(Debug, Args)]
@@ -310,6 +319,10 @@ pub(crate) struct PackArgs {
     pub model: PathBuf,
     #[command(flatten)]
     pub memory: MemoryArgs,
+    /// int8 .tflite models: the runtime whose results are reproduced, tflm (TFLite Micro), tflm-single (built with single
+    /// rounding), litert-ref (LiteRT's reference kernels) or xnnpack (LiteRT's default) [default: tflm; images hold theirs]
+    #[arg(long, value_name = "RUNTIME", value_parser = numerics)]
+    pub numerics: Option<Numerics>,
     /// Where to write it: an image, or a TensorFlow Lite model where the name ends in .tflite
     #[arg(long, value_name = "M.fpi")]
     pub out: PathBuf,
@@ -375,6 +388,10 @@ pub(crate) struct DeviceRunArgs {
     pub data: DataArgs,
     #[command(flatten)]
     pub input: InputArgs,
+    /// int8 .tflite models: the runtime whose results are reproduced, tflm (TFLite Micro), tflm-single (built with single
+    /// rounding), litert-ref (LiteRT's reference kernels) or xnnpack (LiteRT's default) [default: tflm; images hold theirs]
+    #[arg(long, value_name = "RUNTIME", value_parser = numerics)]
+    pub numerics: Option<Numerics>,
     /// Attacks that host and chip both craft, where --eps is given: fgsm, bim, pgd, or quick (fgsm, pgd)
     #[arg(long, value_name = "NAME", default_value = "quick", value_parser = choice)]
     pub attack: Choice,
@@ -437,6 +454,17 @@ fn kernels(text: &str) -> Result<Kernels, String> {
         name if name == Kernels::detect().name() => Ok(Kernels::detect()),
         _ => Err("no such kernels on this machine; auto or scalar would be right".into()),
     }
+}
+
+fn numerics(text: &str) -> Result<Numerics, String> {
+    let found = Numerics::ALL.into_iter().find(|n| n.name() == text);
+    found.ok_or_else(|| {
+        let names = Numerics::ALL.map(Numerics::name);
+        format!(
+            "no such runtime; one of these would be right: {}",
+            names.join(", ")
+        )
+    })
 }
 
 fn whole(text: &str, least: u64, most: u64) -> Result<u64, String> {

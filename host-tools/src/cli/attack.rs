@@ -52,7 +52,8 @@ fn on_samples(
     let read = data::files_of(data);
     let read = read.iter().chain([&args.model.model]).map(PathBuf::as_path);
     files::refuse_overwriting(out, read)?;
-    let file = ModelFile::read_for(&args.model.model, &args.model.input)?.within(args.memory)?;
+    let file = ModelFile::read_for(&args.model.model, &args.model.input, args.model.numerics)?
+        .within(args.memory)?;
     let data = data::load(data, Purpose::Judge)?;
     let data = data.take(args.limit.unwrap_or(usize::MAX))?;
     let (classifier, inputs) = file.with_data(&args.model.input, args.model.kernels, &data)?;

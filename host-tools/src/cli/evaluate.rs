@@ -19,7 +19,8 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
     for &epsilon in &args.eps.0 {
         plans.extend(args.suite.plans(&args.settings.terms(epsilon, None))?);
     }
-    let file = ModelFile::read_for(&args.model.model, &args.model.input)?.within(args.memory)?;
+    let file = ModelFile::read_for(&args.model.model, &args.model.input, args.model.numerics)?
+        .within(args.memory)?;
     let data = data::load(&args.data.data, Purpose::Judge)?;
     let data = data.take(args.data.limit.unwrap_or(usize::MAX))?;
     let (classifier, inputs) = file.with_data(&args.model.input, args.model.kernels, &data)?;

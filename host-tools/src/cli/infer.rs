@@ -17,7 +17,7 @@ pub(crate) fn run(args: &InferArgs, seed: u64, console: &Console) -> Result<Ende
     let read = data::files_of(&args.inputs);
     let read = read.iter().chain([&args.model.model]).map(PathBuf::as_path);
     files::refuse_overwriting(&args.outputs, read)?;
-    let file = ModelFile::read_for(&args.model.model, &args.model.input)?;
+    let file = ModelFile::read_for(&args.model.model, &args.model.input, args.model.numerics)?;
     let data = data::load(&args.inputs, Purpose::Judge)?;
     let (classifier, inputs) = file.with_any_data(&args.model.input, args.model.kernels, &data)?;
     let answers = classifier

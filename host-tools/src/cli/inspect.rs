@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::inspect::{BoardMemory, inspect, render};
 
 pub(crate) fn run(args: &InspectArgs, console: &Console) -> Result<Ended> {
-    let file = ModelFile::read(&args.model)?.within(args.memory)?;
+    let file = ModelFile::read(&args.model, args.numerics)?.within(args.memory)?;
     let boards: Vec<BoardMemory> = device::boards().iter().map(BoardMemory::from).collect();
     let found = inspect(&file.model()?, &boards);
     let model = file.describe()?;

@@ -14,6 +14,7 @@ use crate::preprocess::Preprocess;
 use foolproof::kernels::Kernels;
 use foolproof::model::Model;
 use foolproof::model::format::MAGIC;
+use foolproof::ops::Numerics;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -43,8 +44,8 @@ struct FileOrder {
 impl ModelFile {
     /// Reads a model to feed it samples. The input of a float model of a file format without ranges takes what
     /// `--input-range`, `--mean` and `--std` say, 0 to 1 without them.
-    pub fn read_for(path: &Path, input: &InputArgs) -> Result<Self> {
-        let mut file = Self::read(path)?;
+    pub fn read_for(path: &Path, input: &InputArgs, numerics: Option<Numerics>) -> Result<Self> {
+        let mut file = Self::read(path, numerics)?;
         if !file.says_range
             && let Some(range) = preprocess(input).spanned()
         {
@@ -116,7 +117,28 @@ impl ModelFile {
             .collect()
     }
 
-    pub fn read(path: &Path) -> Result<Self> {
+    /// Reads a model. `numerics` is whose int8 arithmetic the user wants.
+    pub fn read(path: &Path, numerics: Option<Numerics>) -> Result<Self> {
+        let file = Self::read_any(path, numerics)?;
+        let refuse = |what: String, right: &str| Error::new(what, "--numerics", right);
+        match (numerics, crate::inspect::numerics(&file.model()?)) {
+            (Some(_), "f32") => Err(refuse(
+                format!("{} is a float model", path.display()),
+                "int8 models have the arithmetic of a runtime; leave it out",
+            )),
+            (Some(wanted), had) if wanted.name() != had => Err(refuse(
+                format!(
+                    "the arithmetic of {} is {had}, not {}",
+                    path.display(),
+                    wanted.name()
+                ),
+                "the .tflite file that it was made from, or none",
+            )),
+            _ => Ok(file),
+        }
+    }
+
+    fn read_any(path: &Path, numerics: Option<Numerics>) -> Result<Self> {
         let bytes = files::read(path)?;
         let refuse = |what: String| {
             Error::new(
@@ -126,7 +148,7 @@ impl ModelFile {
             )
         };
         if bytes.get(4..8) == Some(tflite::IDENTIFIER) {
-            return Self::of_tflite(path, &bytes);
+            return Self::of_tflite(path, &bytes, numerics.unwrap_or_default());
         }
         if !bytes.starts_with(&MAGIC) {
             // an ONNX file begins with nothing special
@@ -142,7 +164,7 @@ impl ModelFile {
         Ok(Self::of_image(path.display().to_string(), image))
     }
 
-    fn of_tflite(path: &Path, bytes: &[u8]) -> Result<Self> {
+    fn of_tflite(path: &Path, bytes: &[u8], numerics: Numerics) -> Result<Self> {
         let refuse = |what: &dyn std::fmt::Display| {
             Error::new(
                 what,
@@ -150,7 +172,7 @@ impl ModelFile {
                 "a float or int8 TensorFlow Lite model of the operators that foolproof has",
             )
         };
-        let graph = tflite::import(bytes).map_err(|error| refuse(&error))?;
+        let graph = tflite::import_for(bytes, numerics).map_err(|error| refuse(&error))?;
         let image = to_image(&graph).map_err(|error| refuse(&error))?;
         Ok(Self {
             sha256: hex_digest(bytes),
@@ -207,7 +229,7 @@ impl ModelFile {
                 refuse(&error, "a name that ends in .fpi: images hold every model")
             })?;
             files::write(path, &bytes)?;
-            return Self::of_tflite(path, &bytes);
+            return Self::of_tflite(path, &bytes, graph.numerics);
         }
         let image = to_image(graph).map_err(|error| refuse(&error, "a smaller model"))?;
         Self::write_image(path, image)

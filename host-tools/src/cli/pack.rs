@@ -12,8 +12,15 @@ use foolproof::memory::Mode;
 
 pub(crate) fn run(args: &PackArgs, console: &Console) -> Result<Ended> {
     files::refuse_overwriting(&args.out, [args.model.as_path()])?;
-    let file = ModelFile::read(&args.model)?;
+    let file = ModelFile::read(&args.model, args.numerics)?;
     let graph = from_image(&file.model()?);
+    if args.numerics.is_some() && ModelFile::is_tflite(&args.out) {
+        return Err(Error::new(
+            "a TensorFlow Lite model does not say whose arithmetic it wants",
+            "--numerics",
+            "a name that ends in .fpi, or no --numerics",
+        ));
+    }
     let packed = match args.memory.max_buffer {
         None => ModelFile::write(&args.out, &graph)?,
         Some(_) if ModelFile::is_tflite(&args.out) => {

@@ -19,7 +19,7 @@ pub(crate) fn run(args: &QuantizeArgs, console: &Console) -> Result<Ended> {
     let read = data::files_of(&args.calibrate);
     let read = read.iter().chain([&args.model]).map(PathBuf::as_path);
     files::refuse_overwriting(&args.out, read)?;
-    let file = ModelFile::read_for(&args.model, &args.input)?;
+    let file = ModelFile::read_for(&args.model, &args.input, None)?;
     let data =
         data::load(&args.calibrate, Purpose::Learn)?.take(args.limit.unwrap_or(usize::MAX))?;
     let refuse = |error: &dyn std::fmt::Display| {

@@ -67,7 +67,7 @@ pub(crate) fn run(args: &TrainArgs, seed: u64, console: &Console) -> Result<Ende
 
 /// The network of an earlier run.
 fn resumed(path: &Path) -> Result<Graph> {
-    let graph = from_image(&ModelFile::read(path)?.model()?);
+    let graph = from_image(&ModelFile::read(path, None)?.model()?);
     match graph.is_quantized() {
         false => Ok(graph),
         true => Err(Error::new(

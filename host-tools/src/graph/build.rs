@@ -4,8 +4,8 @@ use super::{Graph, Node, Quant, Tensor, TensorData, TensorId};
 use foolproof::attack::AttackRng;
 use foolproof::model::format::TensorRole;
 use foolproof::ops::{
-    Activation, Add, BatchNorm, Concat, Conv2d, Dense, DepthwiseConv2d, Mul, Op, OpError, Pad,
-    Padding, Pool2d, Rounding, Softmax, Unary,
+    Activation, Add, BatchNorm, Concat, Conv2d, Dense, DepthwiseConv2d, Mul, Numerics, Op, OpError,
+    Pad, Padding, Pool2d, Softmax, Unary,
 };
 use foolproof::tensor::{DType, Shape};
 use rand_core::Rng;
@@ -85,7 +85,7 @@ impl Builder {
                 nodes: Vec::new(),
                 input: 0,
                 output: 0,
-                rounding: Rounding::Double,
+                numerics: Numerics::Tflm,
                 input_range,
                 anomaly_above: None,
                 labels: Vec::new(),

@@ -212,7 +212,7 @@ fn lay_out(graph: &Graph, passes: &Passes) -> Result<Image, GraphError> {
     let header = Header {
         magic: MAGIC,
         version: U16::new(VERSION),
-        rounding: graph.rounding as u8,
+        numerics: graph.numerics as u8,
         reserved: 0,
         total_len: U32::new(bytes.len() as u32),
         crc: U32::new(0),
@@ -417,7 +417,7 @@ pub fn from_image(model: &Model<'_>) -> Graph {
         nodes,
         input: tables.input(),
         output: tables.output(),
-        rounding: tables.rounding(),
+        numerics: tables.numerics(),
         input_range: model.input_range(),
         anomaly_above: model.anomaly_above(),
         labels: model.labels().map(str::to_string).collect(),

@@ -12,7 +12,7 @@ pub use image::{
 };
 
 use foolproof::model::format::TensorRole;
-use foolproof::ops::{Op, Rounding};
+use foolproof::ops::{Numerics, Op};
 use foolproof::tensor::{DType, Shape};
 
 /// The index of a tensor in [`Graph::tensors`].
@@ -30,7 +30,7 @@ pub struct Graph {
     /// The tensor that the model answers with.
     pub output: TensorId,
     /// How int8 requantization rounds.
-    pub rounding: Rounding,
+    pub numerics: Numerics,
     /// Smallest and largest value of an input element, in real units.
     pub input_range: (f32, f32),
     /// An autoencoder that detects anomalies: see [`foolproof::model::Model::anomaly_above`].

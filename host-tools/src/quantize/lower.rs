@@ -24,7 +24,7 @@ pub(super) fn lower(
     options: &Options,
 ) -> Result<Graph, QuantizeError> {
     let mut out = graph.clone();
-    out.rounding = options.rounding;
+    out.numerics = options.numerics;
     out.nodes.clear();
     for (t, tensor) in out.tensors.iter_mut().enumerate() {
         if tensor.role == TensorRole::Activation {
@@ -70,17 +70,15 @@ impl Lowering<'_> {
             }
             Op::Add(add) => {
                 let (inputs, scales) = self.operands(&node.inputs);
-                let (factors, output) =
-                    multiplier::add(scales[0], scales[1], y.scale).ok_or_else(|| fail(TOO_FAR))?;
-                add.left_shift = multiplier::ADD_LEFT_SHIFT;
-                add.inputs = factors;
-                add.output = output;
+                let scales = [scales[0], scales[1], y.scale];
+                *add = multiplier::add(self.options.numerics, add.activation, scales)
+                    .ok_or_else(|| fail(TOO_FAR))?;
                 node.inputs = inputs;
             }
             Op::Mul(mul) => {
                 let (inputs, scales) = self.operands(&node.inputs);
-                mul.output =
-                    multiplier::mul(scales[0], scales[1], y.scale).ok_or_else(|| fail(TOO_FAR))?;
+                mul.output = multiplier::mul(self.options.numerics, scales[0], scales[1], y.scale)
+                    .ok_or_else(|| fail(TOO_FAR))?;
                 node.inputs = inputs;
             }
             Op::Concat(_) => {
@@ -177,7 +175,7 @@ impl Lowering<'_> {
 
     /// The table and the slopes of an int8 function.
     fn table(&mut self, function: Unary, x: Grid, y: Grid, name: &str) -> Option<[TensorId; 2]> {
-        let table = tables::table(function, x, y, self.options.rounding)?;
+        let table = tables::table(function, x, y, self.options.numerics)?;
         let shape = Shape::new(&[256])?;
         let values = TensorData::I8(table.values);
         let slopes = TensorData::F32(table.slopes);

@@ -20,7 +20,7 @@ pub mod tables;
 pub mod units;
 
 use crate::graph::{Graph, GraphError};
-use foolproof::ops::Rounding;
+use foolproof::ops::Numerics;
 use foolproof::session::SessionError;
 
 /// Choices.
@@ -29,7 +29,7 @@ pub struct Options {
     /// One scale for all weights of a dense layer instead of one per output.
     pub per_tensor_dense: bool,
     /// How the device rounds.
-    pub rounding: Rounding,
+    pub numerics: Numerics,
     /// The input's grid spans the graph's declared `input_range`, so that it holds everything that the device can
     /// see; else what calibration saw.
     pub input_from_range: bool,
@@ -39,7 +39,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             per_tensor_dense: false,
-            rounding: Rounding::Double,
+            numerics: Numerics::Tflm,
             input_from_range: true,
         }
     }

@@ -5,14 +5,48 @@
 //! A `None` says that the factor is not one that the arithmetic can hold: negative, not finite, or at least 2^30.
 
 pub use foolproof::kernels::fixed_point::multiplier as quantize_multiplier;
-use foolproof::ops::Multiplier;
+use foolproof::ops::{Activation, Add, Multiplier, Numerics, Rounding};
 
 /// The largest shift that the engine's requantization takes.
 const MAX_SHIFT: i32 = 30;
 /// Bits before the point in the fixed-point differences of softmax (TFLite's kScaledDiffIntegerBits).
 const SOFTMAX_INTEGER_BITS: i32 = 5;
 /// By how much the inputs of an int8 sum are shifted left before they are scaled.
-pub const ADD_LEFT_SHIFT: u8 = 20;
+const ADD_LEFT_SHIFT: u8 = 20;
+
+/// A convolution's factor `x w / y` for one output channel.
+pub fn convolution(numerics: Numerics, x: f32, w: f32, y: f32) -> Option<Multiplier> {
+    match numerics.convolution() {
+        Rounding::Float32 => in_single_precision(x * w / y),
+        _ => per_channel(x, w, y),
+    }
+}
+
+/// A dense layer's factor for one output; `one_scale`: all its weights have the scale `w`.
+pub fn dense(numerics: Numerics, one_scale: bool, x: f32, w: f32, y: f32) -> Option<Multiplier> {
+    match (numerics.dense(), one_scale) {
+        (Rounding::Float32, _) => in_single_precision(x * w / y),
+        (Rounding::Float64, _) => {
+            let real = f64::from(x) * f64::from(w) / f64::from(y);
+            real.is_finite().then(|| Multiplier::from_f64(real))
+        }
+        (_, true) => dense_per_tensor(x, w, y),
+        (_, false) => per_channel(x, w, y),
+    }
+}
+
+/// The factor that leaves an accumulator of a convolution as it is, `1`, or another real factor.
+pub fn accumulator(numerics: Numerics, real: f64) -> Option<Multiplier> {
+    match numerics.convolution() {
+        Rounding::Float32 => in_single_precision(real as f32),
+        _ => quantize_multiplier(real),
+    }
+}
+
+/// XNNPACK refuses factors of 256 and more.
+fn in_single_precision(real: f32) -> Option<Multiplier> {
+    (real < 256.0).then(|| Multiplier::from_f32(real))
+}
 
 /// Convolutions, and dense layers with a scale per channel: `x w / y`, all in double precision.
 pub fn per_channel(x: f32, w: f32, y: f32) -> Option<Multiplier> {
@@ -25,13 +59,44 @@ pub fn dense_per_tensor(x: f32, w: f32, y: f32) -> Option<Multiplier> {
 }
 
 /// Elementwise products.
-pub fn mul(a: f32, b: f32, y: f32) -> Option<Multiplier> {
-    quantize_multiplier(f64::from(a) * f64::from(b) / f64::from(y))
+pub fn mul(numerics: Numerics, a: f32, b: f32, y: f32) -> Option<Multiplier> {
+    match numerics.convolution() {
+        Rounding::Float32 => in_single_precision(a * b / y),
+        _ => quantize_multiplier(f64::from(a) * f64::from(b) / f64::from(y)),
+    }
 }
 
-/// The multipliers of an elementwise sum: for both inputs, then for the output. `None` also where the output's
-/// scale is so small against the inputs' that the last factor is not below 1.
-pub fn add(a: f32, b: f32, y: f32) -> Option<([Multiplier; 2], Multiplier)> {
+/// An elementwise sum. `None` also where the output's scale is so small against the inputs' that the last factor is not below 1.
+pub fn add(numerics: Numerics, activation: Activation, [a, b, y]: [f32; 3]) -> Option<Add> {
+    let delegated = |ratio: f32| (1.0 / 1024.0..256.0).contains(&ratio);
+    let (left_shift, (inputs, output)) =
+        if numerics == Numerics::Xnnpack && delegated(a / y) && delegated(b / y) {
+            (0, add_once(a / y, b / y))
+        } else {
+            (ADD_LEFT_SHIFT, add_in_fixed_point(a, b, y)?)
+        };
+    Some(Add {
+        activation,
+        left_shift,
+        inputs,
+        output,
+    })
+}
+
+/// XNNPACK's sum: factors of at most 21 bits, the larger of which has all of them, and one shift.
+fn add_once(a: f32, b: f32) -> ([Multiplier; 2], Multiplier) {
+    // between 2^-10 and 2^8: a normal number
+    let exponent = (a.max(b).to_bits() >> 23) as i32 - 127;
+    let shift = 20 - exponent;
+    let factor = |ratio: f32| Multiplier {
+        mantissa: (f64::from(ratio) * 2_f64.powi(shift)).round_ties_even() as i32,
+        shift: 0,
+    };
+    let output = Multiplier { mantissa: 0, shift };
+    ([factor(a), factor(b)], output)
+}
+
+fn add_in_fixed_point(a: f32, b: f32, y: f32) -> Option<([Multiplier; 2], Multiplier)> {
     let twice_max = 2.0 * f64::from(a.max(b));
     let output = twice_max / (f64::from(1_u32 << ADD_LEFT_SHIFT) * f64::from(y));
     if output >= 1.0 {
@@ -133,13 +198,14 @@ mod tests {
 
     #[test]
     fn a_sum_scales_its_larger_input_by_a_half() {
-        let (inputs, output) = add(0.5, 0.25, 1.0).unwrap();
+        let sum = |scales| add(Numerics::Tflm, Activation::None, scales);
+        let Add { inputs, output, .. } = sum([0.5, 0.25, 1.0]).unwrap();
         assert_eq!(Some(inputs[0]), m(1 << 30, 0));
         assert_eq!(Some(inputs[1]), m(1 << 30, -1));
         assert_eq!(Some(output), m(1 << 30, -19));
         // output steps 2^20 times as fine as twice the inputs'
-        assert_eq!(add(1.0, 1.0, 2_f32.powi(-19)), None);
-        assert!(add(1.0, 1.0, 1.01 * 2_f32.powi(-19)).is_some());
+        assert_eq!(sum([1.0, 1.0, 2_f32.powi(-19)]), None);
+        assert!(sum([1.0, 1.0, 1.01 * 2_f32.powi(-19)]).is_some());
     }
 
     #[test]

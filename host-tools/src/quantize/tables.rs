@@ -1,7 +1,7 @@
 //! int8 functions of one element as tables: 256 outputs, and the real function's slope at each input. The engine
 //! computes them ([`Unary::table`]) as TFLite Micro would compute each element; here they meet the graph's grids.
 
-use foolproof::ops::{Rounding, Unary};
+use foolproof::ops::{Numerics, Unary};
 use foolproof::tensor::Quant;
 
 /// A grid: real = scale (q - zero_point).
@@ -37,13 +37,13 @@ pub struct Table {
 
 /// The table of a function from one grid to another. `None`: the ratio of the scales is one that the fixed-point
 /// arithmetic cannot hold, or (tanh, sigmoid) the output's grid is not the one that TFLite demands.
-pub fn table(function: Unary, x: Grid, y: Grid, rounding: Rounding) -> Option<Table> {
+pub fn table(function: Unary, x: Grid, y: Grid, numerics: Numerics) -> Option<Table> {
     let quant = |grid: Grid| Quant {
         scale: grid.scale,
         zero_point: grid.zero_point,
         channel_scales: &[],
     };
-    let table = function.table(&quant(x), &quant(y), rounding)?;
+    let table = function.table(&quant(x), &quant(y), numerics)?;
     Some(Table {
         values: table.values.to_vec(),
         slopes: table.slopes.to_vec(),
@@ -61,9 +61,9 @@ mod tests {
     /// Every entry against the real function, in steps of the output.
     fn worst(function: Unary, x: Grid, y: Grid, f: impl Fn(f64) -> f64) -> f64 {
         // two roundings: the first one at half a step or finer
-        let double = distance(table(function, x, y, Rounding::Double), x, y, &f);
+        let double = distance(table(function, x, y, Numerics::Tflm), x, y, &f);
         assert!(double <= 0.75 + 1e-5);
-        distance(table(function, x, y, Rounding::Single), x, y, &f)
+        distance(table(function, x, y, Numerics::TflmSingle), x, y, &f)
     }
 
     fn distance(table: Option<Table>, x: Grid, y: Grid, f: &dyn Fn(f64) -> f64) -> f64 {
@@ -102,27 +102,27 @@ mod tests {
             Unary::Requantize,
             grid(1.0, 0),
             grid(0.5, 0),
-            Rounding::Double,
+            Numerics::Tflm,
         )
         .unwrap();
         assert_eq!(t.slopes[(127 + 128) as usize], 0.0);
         assert_eq!(t.slopes[(50 + 128) as usize], 1.0);
-        let t = table(Unary::Relu, grid(0.1, 0), grid(0.1, -128), Rounding::Double).unwrap();
+        let t = table(Unary::Relu, grid(0.1, 0), grid(0.1, -128), Numerics::Tflm).unwrap();
         assert_eq!(
             (t.slopes[127], t.slopes[128], t.slopes[129]),
             (0.0, 0.0, 1.0)
         );
         let leaky = Unary::LeakyRelu { alpha: 0.25 };
-        let t = table(leaky, grid(0.1, 0), grid(0.1, 0), Rounding::Double).unwrap();
+        let t = table(leaky, grid(0.1, 0), grid(0.1, 0), Numerics::Tflm).unwrap();
         assert_eq!((t.slopes[127], t.slopes[129]), (0.25, 1.0));
-        let t = table(Unary::Tanh, grid(0.1, 0), Grid::TANH, Rounding::Double).unwrap();
+        let t = table(Unary::Tanh, grid(0.1, 0), Grid::TANH, Numerics::Tflm).unwrap();
         assert_eq!(t.slopes[128], 1.0);
         assert!((t.slopes[138] - (1.0 - 1_f32.tanh().powi(2))).abs() < 1e-6);
         let t = table(
             Unary::Sigmoid,
             grid(0.1, 0),
             Grid::PROBABILITY,
-            Rounding::Double,
+            Numerics::Tflm,
         )
         .unwrap();
         assert_eq!(t.slopes[128], 0.25);
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn the_identity_between_equal_grids_changes_nothing() {
-        for rounding in [Rounding::Double, Rounding::Single] {
+        for rounding in [Numerics::Tflm, Numerics::TflmSingle] {
             let same = grid(0.0123, 9);
             let t = table(Unary::Requantize, same, same, rounding).unwrap();
             let all: Vec<i8> = (-128..=127).collect();
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn impossible_grids_are_refused() {
         let x = grid(0.1, 0);
-        let double = Rounding::Double;
+        let double = Numerics::Tflm;
         assert_eq!(table(Unary::Tanh, x, Grid::PROBABILITY, double), None);
         assert_eq!(table(Unary::Sigmoid, x, Grid::TANH, double), None);
         assert_eq!(
@@ -156,13 +156,13 @@ mod tests {
 
     #[test]
     fn huge_and_tiny_steps_saturate_instead_of_failing() {
-        let t = table(Unary::Tanh, grid(1e10, 0), Grid::TANH, Rounding::Double).unwrap();
+        let t = table(Unary::Tanh, grid(1e10, 0), Grid::TANH, Numerics::Tflm).unwrap();
         assert_eq!((t.values[0], t.values[255]), (-128, 127));
         let t = table(
             Unary::Sigmoid,
             grid(1e-30, 0),
             Grid::PROBABILITY,
-            Rounding::Double,
+            Numerics::Tflm,
         )
         .unwrap();
         assert!(t.values.iter().all(|&v| v == 0));

@@ -32,7 +32,7 @@ pub(super) fn run(args: &AttackArgs, path: &Path, seed: u64, console: &Console) 
     if let Some(out) = &args.out {
         files::refuse_overwriting(out, [path, args.model.model.as_path()])?;
     }
-    let file = ModelFile::read(&args.model.model)?.within(args.memory)?;
+    let file = ModelFile::read(&args.model.model, args.model.numerics)?.within(args.memory)?;
     let classifier = Classifier::new(file.model()?, args.model.kernels);
     let boxes = Boxes::read(path)?.take(args.limit.unwrap_or(usize::MAX));
     if boxes.sample_len() != classifier.input_len() {

@@ -105,13 +105,10 @@ impl Exporter<'_> {
                 self.layer(Code(9, 1, 4), 8, options, node, input, 0)
             }
             Op::Add(add) => {
-                if let Some([a, b, y]) = self.scales(node) {
-                    let factors = multiplier::add(a, b, y).ok_or(FACTORS)?;
-                    if factors != (add.inputs, add.output)
-                        || add.left_shift != multiplier::ADD_LEFT_SHIFT
-                    {
-                        return Err(FACTORS);
-                    }
+                if let Some(scales) = self.scales(node)
+                    && multiplier::add(self.graph.numerics, add.activation, scales) != Some(*add)
+                {
+                    return Err(FACTORS);
                 }
                 let options = vec![Field(0, Value::I8(fused(add.activation)))];
                 self.plain(Code(0, 1, 2), 11, options, node, 2);
@@ -119,7 +116,7 @@ impl Exporter<'_> {
             }
             Op::Mul(mul) => {
                 if let Some([a, b, y]) = self.scales(node)
-                    && multiplier::mul(a, b, y) != Some(mul.output)
+                    && multiplier::mul(self.graph.numerics, a, b, y) != Some(mul.output)
                 {
                     return Err(FACTORS);
                 }
@@ -209,7 +206,7 @@ impl Exporter<'_> {
         let x = &self.graph.tensors[node.inputs[0]];
         if is_int8(x) {
             let y = &self.graph.tensors[node.output];
-            let table = function.table(&grid(x), &grid(y), self.graph.rounding);
+            let table = function.table(&grid(x), &grid(y), self.graph.numerics);
             let stored = node.inputs.get(1).map(|&t| &self.graph.tensors[t].data);
             let same = table.is_some_and(
                 |table| matches!(stored, Some(TensorData::I8(v)) if v[..] == table.values),
@@ -284,9 +281,10 @@ impl Exporter<'_> {
         if is_int8(x) {
             let dense = matches!(node.op, Op::Dense(_));
             let scales = channel_scales(weights);
-            let factor = |s: f32| match (dense, scales.len()) {
-                (true, 1) => multiplier::dense_per_tensor(x.quant.scale, s, y.quant.scale),
-                _ => multiplier::per_channel(x.quant.scale, s, y.quant.scale),
+            let (numerics, one) = (self.graph.numerics, scales.len() == 1);
+            let factor = |s: f32| match dense {
+                true => multiplier::dense(numerics, one, x.quant.scale, s, y.quant.scale),
+                false => multiplier::convolution(numerics, x.quant.scale, s, y.quant.scale),
             };
             let channels = self.graph.tensors[b].shape.len();
             let expected: Vec<Option<Multiplier>> = scales

@@ -85,7 +85,7 @@ impl Importer<'_> {
             .iter()
             .map(|&t| operand(&self.graph.tensors[t]))
             .collect();
-        op.check(&operands, &operand(&tensor))
+        op.check(self.graph.numerics, &operands, &operand(&tensor))
             .map_err(|error| error.to_string())?;
         let output = self.graph.add(tensor);
         self.graph.nodes.push(graph::Node { op, inputs, output });

@@ -36,7 +36,7 @@ mod value;
 use super::{ImportError, Missing};
 use crate::graph::{Graph, Quant, Tensor, TensorData, TensorId};
 use foolproof::model::format::{MAX_OPS, TensorRole};
-use foolproof::ops::{Op, Rounding};
+use foolproof::ops::{Numerics, Op};
 use foolproof::tensor::{DType, Shape};
 use node::Node;
 pub use order::SampleOrder;
@@ -266,7 +266,7 @@ impl<'a> Importer<'a> {
                 input: 0,
                 output: 0,
                 // ONNX rounds a real product once
-                rounding: Rounding::Single,
+                numerics: Numerics::TflmSingle,
                 input_range: FLOAT_RANGE,
                 anomaly_above: None,
                 labels: Vec::new(),
@@ -360,7 +360,7 @@ impl<'a> Importer<'a> {
             }
         } else {
             // nothing is rounded; who quantizes the model later has the usual choice
-            self.graph.rounding = Rounding::Double;
+            self.graph.numerics = Numerics::Tflm;
         }
         Ok(Imported {
             graph: self.graph,

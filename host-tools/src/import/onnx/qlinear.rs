@@ -7,7 +7,7 @@ use super::value::{Const, Grid, Value};
 use super::{Importer, Reason};
 use crate::graph::Quant;
 use crate::quantize::multiplier;
-use foolproof::ops::{Activation, Add, Mul, Op, Unary};
+use foolproof::ops::{Activation, Mul, Op, Unary};
 use std::rc::Rc;
 
 impl<'a> Importer<'a> {
@@ -151,19 +151,15 @@ impl<'a> Importer<'a> {
     ) -> Result<Value, Reason> {
         let scale = |v: &Value| self.graph.tensors[v.id].quant.scale;
         let (sa, sb) = (scale(a), scale(b));
+        let numerics = self.graph.numerics;
         let op = match product {
             true => Op::Mul(Mul {
-                output: multiplier::mul(sa, sb, target.scale).ok_or(TOO_FAR)?,
+                output: multiplier::mul(numerics, sa, sb, target.scale).ok_or(TOO_FAR)?,
                 ..Mul::float(Activation::None)
             }),
             false => {
-                let (inputs, output) = multiplier::add(sa, sb, target.scale).ok_or(TOO_FAR)?;
-                Op::Add(Add {
-                    left_shift: multiplier::ADD_LEFT_SHIFT,
-                    inputs,
-                    output,
-                    ..Add::float(Activation::None)
-                })
+                let scales = [sa, sb, target.scale];
+                Op::Add(multiplier::add(numerics, Activation::None, scales).ok_or(TOO_FAR)?)
             }
         };
         let (left, right, dims, axes) = self.side_by_side(a, b)?;

@@ -166,7 +166,7 @@ impl<'a> Importer<'a> {
         name: String,
     ) -> Result<TensorId, Reason> {
         let from = self.graph.tensors[x].quant.clone();
-        let made = function.table(&emit::grid(&from), &emit::grid(&grid), self.graph.rounding);
+        let made = function.table(&emit::grid(&from), &emit::grid(&grid), self.graph.numerics);
         let Table { values, slopes } = match made {
             Some(table) => table,
             None => real_table(function, &from, &grid).ok_or(TOO_FAR)?,

@@ -5,7 +5,7 @@ use super::schema::{ArithmeticOptions, LeakyReluOptions, SoftmaxOptions};
 use super::{Importer, Reason, fused};
 use crate::graph::{Quant, TensorData, TensorId};
 use crate::quantize::multiplier;
-use foolproof::ops::{Add, Mul, Multiplier, Op, Softmax, Unary};
+use foolproof::ops::{Add, Mul, Multiplier, Numerics, Op, Softmax, Unary};
 use foolproof::tensor::DType;
 
 const TOO_FAR: &str = "the scales of its operands are too far apart for 32-bit fixed point";
@@ -17,9 +17,8 @@ impl<'a> Importer<'a> {
         if self.dtype(inputs[0]) == DType::I8 {
             let y = super::per_tensor(self.info(t))?;
             let (a, b) = (self.scale(inputs[0]), self.scale(inputs[1]));
-            let (factors, output) = multiplier::add(a, b, y.scale).ok_or(TOO_FAR)?;
-            add.left_shift = multiplier::ADD_LEFT_SHIFT;
-            (add.inputs, add.output) = (factors, output);
+            add =
+                multiplier::add(self.graph.numerics, activation, [a, b, y.scale]).ok_or(TOO_FAR)?;
         }
         self.emit(Op::Add(add), inputs, t)
     }
@@ -30,7 +29,7 @@ impl<'a> Importer<'a> {
         if self.dtype(inputs[0]) == DType::I8 {
             let y = super::per_tensor(self.info(t))?;
             let (a, b) = (self.scale(inputs[0]), self.scale(inputs[1]));
-            mul.output = multiplier::mul(a, b, y.scale).ok_or(TOO_FAR)?;
+            mul.output = multiplier::mul(self.graph.numerics, a, b, y.scale).ok_or(TOO_FAR)?;
         }
         self.emit(Op::Mul(mul), inputs, t)
     }
@@ -56,6 +55,7 @@ impl<'a> Importer<'a> {
             .ok_or("it has no options")?;
         let beta = options.beta().unwrap_or(0.0);
         let x = self.operand(step, 0)?;
+        let mut inputs = vec![x];
         let mut softmax = Softmax {
             beta,
             input: Multiplier::default(),
@@ -64,8 +64,14 @@ impl<'a> Importer<'a> {
         if self.dtype(x) == DType::I8 {
             (softmax.input, softmax.diff_min) = multiplier::softmax(beta, self.scale(x))
                 .ok_or_else(|| format!("its beta is {beta}, or its input's scale out of range"))?;
+            if self.graph.numerics == Numerics::Xnnpack {
+                let table = Softmax::exponentials(beta, self.scale(x)).to_vec();
+                let name = format!("{}.exponentials", self.info(t).name);
+                self.spend(4 * table.len())?;
+                inputs.push(self.vector(name, Quant::default(), 256, TensorData::F32(table))?);
+            }
         }
-        self.emit(Op::Softmax(softmax), vec![x], t)
+        self.emit(Op::Softmax(softmax), inputs, t)
     }
 
     pub(super) fn leaky_relu(&mut self, step: &Step<'a>, t: usize) -> Result<(), Reason> {
@@ -101,7 +107,7 @@ impl<'a> Importer<'a> {
                 channel_scales: &[],
             };
             let (from, to) = (&self.graph.tensors[x].quant, &self.graph.tensors[y].quant);
-            let table = function.table(&grid(from), &grid(to), self.graph.rounding);
+            let table = function.table(&grid(from), &grid(to), self.graph.numerics);
             let table = table.ok_or("its output's scale and zero point are not those that TFLite demands, or too far from its input's")?;
             let to = to.clone();
             self.spend(256 * 5)?;

@@ -6,7 +6,9 @@ use super::window::Sliding;
 use super::{Importer, Reason, fused, shape};
 use crate::graph::{Quant, TensorData, TensorId};
 use crate::quantize::multiplier;
-use foolproof::ops::{Activation, Conv2d, Dense, DepthwiseConv2d, Multiplier, Op, Padding, Pool2d};
+use foolproof::ops::{
+    Activation, Conv2d, Dense, DepthwiseConv2d, Multiplier, Numerics, Op, Padding, Pool2d,
+};
 use foolproof::tensor::{DType, Shape};
 
 const TOO_FAR: &str = "the scales of its operands are too far apart for 32-bit fixed point";
@@ -229,17 +231,14 @@ impl<'a> Importer<'a> {
         let x_scale = self.scale(x);
         let y_scale = super::per_tensor(self.info(t))?.scale;
         let scales = &weights.scales;
-        let factors: Option<Vec<Multiplier>> = match (dense, &scales[..]) {
-            (true, &[s]) => {
-                multiplier::dense_per_tensor(x_scale, s, y_scale).map(|m| vec![m; channels])
-            }
-            (false, &[s]) => {
-                multiplier::per_channel(x_scale, s, y_scale).map(|m| vec![m; channels])
-            }
-            _ => scales
-                .iter()
-                .map(|&s| multiplier::per_channel(x_scale, s, y_scale))
-                .collect(),
+        let (numerics, one) = (self.graph.numerics, scales.len() == 1);
+        let factor = |s: f32| match dense {
+            true => multiplier::dense(numerics, one, x_scale, s, y_scale),
+            false => multiplier::convolution(numerics, x_scale, s, y_scale),
+        };
+        let factors: Option<Vec<Multiplier>> = match scales[..] {
+            [s] => factor(s).map(|m| vec![m; channels]),
+            _ => scales.iter().map(|&s| factor(s)).collect(),
         };
         let factors = factors.ok_or(TOO_FAR)?;
         let on = |scales: &[f32]| match scales {
@@ -345,7 +344,7 @@ impl<'a> Importer<'a> {
             return Err("its input and output have one grid, where TFLite Micro cuts the mean off instead of rounding it".into());
         }
         let n = h as usize * w as usize;
-        let factor = mean_factor(x_quant.scale, y.scale, n).ok_or(TOO_FAR)?;
+        let factor = mean_factor(self.graph.numerics, x_quant.scale, y.scale, n).ok_or(TOO_FAR)?;
         let (channels, weights) = (channels as usize, n * channels as usize);
         self.spend(weights + 12 * channels)?;
         let name = self.info(t).name.clone();
@@ -404,7 +403,7 @@ impl<'a> Importer<'a> {
             DType::I8 => (
                 TensorData::I8(cells.map(i8::from).collect()),
                 TensorData::I32(vec![0; count]),
-                Some(multiplier::quantize_multiplier(1.0).ok_or(TOO_FAR)?),
+                Some(multiplier::accumulator(self.graph.numerics, 1.0).ok_or(TOO_FAR)?),
             ),
             _ => (
                 TensorData::F32(cells.map(|c| f32::from(u8::from(c))).collect()),
@@ -437,7 +436,11 @@ impl<'a> Importer<'a> {
 }
 
 /// The factor of an int8 mean over `n` elements, as TFLite folds `1/n` into it (`QuantizedMeanOrSum`): a division that cuts off.
-fn mean_factor(x: f32, y: f32, n: usize) -> Option<Multiplier> {
+/// XNNPACK multiplies in single precision.
+fn mean_factor(numerics: Numerics, x: f32, y: f32, n: usize) -> Option<Multiplier> {
+    if numerics == Numerics::Xnnpack {
+        return Some(Multiplier::from_f32(x / y * (1.0 / n as f32)));
+    }
     let whole = multiplier::quantize_multiplier(f64::from(x) / f64::from(y))?;
     let bits = (n as u64).checked_ilog2()? as i32;
     let bits = bits.min(32).min(31 + whole.shift);

@@ -29,7 +29,7 @@ use super::{ImportError, Missing};
 use crate::graph::{Graph, Node, Quant, Tensor, TensorData, TensorId};
 use file::{File, Info, Kind, Step};
 use foolproof::model::format::{MAX_OPS, TensorRole};
-use foolproof::ops::{Activation, Op, Rounding};
+use foolproof::ops::{Activation, Numerics, Op};
 use foolproof::tensor::{DType, Data, Operand, Shape};
 use std::collections::{BTreeSet, HashMap};
 
@@ -42,7 +42,15 @@ type Reason = String;
 /// The range of a float model's input where nothing in the file says it: the model is asked about it by `--input-range`.
 const FLOAT_RANGE: (f32, f32) = (0.0, 1.0);
 
-/// Reads a model. Rounding is TFLite Micro's.
+/// Reads a model, with TFLite Micro's arithmetic ([`import_for`]).
+///
+/// # Errors
+/// As [`import_for`].
+pub fn import(bytes: &[u8]) -> Result<Graph, ImportError> {
+    import_for(bytes, Numerics::Tflm)
+}
+
+/// Reads a model to run it as this runtime does.
 ///
 /// Its input range is what the input's grid (or that of a QUANTIZE right behind a float input) can hold, and 0 to 1 for a float
 /// input of which the file says nothing. Labels are not in these files.
@@ -50,9 +58,9 @@ const FLOAT_RANGE: (f32, f32) = (0.0, 1.0);
 /// # Errors
 /// [`ImportError::Malformed`] and [`ImportError::Invalid`] for files that are damaged; [`ImportError::Unsupported`] names all
 /// operators that cannot be imported.
-pub fn import(bytes: &[u8]) -> Result<Graph, ImportError> {
+pub fn import_for(bytes: &[u8], numerics: Numerics) -> Result<Graph, ImportError> {
     let file = File::read(bytes)?;
-    Importer::new(&file, bytes.len())?.run()
+    Importer::new(&file, bytes.len(), numerics)?.run()
 }
 
 /// The work in progress.
@@ -68,7 +76,11 @@ struct Importer<'a> {
 }
 
 impl<'a> Importer<'a> {
-    fn new(file: &'a File<'a>, file_len: usize) -> Result<Importer<'a>, ImportError> {
+    fn new(
+        file: &'a File<'a>,
+        file_len: usize,
+        numerics: Numerics,
+    ) -> Result<Importer<'a>, ImportError> {
         let invalid = |what: String| ImportError::Invalid {
             place: "model".into(),
             what,
@@ -92,7 +104,7 @@ impl<'a> Importer<'a> {
                 nodes: Vec::new(),
                 input: 0,
                 output: 0,
-                rounding: Rounding::Double,
+                numerics,
                 input_range: FLOAT_RANGE,
                 anomaly_above: None,
                 labels: Vec::new(),
@@ -403,8 +415,12 @@ impl<'a> Importer<'a> {
             .iter()
             .map(|&t| operand(&self.graph.tensors[t]))
             .collect();
-        op.check(&operands, &operand(&self.graph.tensors[output]))
-            .map_err(|error| error.to_string())?;
+        op.check(
+            self.graph.numerics,
+            &operands,
+            &operand(&self.graph.tensors[output]),
+        )
+        .map_err(|error| error.to_string())?;
         self.graph.nodes.push(Node { op, inputs, output });
         Ok(())
     }
