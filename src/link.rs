@@ -13,9 +13,11 @@ use crc::{CRC_32_ISO_HDLC, Crc, Digest};
 use serde::{Deserialize, Serialize};
 
 use crate::attack::Spec;
+use crate::model::Tables;
+use crate::tensor::{DType, MAX_RANK};
 
 /// The version of the messages; host and chip must have the same.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 
 /// The checksum of messages, bundles and model images on the line: CRC-32/ISO-HDLC.
 pub static CRC32: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
@@ -125,9 +127,54 @@ pub struct Hello<'a> {
 /// The length of the loop that the chip counts at its start, in instructions.
 pub const CALIBRATION_INSTRUCTIONS: u32 = 100_000;
 
+/// An input or an output as the outside sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Port {
+    /// int8 on a grid; otherwise f32.
+    pub is_int8: bool,
+    /// Real units per step of the grid; 1 for f32.
+    pub scale: f32,
+    /// The integer that stands for 0; 0 for f32.
+    pub zero_point: i32,
+    rank: u8,
+    shape: [u32; MAX_RANK],
+}
+
+impl Port {
+    /// Of a model's tensor.
+    pub fn of(tables: &Tables<'_>, tensor: usize) -> Port {
+        let quant = tables.quant(tensor);
+        let is_int8 = tables.dtype(tensor) == DType::I8;
+        let mut shape = [0; MAX_RANK];
+        let all = tables.shape(tensor);
+        let dims = all.dims().get(1..).unwrap_or(&[]);
+        for (to, &from) in shape.iter_mut().zip(dims) {
+            *to = from;
+        }
+        Port {
+            is_int8,
+            scale: if is_int8 { quant.scale } else { 1.0 },
+            zero_point: if is_int8 { quant.zero_point } else { 0 },
+            rank: dims.len().min(MAX_RANK) as u8,
+            shape,
+        }
+    }
+
+    /// Dimensions of one sample, without the batch.
+    pub fn dims(&self) -> &[u32] {
+        self.shape.get(..usize::from(self.rank)).unwrap_or(&[])
+    }
+}
+
 /// A model is ready to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Ready {
+    /// Its input.
+    pub input: Port,
+    /// Smallest and largest real value of an input's element.
+    pub input_range: (f32, f32),
+    /// Its output.
+    pub output: Port,
     /// [`CRC32`] of the model image.
     pub image_crc: u32,
     /// Bytes of an input.

@@ -4,7 +4,7 @@ use embedded_hal::digital::OutputPin;
 use embedded_io::{Read, Write};
 use foolproof::bundle::Bundle;
 use foolproof::link::{
-    self, Adversarial, CRC32, Deframer, Fault, FaultCode, Hello, Input, Logits, PROTOCOL, Ready,
+    self, Adversarial, CRC32, Deframer, Fault, FaultCode, Hello, Input, Logits, PROTOCOL, Port, Ready,
     Request, Response, Stats,
 };
 use foolproof::memory::Mode;
@@ -135,7 +135,11 @@ fn start_model<'m, S: Read + Write, P: OutputPin, C: Counter>(
         Fault::new(FaultCode::BadModel, 0, image.len())
     })?;
     let evaluator = Evaluator::new(model, session, meter)?;
+    let tables = evaluator.model().tables();
     let ready = Ready {
+        input: Port::of(tables, tables.input()),
+        input_range: evaluator.model().input_range(),
+        output: Port::of(tables, tables.output()),
         image_crc: CRC32.checksum(image),
         input_bytes: evaluator.input_bytes() as u32,
         output_bytes: evaluator.output_bytes() as u32,

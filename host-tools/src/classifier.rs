@@ -1,6 +1,7 @@
 //! A model as a classifier on the host: it converts inputs to what the model takes, and answers for many samples
 //! at once.
 
+use foolproof::attack::{Ball, Norm};
 use foolproof::kernels::Kernels;
 use foolproof::loss;
 use foolproof::memory::Mode;
@@ -24,6 +25,18 @@ pub enum Inputs {
     F32(Vec<f32>),
     /// On the model's int8 grid.
     I8(Vec<i8>),
+}
+
+impl From<Vec<f32>> for Inputs {
+    fn from(x: Vec<f32>) -> Inputs {
+        Inputs::F32(x)
+    }
+}
+
+impl From<Vec<i8>> for Inputs {
+    fn from(x: Vec<i8>) -> Inputs {
+        Inputs::I8(x)
+    }
 }
 
 impl Inputs {
@@ -81,6 +94,103 @@ impl Answer {
     }
 }
 
+/// What an input of a model looks like from outside: all that a data set, a ball or a black box needs to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InputForm {
+    /// Dimensions of one input, without the batch.
+    pub shape: Vec<usize>,
+    /// The grid of int8 inputs; `None` for f32.
+    pub grid: Option<Grid>,
+    /// Smallest and largest real value of an element.
+    pub range: (f32, f32),
+}
+
+/// `real = scale * (q - zero_point)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Grid {
+    /// Real units per step.
+    pub scale: f32,
+    /// The integer that stands for 0.
+    pub zero_point: i32,
+}
+
+impl Grid {
+    /// The grid point nearest to a real value.
+    pub fn quantize(&self, real: f32) -> i8 {
+        let q = (real / self.scale).round() + self.zero_point as f32;
+        q.clamp(-128.0, 127.0) as i8
+    }
+
+    /// The real value of a grid point.
+    pub fn dequantize(&self, q: i8) -> f32 {
+        self.scale * (i32::from(q) - self.zero_point) as f32
+    }
+}
+
+impl InputForm {
+    /// Elements of one input.
+    pub fn input_len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Channels: the last dimension.
+    pub fn channels(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Real units per unit of an element: a step of an int8 input, 1 for f32.
+    pub fn unit(&self) -> f32 {
+        self.grid.map_or(1.0, |grid| grid.scale)
+    }
+
+    /// Smallest and largest value of an element, in the element's own units.
+    pub fn element_range(&self) -> (f32, f32) {
+        let (low, high) = self.range;
+        match self.grid {
+            None => (low, high),
+            Some(grid) => (
+                f32::from(grid.quantize(low)),
+                f32::from(grid.quantize(high)),
+            ),
+        }
+    }
+
+    /// Real inputs as the model takes them.
+    pub fn inputs(&self, real: &[f32]) -> Inputs {
+        match self.grid {
+            None => Inputs::F32(real.to_vec()),
+            Some(grid) => Inputs::I8(real.iter().map(|&v| grid.quantize(v)).collect()),
+        }
+    }
+
+    fn dequantize(&self, q: i8) -> f32 {
+        self.grid.map_or(f32::from(q), |grid| grid.dequantize(q))
+    }
+
+    /// The ball of radius `epsilon` (real units of the input) in the units of the model's input elements: real
+    /// for f32; for int8 whole LSB in the linf norm, so that no point outside the real ball is ever tried. In the l0
+    /// norm epsilon is a number of elements.
+    pub fn ball(&self, norm: Norm, epsilon: f32) -> Ball {
+        let (low, high) = self.element_range();
+        let epsilon = match (self.grid, norm) {
+            (None, _) | (Some(_), Norm::L0) => epsilon,
+            (Some(grid), Norm::Linf) => whole_steps(epsilon / grid.scale),
+            (Some(grid), _) => epsilon / grid.scale,
+        };
+        Ball {
+            norm,
+            epsilon,
+            low,
+            high,
+        }
+    }
+}
+
+/// The largest whole number of steps in `steps`, where a hair below a whole number (8/255 over 1/255) counts as it.
+fn whole_steps(steps: f32) -> f32 {
+    (steps * (1.0 + 4.0 * f32::EPSILON)).floor()
+}
+
 impl<'a> Classifier<'a> {
     /// A classifier on this model.
     pub fn new(model: Model<'a>, kernels: Kernels) -> Classifier<'a> {
@@ -108,6 +218,21 @@ impl<'a> Classifier<'a> {
         shape.dims()[1..].iter().map(|&d| d as usize).collect()
     }
 
+    /// What an input looks like from outside.
+    pub fn form(&self) -> InputForm {
+        let tables = self.model.tables();
+        let quant = tables.quant(tables.input());
+        let quantized = tables.dtype(tables.input()) == DType::I8;
+        InputForm {
+            shape: self.sample_shape(),
+            grid: quantized.then_some(Grid {
+                scale: quant.scale,
+                zero_point: quant.zero_point,
+            }),
+            range: self.model.input_range(),
+        }
+    }
+
     /// Whether inputs are int8.
     pub fn is_quantized(&self) -> bool {
         let model = &self.model;
@@ -116,50 +241,27 @@ impl<'a> Classifier<'a> {
 
     /// Real units per step of an int8 input; 1 for f32.
     pub fn input_scale(&self) -> f32 {
-        let model = &self.model;
-        model.tables().quant(model.tables().input()).scale
+        self.form().unit()
     }
 
     /// Smallest and largest value of an input element, in the element's own units.
     pub fn element_range(&self) -> (f32, f32) {
-        let (low, high) = self.model.input_range();
-        match self.is_quantized() {
-            false => (low, high),
-            true => (
-                f32::from(self.quantize(low)),
-                f32::from(self.quantize(high)),
-            ),
-        }
-    }
-
-    /// The grid point nearest to a real value.
-    pub fn quantize(&self, real: f32) -> i8 {
-        let model = &self.model;
-        let quant = model.tables().quant(model.tables().input());
-        let q = (real / quant.scale).round() + quant.zero_point as f32;
-        q.clamp(-128.0, 127.0) as i8
-    }
-
-    /// The real value of a grid point.
-    pub fn dequantize(&self, q: i8) -> f32 {
-        let model = &self.model;
-        let quant = model.tables().quant(model.tables().input());
-        quant.scale * (i32::from(q) - quant.zero_point) as f32
+        self.form().element_range()
     }
 
     /// Real inputs as the model takes them.
     pub fn inputs(&self, real: &[f32]) -> Inputs {
-        match self.is_quantized() {
-            false => Inputs::F32(real.to_vec()),
-            true => Inputs::I8(real.iter().map(|&v| self.quantize(v)).collect()),
-        }
+        self.form().inputs(real)
     }
 
     /// Inputs as real numbers.
     pub fn real(&self, inputs: &Inputs) -> Vec<f32> {
         match inputs {
             Inputs::F32(x) => x.clone(),
-            Inputs::I8(x) => x.iter().map(|&q| self.dequantize(q)).collect(),
+            Inputs::I8(x) => {
+                let form = self.form();
+                x.iter().map(|&q| form.dequantize(q)).collect()
+            }
         }
     }
 

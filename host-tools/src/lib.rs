@@ -18,4 +18,5 @@ pub mod networks;
 pub mod preprocess;
 pub mod quantize;
 pub mod report;
+pub mod target;
 pub mod train;

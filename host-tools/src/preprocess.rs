@@ -1,6 +1,6 @@
 //! From a data set's values to a model's input.
 
-use crate::classifier::{Classifier, Inputs};
+use crate::classifier::{InputForm, Inputs};
 use crate::data::{Dataset, Samples};
 use crate::error::{Error, Result};
 
@@ -29,19 +29,14 @@ impl Preprocess {
     /// # Errors
     /// Samples of another shape than the model's input, values outside its range, int8 samples for an f32 model, or a mean
     /// or standard deviation that does not fit the channels.
-    pub fn inputs(&self, data: &Dataset, classifier: &Classifier<'_>) -> Result<Inputs> {
-        let shape = classifier.model().input_shape();
-        let wanted: Vec<usize> = shape.dims()[1..].iter().map(|&d| d as usize).collect();
-        check_shape(data, &wanted)?;
-        self.check_normalization(shape.channels())?;
-        let quantized = classifier.is_quantized();
+    pub fn inputs(&self, data: &Dataset, form: &InputForm) -> Result<Inputs> {
+        check_shape(data, &form.shape)?;
+        self.check_normalization(form.channels())?;
+        let quantized = form.grid.is_some();
         let normalizes = !self.mean.is_empty() || !self.std.is_empty();
         let plain = self.range.is_none() && !normalizes;
-        let (low, high) = classifier.model().input_range();
-        let step = match quantized {
-            true => classifier.input_scale(),
-            false => 0.0,
-        };
+        let (low, high) = form.range;
+        let step = form.grid.map_or(0.0, |grid| grid.scale);
         let real: Vec<f32> = match (data.samples(), quantized) {
             (Samples::I8(x), true) if plain => return Ok(Inputs::I8(x.clone())),
             (Samples::U8(x), true) if plain => {
@@ -91,7 +86,7 @@ impl Preprocess {
                 }
             },
         };
-        let real = self.normalized(real, shape.channels());
+        let real = self.normalized(real, form.channels());
         let extremes = extremes(&real);
         if is_outside(extremes, (low, high), step) && !self.any_values {
             return Err(Error::new(
@@ -103,7 +98,7 @@ impl Preprocess {
                 "give uint8 samples, scale the values, or say what they are by --input-range LO,HI",
             ));
         }
-        Ok(classifier.inputs(&real))
+        Ok(form.inputs(&real))
     }
 
     /// The range of a model's input that samples between `--input-range` (0 to 1 without it) fill after `--mean` and `--std`;
@@ -211,6 +206,7 @@ fn check_shape(data: &Dataset, wanted: &[usize]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::classifier::Classifier;
     use crate::graph::{Image, to_image};
     use crate::networks;
     use crate::quantize::{Options, quantize};
@@ -241,7 +237,7 @@ mod tests {
         for image in images() {
             let classifier = Classifier::new(image.model().unwrap(), Kernels::Scalar);
             let inputs = |preprocess: &Preprocess, samples: Samples| {
-                preprocess.inputs(&data(&[4, 4, 3], samples), &classifier)
+                preprocess.inputs(&data(&[4, 4, 3], samples), &classifier.form())
             };
             let plain = Preprocess::default();
             let right = inputs(&plain, ramp(0.0, 1.0)).unwrap();
@@ -294,7 +290,7 @@ mod tests {
         let [image, _] = images();
         let classifier = Classifier::new(image.model().unwrap(), Kernels::Scalar);
         let inputs = |shape: &[usize]| {
-            Preprocess::default().inputs(&data(shape, ramp(0.0, 1.0)), &classifier)
+            Preprocess::default().inputs(&data(shape, ramp(0.0, 1.0)), &classifier.form())
         };
         for right in [
             &[4usize, 4, 3][..],

@@ -303,22 +303,9 @@ pub fn norms<E: Element>(x: &[E], y: &[E], n: usize, scale: f64) -> Vec<Norms> {
 }
 
 impl Classifier<'_> {
-    /// The ball of radius `epsilon` (real units of the input) in the units of the model's input elements: real
-    /// for f32; for int8 whole LSB in the linf norm, so that no point outside the real ball is ever tried. In the l0
-    /// norm epsilon is a number of elements.
+    /// As [`crate::classifier::InputForm::ball`].
     pub fn ball(&self, norm: Norm, epsilon: f32) -> Ball {
-        let (low, high) = self.element_range();
-        let epsilon = match (self.is_quantized(), norm) {
-            (false, _) | (true, Norm::L0) => epsilon,
-            (true, Norm::Linf) => whole_steps(epsilon / self.input_scale()),
-            (true, _) => epsilon / self.input_scale(),
-        };
-        Ball {
-            norm,
-            epsilon,
-            low,
-            high,
-        }
+        self.form().ball(norm, epsilon)
     }
 
     /// An attack with epsilon in real units, in the units of the model's input elements.
@@ -329,9 +316,4 @@ impl Classifier<'_> {
             false => spec,
         }
     }
-}
-
-/// The largest whole number of steps in `steps`, where a hair below a whole number (8/255 over 1/255) counts as it.
-fn whole_steps(steps: f32) -> f32 {
-    (steps * (1.0 + 4.0 * f32::EPSILON)).floor()
 }

@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use super::target::TargetSpec;
 use crate::attack::{Choice, Settings, Terms, catalog, suite};
 use clap::{Args, Parser, Subcommand};
 use foolproof::attack::Norm;
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     Attacks,
     /// Measure clean and robust accuracy, and write a report
     Evaluate(EvaluateArgs),
+    /// Answer as a black box on stdin and stdout: see docs/targets.md
+    Serve(ServeArgs),
     /// Train a network on foolproof's own engine
     Train(TrainArgs),
     /// Turn an f32 model into an int8 model
@@ -147,9 +150,35 @@ pub(crate) struct InferArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct AttackArgs {
+pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub model: ModelArgs,
+    /// Answer with labels only
+    #[arg(long)]
+    pub labels_only: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AttackArgs {
+    /// A model, told by its content (.tflite, .onnx or .fpi); may be left out with --target program: and serial:
+    #[arg(value_name = "MODEL", required_unless_present = "target")]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// int8 .tflite models: the runtime whose results are reproduced, tflm (TFLite Micro), tflm-single (built with single
+    /// rounding), litert-ref (LiteRT's reference kernels) or xnnpack (LiteRT's default) [default: tflm; images hold theirs]
+    #[arg(long, value_name = "RUNTIME", value_parser = numerics)]
+    pub numerics: Option<Numerics>,
+    /// Inner loops: auto or scalar (the reference, the same bits as on a chip)
+    #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = kernels)]
+    pub kernels: Kernels,
+    /// Attack this black box instead: program:COMMAND (see docs/targets.md), serial:PORT[@BAUD] (a board with foolproof's
+    /// firmware; MODEL is streamed to it, without MODEL it runs the one in its flash), or emulator:BOARD
+    #[arg(long, value_name = "TARGET", value_parser = super::target::parse, conflicts_with = "boxes")]
+    pub target: Option<TargetSpec>,
+    /// Seconds that the target may take for an answer (an emulated board: for everything)
+    #[arg(long, value_name = "S", default_value_t = 600, allow_hyphen_values = true, value_parser = seconds, requires = "target")]
+    pub timeout: u64,
     /// Samples: .npz (x, y), .npy, idx or idx.gz, IMAGES,LABELS, CIFAR-10 binary, or digits[:train|:test|:all]
     #[arg(long, value_name = "D", required_unless_present = "boxes")]
     pub data: Option<String>,

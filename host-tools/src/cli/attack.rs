@@ -6,14 +6,17 @@ use super::Ended;
 use super::args::AttackArgs;
 use super::console::Console;
 use super::evaluate::{self, Subject};
-use super::model::ModelFile;
+use super::model::{ModelFile, preprocess};
+use super::target::TargetSpec;
 use crate::classifier::Inputs;
 use crate::data::{self, Dataset, Purpose, npy, npz};
+use crate::document::{Data, Document, summary};
 use crate::error::{Error, Result};
-use crate::evaluate::AttackResult;
+use crate::evaluate::{AttackResult, Evaluation, Plan};
 use crate::files;
 use crate::report::terminal;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub(crate) fn run(args: &AttackArgs, seed: u64, console: &Console) -> Result<Ended> {
     match (&args.boxes, &args.data, &args.out) {
@@ -50,32 +53,35 @@ fn on_samples(
         .terms(args.eps.unwrap_or(f32::INFINITY), target);
     let plans = args.attack.attack.plans(&terms)?;
     let read = data::files_of(data);
-    let read = read.iter().chain([&args.model.model]).map(PathBuf::as_path);
+    let read = read.iter().chain(&args.model).map(PathBuf::as_path);
     files::refuse_overwriting(out, read)?;
-    let file = ModelFile::read_for(&args.model.model, &args.model.input, args.model.numerics)?
-        .within(args.memory)?;
+    let file = match &args.model {
+        Some(model) => {
+            Some(ModelFile::read_for(model, &args.input, args.numerics)?.within(args.memory)?)
+        }
+        None => None,
+    };
     let data = data::load(data, Purpose::Judge)?;
     let data = data.take(args.limit.unwrap_or(usize::MAX))?;
-    let (classifier, inputs) = file.with_data(&args.model.input, args.model.kernels, &data)?;
-    let classes = classifier.model().classes();
-    if let Some(target) = target
-        && target >= classes
-    {
-        return Err(Error::new(
-            format!("class {target} is out of range for a model of {classes} classes"),
-            "--targeted",
-            format!("a class from 0 to {}", classes - 1),
-        ));
-    }
-    let subject = Subject {
-        file: &file,
-        classifier: &classifier,
-        inputs: &inputs,
-        data: &data,
-        seed,
+    let (evaluation, mut document) = match (&args.target, &file) {
+        (Some(target), file) => {
+            on_target(args, target, file.as_ref(), (&data, &plans, seed), console)?
+        }
+        (None, Some(file)) => {
+            let (classifier, inputs) = file.with_data(&args.input, args.kernels, &data)?;
+            check_target(target, classifier.model().classes())?;
+            let subject = Subject {
+                file,
+                classifier: &classifier,
+                inputs: &inputs,
+                data: &data,
+                seed,
+            };
+            evaluate::measure("attack", &subject, &plans, console)?
+        }
+        (None, None) => return Err(Error::new("no model", "attack", "a model, or --target")),
     };
-    let (evaluation, mut document) = evaluate::measure("attack", &subject, &plans, console)?;
-    write(out, &file, &data, &evaluation.attacks)?;
+    write(out, file.as_ref(), &data, &evaluation.attacks)?;
     document.outputs = vec![out.display().to_string()];
     console.finish(&document, || {
         format!(
@@ -88,8 +94,73 @@ fn on_samples(
     Ok(Ended::Well)
 }
 
+fn check_target(target: Option<usize>, classes: usize) -> Result<()> {
+    match target {
+        Some(target) if target >= classes => Err(Error::new(
+            format!("class {target} is out of range for a model of {classes} classes"),
+            "--targeted",
+            format!("a class from 0 to {}", classes - 1),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Asks a black box instead of a model in this process.
+fn on_target(
+    args: &AttackArgs,
+    spec: &TargetSpec,
+    file: Option<&ModelFile>,
+    (data, plans, seed): (&Dataset, &[Plan], u64),
+    console: &Console,
+) -> Result<(Evaluation, Document)> {
+    let labels = data.require_labels("attack")?;
+    let patience = Duration::from_secs(args.timeout);
+    let mut target = super::target::open(spec, file, patience, console)?;
+    let classes = target.classes();
+    data.check_labels(classes)?;
+    for plan in plans {
+        check_target(plan.target, classes)?;
+    }
+    let inputs = match file {
+        Some(file) => file.with_data(&args.input, args.kernels, data)?.1,
+        None => preprocess(&args.input).inputs(data, target.form())?,
+    };
+    let progress = console.progress("attacking", (plans.len() * data.len()) as u64);
+    let steps = |steps| progress.advance(steps);
+    let evaluation =
+        crate::target::evaluate(target.as_mut(), &inputs, labels, plans, (seed, &steps))?;
+    drop(progress);
+    let mut document = Document::new("attack");
+    document.target = Some(target.name());
+    if let Some(file) = file {
+        document.model = Some(file.describe()?);
+    }
+    document.data = Some(Data {
+        path: data.name().into(),
+        n: data.len(),
+    });
+    document.seed = Some(seed);
+    let predicted: Vec<usize> = evaluation.clean.iter().map(|answer| answer.label).collect();
+    document.accuracy = Some(summary::accuracy(&predicted, labels));
+    let numerics = match target.form().grid {
+        Some(_) => "int8",
+        None => "f32",
+    };
+    document.attacks = evaluation
+        .attacks
+        .iter()
+        .map(|result| summary::attack(result, &evaluation.clean, labels, numerics))
+        .collect();
+    Ok((evaluation, document))
+}
+
 /// For each sample the first attack's input that won; where none did, the last attack's.
-fn write(path: &Path, file: &ModelFile, data: &Dataset, attacks: &[AttackResult]) -> Result<()> {
+fn write(
+    path: &Path,
+    file: Option<&ModelFile>,
+    data: &Dataset,
+    attacks: &[AttackResult],
+) -> Result<()> {
     let n = data.len();
     let size = data.sample_len();
     let chosen: Vec<&AttackResult> = (0..n)
@@ -136,7 +207,10 @@ fn write(path: &Path, file: &ModelFile, data: &Dataset, attacks: &[AttackResult]
         &shape,
         &Adversarial {
             // in the order in which the samples came
-            inputs: file.as_given(data.shape(), inputs),
+            inputs: match file {
+                Some(file) => file.as_given(data.shape(), inputs),
+                None => inputs,
+            },
             labels,
             fooled,
             predicted,

@@ -15,7 +15,9 @@ mod inspect;
 mod model;
 mod pack;
 mod quantize;
+mod serve;
 mod spinner;
+mod target;
 mod train;
 
 pub use args::Cli;
@@ -73,6 +75,7 @@ fn dispatch(cli: &Cli) -> Result<Ended> {
         Command::Attack(args) => attack::run(args, cli.seed, &console),
         Command::Attacks => attacks::run(&console),
         Command::Evaluate(args) => evaluate::run(args, cli.seed, &console),
+        Command::Serve(args) => serve::run(args),
         Command::Train(args) => train::run(args, cli.seed, &console),
         Command::Quantize(args) => quantize::run(args, &console),
         Command::Pack(args) => pack::run(args, &console),

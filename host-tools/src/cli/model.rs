@@ -326,7 +326,7 @@ impl ModelFile {
         let classifier = Classifier::new(self.model()?, kernels);
         data.check_labels(classifier.model().classes())?;
         let inputs = match self.given_order(data.shape()) {
-            None => preprocess.inputs(data, &classifier)?,
+            None => preprocess.inputs(data, &classifier.form())?,
             Some(file) => {
                 let samples = match data.samples() {
                     Samples::F32(x) => Samples::F32(file.order.to_graph(x)),
@@ -334,7 +334,7 @@ impl ModelFile {
                     Samples::I8(x) => Samples::I8(file.order.to_graph(x)),
                 };
                 let turned = data.with_shape(classifier.sample_shape(), samples)?;
-                preprocess.inputs(&turned, &classifier)?
+                preprocess.inputs(&turned, &classifier.form())?
             }
         };
         Ok((classifier, inputs))
@@ -376,7 +376,8 @@ impl ModelFile {
     }
 }
 
-fn preprocess(args: &InputArgs) -> Preprocess {
+/// How the user's words map data to inputs.
+pub(super) fn preprocess(args: &InputArgs) -> Preprocess {
     Preprocess {
         range: args.input_range,
         mean: args.mean.clone(),

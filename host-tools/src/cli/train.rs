@@ -214,7 +214,7 @@ pub(crate) fn accuracy_of(image: &Image, data: &Dataset) -> Result<crate::docume
     );
     let labels = data.require_labels("test")?;
     data.check_labels(classifier.model().classes())?;
-    let inputs = Preprocess::default().inputs(data, &classifier)?;
+    let inputs = Preprocess::default().inputs(data, &classifier.form())?;
     let answers = classifier
         .answers(&inputs)
         .map_err(|error| refuse(&error))?;

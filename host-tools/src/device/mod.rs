@@ -13,6 +13,7 @@ mod firmware;
 mod fit;
 mod guard;
 mod log;
+mod serial;
 
 pub use boards::{Board, Slot, board, boards};
 pub use bundle::Payload;
@@ -23,3 +24,4 @@ pub use emulator::{Emulator, Options, Outcome};
 pub use firmware::{firmware_elf, prepare};
 pub use fit::{attack_room, fitted};
 pub use guard::remove_folders_on_signals;
+pub use serial::{BAUD, Serial};

@@ -22,6 +22,9 @@ pub struct Document {
     /// The model that the document is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<Model>,
+    /// The black box that was asked instead of a model in this process, as `--target` takes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// The samples that it was measured on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Data>,
@@ -68,6 +71,7 @@ impl Document {
             command: command.into(),
             version: env!("CARGO_PKG_VERSION").into(),
             model: None,
+            target: None,
             data: None,
             seed: None,
             accuracy: None,

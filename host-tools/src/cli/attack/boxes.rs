@@ -26,14 +26,21 @@ pub(super) fn run(args: &AttackArgs, path: &Path, seed: u64, console: &Console) 
             "--targeted alone: with --box each row's label is the target",
         ));
     }
+    let model = args.model.as_deref().ok_or_else(|| {
+        Error::new(
+            "no model",
+            "attack --box",
+            "foolproof attack MODEL --box BOX.npz",
+        )
+    })?;
     let targeted = args.targeted.is_some();
     let terms = args.attack.settings.terms(1.0, None);
     let plans = args.attack.attack.plans(&terms)?;
     if let Some(out) = &args.out {
-        files::refuse_overwriting(out, [path, args.model.model.as_path()])?;
+        files::refuse_overwriting(out, [path, model])?;
     }
-    let file = ModelFile::read(&args.model.model, args.model.numerics)?.within(args.memory)?;
-    let classifier = Classifier::new(file.model()?, args.model.kernels);
+    let file = ModelFile::read(model, args.numerics)?.within(args.memory)?;
+    let classifier = Classifier::new(file.model()?, args.kernels);
     let boxes = Boxes::read(path)?.take(args.limit.unwrap_or(usize::MAX));
     if boxes.sample_len() != classifier.input_len() {
         return Err(Error::new(

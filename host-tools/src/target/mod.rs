@@ -1,0 +1,237 @@
+//! Targets outside this process: a chip at the end of a line, or any program that answers on stdin and stdout. They
+//! are black boxes: labels, and mostly scores; no gradients.
+
+mod chip;
+mod program;
+
+pub use chip::ChipTarget;
+pub use program::{PROTOCOL, Program};
+
+use crate::attack::run::{Found, hunt, norms};
+use crate::attack::{Access, Attack, Attacked, Hunt, Problem, Stop, Stream};
+use crate::classifier::{Answer, InputForm, Inputs};
+use crate::error::{Error, Result};
+use crate::evaluate::{AttackResult, Evaluation, Plan};
+use foolproof::loss::Goal;
+use foolproof::threat::{Element, LabelOracle, ScoreOracle};
+
+/// One input, in the target's own element type.
+#[derive(Clone, Copy, Debug)]
+pub enum Sample<'a> {
+    /// In real units.
+    F32(&'a [f32]),
+    /// On the int8 grid.
+    I8(&'a [i8]),
+}
+
+/// A black box that can be asked about one input at a time.
+pub trait Target {
+    /// What people call it.
+    fn name(&self) -> String;
+    /// What its inputs look like.
+    fn form(&self) -> &InputForm;
+    /// Number of classes.
+    fn classes(&self) -> usize;
+    /// What it answers: [`Access::Labels`] or [`Access::Scores`].
+    fn access(&self) -> Access;
+    /// The label of one input, and into `scores` (as many as classes) the scores if the target gives them.
+    ///
+    /// # Errors
+    /// The target is gone, or answers nonsense.
+    fn ask(&mut self, x: Sample<'_>, scores: &mut [f32]) -> Result<usize>;
+}
+
+/// A target behind the threat traits.
+struct Remote<'a> {
+    target: &'a mut dyn Target,
+    scores: Vec<f32>,
+}
+
+impl<'a> Remote<'a> {
+    fn new(target: &'a mut dyn Target) -> Remote<'a> {
+        let scores = vec![0.0; target.classes()];
+        Remote { target, scores }
+    }
+}
+
+/// Elements that a target can be asked about.
+pub(crate) trait Asked: Element + Default {
+    fn sample(x: &[Self]) -> Sample<'_>;
+}
+
+impl Asked for f32 {
+    fn sample(x: &[f32]) -> Sample<'_> {
+        Sample::F32(x)
+    }
+}
+
+impl Asked for i8 {
+    fn sample(x: &[i8]) -> Sample<'_> {
+        Sample::I8(x)
+    }
+}
+
+impl<E: Asked> LabelOracle<E> for Remote<'_> {
+    type Error = Error;
+    fn input_len(&self) -> usize {
+        self.target.form().input_len()
+    }
+    fn classes(&self) -> usize {
+        self.target.classes()
+    }
+    fn classify(&mut self, x: &[E]) -> Result<usize> {
+        self.target.ask(E::sample(x), &mut self.scores)
+    }
+}
+
+/// Only asked where [`Target::access`] says that there are scores; see [`evaluate`].
+impl<E: Asked> ScoreOracle<E> for Remote<'_> {
+    fn scores(&mut self, x: &[E], scores: &mut [f32]) -> Result<usize> {
+        self.target.ask(E::sample(x), scores)
+    }
+}
+
+/// Refuses attacks that need to know more than the target tells.
+///
+/// # Errors
+/// One line that names the attack and what it needs.
+pub fn check(target: &dyn Target, plans: &[Plan]) -> Result<()> {
+    match plans
+        .iter()
+        .find(|plan| plan.attack.access() > target.access())
+    {
+        None => Ok(()),
+        Some(plan) => Err(Error::new(
+            format!(
+                "{} asks for {}, {} gives {}",
+                plan.name,
+                plan.attack.access().name(),
+                target.name(),
+                target.access().name()
+            ),
+            "--attack",
+            "an attack that asks for no more than that; foolproof attacks lists them",
+        )),
+    }
+}
+
+/// Runs every plan on every sample, one query after the other.
+///
+/// # Errors
+/// An attack that needs more than the target gives, or what the target does wrong.
+pub fn evaluate(
+    target: &mut dyn Target,
+    inputs: &Inputs,
+    labels: &[usize],
+    plans: &[Plan],
+    (seed, progress): (u64, &dyn Fn(u64)),
+) -> Result<Evaluation> {
+    check(target, plans)?;
+    match inputs {
+        Inputs::F32(x) => evaluate_elements(target, x, labels, plans, (seed, progress)),
+        Inputs::I8(x) => evaluate_elements(target, x, labels, plans, (seed, progress)),
+    }
+}
+
+fn evaluate_elements<E: Asked>(
+    target: &mut dyn Target,
+    x: &[E],
+    labels: &[usize],
+    plans: &[Plan],
+    (seed, progress): (u64, &dyn Fn(u64)),
+) -> Result<Evaluation>
+where
+    Inputs: From<Vec<E>>,
+{
+    let n = target.form().input_len();
+    let has_scores = target.access() == Access::Scores;
+    let mut clean = Vec::new();
+    for x in x.chunks(n) {
+        let mut logits = vec![0.0; target.classes()];
+        let label = target.ask(E::sample(x), &mut logits)?;
+        if !has_scores {
+            logits.clear();
+        }
+        clean.push(Answer {
+            label,
+            logits,
+            output: Vec::new(),
+        });
+    }
+    let mut attacks = Vec::new();
+    for plan in plans {
+        let ball = target.form().ball(plan.norm, plan.epsilon);
+        let mut found = Vec::new();
+        for (i, (x, &label)) in x.chunks(n).zip(labels).enumerate() {
+            let problem = Problem {
+                x,
+                goal: match plan.target {
+                    Some(class) => Goal::Reach(class),
+                    None => Goal::Avoid(label),
+                },
+                ball,
+                unit: target.form().unit(),
+                classes: target.classes(),
+            };
+            let stream = Stream {
+                seed,
+                sample: i as u64,
+            };
+            found.push(black_box(target, &problem, plan, stream)?);
+            progress(1);
+        }
+        let outcomes: Vec<_> = found.iter().map(|found| found.outcome).collect();
+        let adversarial: Vec<E> = found.into_iter().flat_map(|found| found.x).collect();
+        let norms = norms(x, &adversarial, n, f64::from(target.form().unit()));
+        let robust = clean
+            .iter()
+            .zip(labels)
+            .zip(&outcomes)
+            .map(|((answer, &label), outcome)| {
+                answer.label == label && !(outcome.fooled && plan.target != Some(label))
+            })
+            .collect();
+        attacks.push(AttackResult {
+            plan: *plan,
+            ball,
+            attacked: Attacked {
+                inputs: Inputs::from(adversarial),
+                outcomes,
+                norms,
+            },
+            robust,
+        });
+    }
+    Ok(Evaluation { clean, attacks })
+}
+
+/// Attacks one sample.
+fn black_box<E: Asked>(
+    target: &mut dyn Target,
+    problem: &Problem<'_, E>,
+    plan: &Plan,
+    stream: Stream,
+) -> Result<Found<E>> {
+    let limits = (plan.aim, plan.budget);
+    let refuse = |attack: &Attack| {
+        // `check` came first
+        Error::new(
+            format!("the attack asks for {}", attack.access().name()),
+            "the target",
+            "an attack that asks for less",
+        )
+    };
+    let scores = target.access() == Access::Scores;
+    hunt(
+        Remote::new(target),
+        problem,
+        limits,
+        |oracle: &mut Hunt<'_, E, Remote<'_>>| {
+            let ran = match scores {
+                true => plan.attack.on_scores(oracle, problem, stream),
+                false => plan.attack.on_labels(oracle, problem, stream),
+            };
+            ran.unwrap_or_else(|| Err(Stop::Oracle(refuse(&plan.attack))))
+        },
+    )
+}
