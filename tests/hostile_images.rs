@@ -585,7 +585,7 @@ fn an_attack_with_slices_of_the_wrong_length_is_an_error() {
     with_session(&images()[0], Mode::Attack, |model, s| {
         let n = model.input_shape().len();
         for spec in [Spec::fgsm(ball), Spec::pgd(ball, 3)] {
-            let scratch_len = spec.scratch_len(n);
+            let scratch_len = spec.scratch_len(n, model.classes());
             let mut go = |x: usize, out: usize, scratch: usize| {
                 let task = Task {
                     x: &vec![0.0_f32; x],

@@ -367,7 +367,7 @@ fn attacks_stay_in_the_ball_and_in_the_box_and_raise_the_loss() {
                 };
                 let before = objective_value(&mut session, &x, objective);
                 let mut out = vec![0.0; 72];
-                let mut scratch = vec![0.0; spec.scratch_len(72)];
+                let mut scratch = vec![0.0; spec.scratch_len(72, session.model().classes())];
                 let task = Task {
                     x: &x,
                     class,

@@ -147,7 +147,7 @@ impl<'m, C: Counter> Evaluator<'m, C> {
         }
         // Behind the session: the input (aligned), the crafted input, the attack's scratch.
         let input_bytes = sample.input.len().next_multiple_of(4);
-        let scratch_bytes = 4 * spec.scratch_len(n);
+        let scratch_bytes = 4 * spec.scratch_len(n, self.model.classes());
         let sizes = [needed.next_multiple_of(ALIGN), input_bytes, input_bytes];
         let total = sizes.iter().sum::<usize>() + scratch_bytes;
         let got = self.arena.len();

@@ -1,6 +1,6 @@
 //! Clean and robust accuracy of one model on one data set.
 
-use crate::attack::{Aim, Attack, Attacked, Portable, Run, attack};
+use crate::attack::{Aim, Attack, Attacked, InputKind, Portable, Run, attack};
 use crate::classifier::{Answer, Classifier, Inputs};
 use foolproof::attack::{AttackError, Ball, Norm, Spec};
 use foolproof::loss::Loss;
@@ -60,7 +60,12 @@ impl Plan {
         let Attack::Portable(portable) = self.attack else {
             return None;
         };
-        let make = |ball: Ball| portable.spec(ball, classifier.input_scale());
+        let input = InputKind {
+            unit: classifier.input_scale(),
+            lattice: classifier.is_quantized(),
+            shape: classifier.image_shape(),
+        };
+        let make = |ball: Ball| portable.spec(ball, input);
         let spec = classifier.spec(make, self.norm, self.epsilon);
         Some(match self.target {
             Some(_) => spec.targeted(),

@@ -297,7 +297,7 @@ pub(super) fn length(v: impl Iterator<Item = f32>) -> f32 {
 
 /// A standard normal number from a hash of `(seed, i)` (Box and Muller 1958): random access, so a vector of them
 /// need not be stored.
-fn gaussian(seed: u32, i: u32) -> f32 {
+pub(super) fn gaussian(seed: u32, i: u32) -> f32 {
     let a = hash(seed, 2 * i);
     let b = hash(seed, 2 * i + 1);
     let radius = libm::sqrtf(-2.0 * libm::logf(((a >> 8) + 1) as f32 * (1.0 / 16_777_216.0)));

@@ -8,14 +8,20 @@
 
 mod ball;
 mod fgsm;
+mod nes;
 mod pgd;
+mod square;
 
 pub use ball::{Ball, Norm};
 pub use fgsm::fgsm;
+pub use nes::{Nes, nes};
 pub use pgd::{Pgd, pgd};
+pub use square::{Square, square};
 
 use crate::loss::{Goal, Loss, Objective};
-use crate::threat::{Budget, Counted, CountedError, Element, GradientOracle};
+use crate::threat::{
+    Budget, Counted, CountedError, Element, GradientOracle, LabelOracle, ScoreOracle,
+};
 use rand_core::Rng;
 
 /// The generator behind every random choice of an attack: small, portable, the same on host and chip.
@@ -33,7 +39,7 @@ pub(crate) fn uniform(rng: &mut impl Rng) -> f32 {
 }
 
 /// Which attack.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[cfg_attr(feature = "link", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -42,6 +48,27 @@ pub enum Kind {
     Fgsm,
     /// Many steps with projection (Kurakin et al. 2016, Madry et al. 2017).
     Pgd,
+    /// Random search with squares, without gradients (Andriushchenko et al. 2020). Its `steps` are queries.
+    Square {
+        /// Share of the image that the first squares cover.
+        share: f32,
+        /// Height, width and channels of the input.
+        shape: [u16; 3],
+    },
+    /// Gradients estimated from scores (Ilyas et al. 2018).
+    Nes {
+        /// Pairs of probes per step.
+        pairs: u16,
+        /// Standard deviation of the probes, in the units of epsilon.
+        sigma: f32,
+    },
+}
+
+impl Kind {
+    /// Whether the attack needs gradients, or scores only.
+    pub const fn needs_gradients(&self) -> bool {
+        matches!(self, Kind::Fgsm | Kind::Pgd)
+    }
 }
 
 /// An attack with all its parameters: what a host sends to a chip, and what a report repeats.
@@ -53,9 +80,9 @@ pub struct Spec {
     pub kind: Kind,
     /// The ball and the box.
     pub ball: Ball,
-    /// Size of one step, in the units of epsilon; PGD only.
+    /// Size of one step, in the units of epsilon; PGD and NES.
     pub step: f32,
-    /// Steps per start; PGD only.
+    /// Steps per start; for the square attack the most queries.
     pub steps: u16,
     /// Starts in all, at least 1; PGD only.
     pub starts: u16,
@@ -93,6 +120,34 @@ impl Spec {
         }
     }
 
+    /// The square attack with the margin, for inputs of this height, width and channels. The first squares cover
+    /// 0.8 of the image (the authors' choice for linf; for l2 0.1).
+    pub const fn square(ball: Ball, queries: u16, shape: [u16; 3]) -> Spec {
+        let share = match ball.norm {
+            Norm::L2 => 0.1,
+            _ => 0.8,
+        };
+        Spec {
+            kind: Kind::Square { share, shape },
+            steps: queries,
+            loss: Loss::Margin,
+            ..Spec::fgsm(ball)
+        }
+    }
+
+    /// NES with so many steps of a tenth of epsilon, 25 pairs of probes each.
+    pub fn nes(ball: Ball, steps: u16) -> Spec {
+        Spec {
+            kind: Kind::Nes {
+                pairs: 25,
+                sigma: 0.001 * (ball.high - ball.low),
+            },
+            step: 0.1 * ball.epsilon,
+            steps,
+            ..Spec::fgsm(ball)
+        }
+    }
+
     /// The same attack on the grid: a step in the linf norm is a whole number of LSB, at least 1.
     pub fn on_lattice(self) -> Spec {
         match self.ball.norm {
@@ -120,10 +175,14 @@ impl Spec {
         }
     }
 
-    /// Elements of scratch that [`Spec::run`] needs for inputs of `n` elements.
-    pub fn scratch_len(&self, n: usize) -> usize {
+    /// Elements of scratch that [`Spec::run`] needs for inputs of `n` elements and so many classes.
+    pub fn scratch_len(&self, n: usize, classes: usize) -> usize {
         match (self.kind, self.ball.norm) {
             (Kind::Pgd, Norm::L2) => n,
+            (Kind::Square { shape, .. }, norm) => {
+                Square::scratch_len(norm, shape.map(usize::from), classes)
+            }
+            (Kind::Nes { .. }, _) => Nes::scratch_len(n, classes),
             _ => 0,
         }
     }
@@ -143,6 +202,11 @@ impl Spec {
             && self.steps > 0
             && self.starts > 0
             && matches!(self.ball.norm, Norm::Linf | Norm::L2)
+            && match self.kind {
+                Kind::Square { share, .. } => share > 0.0 && share <= 1.0,
+                Kind::Nes { pairs, sigma } => pairs > 0 && finite(sigma) && sigma > 0.0,
+                Kind::Fgsm | Kind::Pgd => true,
+            }
     }
 
     /// Attacks one input. `class` is the input's label (or the target), `out` receives the adversarial input.
@@ -155,7 +219,47 @@ impl Spec {
         task: Task<'_, E>,
         out: &mut [E],
     ) -> Result<Outcome, AttackError<O::Error>> {
-        let n = oracle.input_len();
+        let ready = self.ready(oracle, task, out)?;
+        let objective = ready.objective;
+        let mut counted = Counted::new(oracle, Budget::UNLIMITED);
+        let label = match self.kind.needs_gradients() {
+            true => self.climb(&mut counted, ready),
+            false => self.search(&mut counted, ready),
+        };
+        outcome(label, objective, &counted)
+    }
+
+    /// The same on an oracle that gives scores only; `None` where the attack needs gradients.
+    ///
+    /// # Errors
+    /// As [`Spec::run`].
+    pub fn run_on_scores<E: Element, O: ScoreOracle<E>>(
+        &self,
+        oracle: &mut O,
+        task: Task<'_, E>,
+        out: &mut [E],
+    ) -> Option<Result<Outcome, AttackError<O::Error>>> {
+        if self.kind.needs_gradients() {
+            return None;
+        }
+        let ready = match self.ready(oracle, task, out) {
+            Ok(ready) => ready,
+            Err(error) => return Some(Err(error)),
+        };
+        let objective = ready.objective;
+        let mut counted = Counted::new(oracle, Budget::UNLIMITED);
+        let label = self.search(&mut counted, ready);
+        Some(outcome(label, objective, &counted))
+    }
+
+    /// Checks everything before the first question.
+    fn ready<'a, E: Element, O: LabelOracle<E>>(
+        &self,
+        oracle: &O,
+        task: Task<'a, E>,
+        out: &'a mut [E],
+    ) -> Result<Ready<'a, E>, AttackError<O::Error>> {
+        let (n, classes) = (oracle.input_len(), oracle.classes());
         let length = |got| AttackError::Length { needed: n, got };
         if task.x.len() != n {
             return Err(length(task.x.len()));
@@ -163,61 +267,127 @@ impl Spec {
         if out.len() != n {
             return Err(length(out.len()));
         }
-        let scratch_len = self.scratch_len(n);
+        if let Kind::Square { shape, .. } = self.kind {
+            let size: u64 = shape.iter().map(|&side| u64::from(side)).product();
+            if size != n as u64 {
+                return Err(length(size as usize));
+            }
+        }
+        let needed = self.scratch_len(n, classes);
         let got = task.scratch.len();
         let scratch = task
             .scratch
-            .get_mut(..scratch_len)
-            .ok_or(AttackError::Length {
-                needed: scratch_len,
-                got,
-            })?;
+            .get_mut(..needed)
+            .ok_or(AttackError::Length { needed, got })?;
         if !self.is_valid() {
             return Err(AttackError::Parameters);
         }
-        if task.class >= oracle.classes() {
+        if task.class >= classes {
             return Err(AttackError::Class {
                 class: task.class,
-                classes: oracle.classes(),
+                classes,
             });
         }
-        let objective = Objective {
-            loss: self.loss,
-            goal: self.goal(task.class),
+        Ok(Ready {
+            objective: Objective {
+                loss: self.loss,
+                goal: self.goal(task.class),
+            },
+            x: task.x,
+            out,
+            state: (rng(task.seed, task.sample), scratch),
+        })
+    }
+
+    /// The attacks that ask for gradients.
+    fn climb<E: Element, O: GradientOracle<E>>(
+        &self,
+        oracle: &mut O,
+        ready: Ready<'_, E>,
+    ) -> Result<usize, O::Error> {
+        let Ready {
+            objective,
+            x,
+            out,
+            state: (mut rng, scratch),
+        } = ready;
+        if self.kind == Kind::Fgsm {
+            return fgsm(oracle, &self.ball, objective, x, out);
+        }
+        let parameters = Pgd {
+            ball: self.ball,
+            step: self.step,
+            steps: self.steps,
+            starts: self.starts,
+            random_start: self.random_start,
         };
-        let mut counted = Counted::new(oracle, Budget::UNLIMITED);
-        let label = match self.kind {
-            Kind::Fgsm => fgsm(&mut counted, &self.ball, objective, task.x, out),
-            Kind::Pgd => {
-                let pgd_parameters = Pgd {
+        pgd(oracle, &parameters, objective, x, out, (&mut rng, scratch))
+    }
+
+    /// The attacks that ask for scores. Those that ask for more find nothing here.
+    fn search<E: Element, O: ScoreOracle<E>>(
+        &self,
+        oracle: &mut O,
+        ready: Ready<'_, E>,
+    ) -> Result<usize, O::Error> {
+        let Ready {
+            objective,
+            x,
+            out,
+            state: (mut rng, scratch),
+        } = ready;
+        let state = (&mut rng, scratch);
+        match self.kind {
+            Kind::Square { share, shape } => {
+                let parameters = Square {
+                    ball: self.ball,
+                    queries: self.steps,
+                    share,
+                    shape: shape.map(usize::from),
+                };
+                square(oracle, &parameters, objective, x, out, state)
+            }
+            Kind::Nes { pairs, sigma } => {
+                let parameters = Nes {
                     ball: self.ball,
                     step: self.step,
                     steps: self.steps,
-                    starts: self.starts,
-                    random_start: self.random_start,
+                    pairs,
+                    sigma,
                 };
-                let mut rng = rng(task.seed, task.sample);
-                pgd(
-                    &mut counted,
-                    &pgd_parameters,
-                    objective,
-                    task.x,
-                    out,
-                    (&mut rng, scratch),
-                )
+                nes(oracle, &parameters, objective, x, out, state)
+            }
+            Kind::Fgsm | Kind::Pgd => {
+                out.copy_from_slice(x);
+                oracle.classify(out)
             }
         }
-        .map_err(|e| match e {
-            CountedError::Oracle(e) => AttackError::Oracle(e),
-            CountedError::BudgetSpent => AttackError::Parameters,
-        })?;
-        Ok(Outcome {
-            label,
-            fooled: objective.goal.is_met(label),
-            queries: counted.queries,
-            gradients: counted.gradients,
-        })
     }
+}
+
+/// An attack that has been checked.
+struct Ready<'a, E> {
+    objective: Objective,
+    x: &'a [E],
+    out: &'a mut [E],
+    state: (AttackRng, &'a mut [f32]),
+}
+
+fn outcome<E, O>(
+    label: Result<usize, CountedError<E>>,
+    objective: Objective,
+    counted: &Counted<O>,
+) -> Result<Outcome, AttackError<E>> {
+    let label = label.map_err(|e| match e {
+        CountedError::Oracle(e) => AttackError::Oracle(e),
+        CountedError::BudgetSpent => AttackError::Parameters,
+    })?;
+    Ok(Outcome {
+        label,
+        fooled: objective.goal.is_met(label),
+        queries: counted.queries,
+        gradients: counted.gradients,
+    })
 }
 
 /// One input to attack.
@@ -281,7 +451,7 @@ impl<E: core::fmt::Display> core::fmt::Display for AttackError<E> {
             }
             AttackError::Parameters => write!(
                 f,
-                "epsilon and step must be finite and not negative, low < high, steps and starts at least 1, the norm linf or l2"
+                "epsilon and step must be finite and not negative, low < high, steps, starts and probes at least 1, the norm linf or l2"
             ),
             AttackError::Class { class, classes } => {
                 write!(f, "class {class}; the model has {classes}")

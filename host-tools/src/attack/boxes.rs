@@ -260,6 +260,7 @@ where
                     ball: UNIT_BOX,
                     unit: 1.0,
                     classes: classifier.model().classes(),
+                    shape: classifier.image_shape(),
                 };
                 let run = Run {
                     attack: plan.attack,

@@ -101,6 +101,17 @@ impl Settings {
         }
     }
 
+    /// Takes a number from `least` to `most`, if it is given.
+    ///
+    /// # Errors
+    /// The number is out of range.
+    pub fn given(&mut self, name: &str, least: f64, most: f64) -> Result<Option<f32>> {
+        match self.values.contains_key(name) {
+            true => Ok(Some(self.number(name, least, least, most)? as f32)),
+            false => Ok(None),
+        }
+    }
+
     /// Takes a whole number from `least` to `most`, or the default.
     ///
     /// # Errors
@@ -219,7 +230,47 @@ const PORTABLE: &[Entry] = &[
         ("step", "2.5 eps / steps"),
         ("random_start", "1"),
     ]),
+    Entry::new("square", Access::Scores, &[Norm::Linf, Norm::L2], square)
+        .about("random search with squares (Andriushchenko et al. 2020)")
+        .with(&[
+            ("queries", "5000"),
+            ("share", "0.8 (l2: 0.1)"),
+            ("cross_entropy", "0"),
+        ]),
+    Entry::new("nes", Access::Scores, &[Norm::Linf, Norm::L2], nes)
+        .about("PGD on gradients estimated from pairs of scores (Ilyas et al. 2018)")
+        .with(&[
+            ("queries", "5000"),
+            ("pairs", "25"),
+            ("sigma", "0.001 of the box, at least 2 LSB"),
+            ("step", "eps / 10"),
+            ("margin", "0"),
+        ]),
 ];
+
+fn square(s: &mut Settings) -> Result<Attack> {
+    Ok(Attack::Portable(Portable::Square {
+        queries: s.whole("queries", 5000, 1, 65_535)? as u16,
+        share: s.given("share", 1e-6, 1.0)?,
+        loss: match s.whole("cross_entropy", 0, 0, 1)? {
+            0 => Loss::Margin,
+            _ => Loss::CrossEntropy,
+        },
+    }))
+}
+
+fn nes(s: &mut Settings) -> Result<Attack> {
+    Ok(Attack::Portable(Portable::Nes {
+        queries: s.whole("queries", 5000, 1, 65_535)? as u16,
+        pairs: s.whole("pairs", 25, 1, 10_000)? as u16,
+        sigma: s.given("sigma", 1e-9, 1e9)?,
+        step: s.given("step", 0.0, 1e9)?,
+        loss: match s.whole("margin", 0, 0, 1)? {
+            0 => Loss::CrossEntropy,
+            _ => Loss::Margin,
+        },
+    }))
+}
 
 fn pgd(s: &mut Settings, steps: u32, starts: u32, random_start: bool) -> Result<Attack> {
     let steps = s.whole("steps", steps, 1, 10_000)?;
@@ -227,10 +278,7 @@ fn pgd(s: &mut Settings, steps: u32, starts: u32, random_start: bool) -> Result<
         true => s.whole("starts", starts, 1, 1_000)?,
         false => starts,
     };
-    let step = match s.values.contains_key("step") {
-        true => Some(s.number("step", 0.0, 0.0, 1e9)? as f32),
-        false => None,
-    };
+    let step = s.given("step", 0.0, 1e9)?;
     let random = match random_start {
         true => s.whole("random_start", 1, 0, 1)? == 1,
         false => false,

@@ -9,18 +9,23 @@ pub mod catalog;
 pub mod hunt;
 pub mod labels;
 pub mod problem;
+pub mod random;
 pub mod run;
 pub mod scores;
 pub mod suite;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod white;
 
 pub use catalog::{Access, Entry, Settings};
 pub use hunt::{Aim, Hunt, Stop, Witness};
-pub use problem::Problem;
+pub use problem::{Problem, image_shape};
 pub use run::{Attacked, Found, Norms, Run, attack, norms};
 pub use suite::{Choice, Suite, Terms};
 
-use foolproof::attack::{Ball, Spec, rng};
+use foolproof::attack::{Ball, Kind, Spec, rng};
 use foolproof::loss::Loss;
 use foolproof::threat::{Element, GradientOracle, LabelOracle, ScoreOracle};
 
@@ -57,14 +62,80 @@ pub enum Portable {
         /// What is climbed.
         loss: Loss,
     },
+    /// Random search with squares.
+    Square {
+        /// The most that is asked.
+        queries: u16,
+        /// Share of the image that the first squares cover; otherwise the authors' choice.
+        share: Option<f32>,
+        /// What is climbed.
+        loss: Loss,
+    },
+    /// Gradients estimated from scores.
+    Nes {
+        /// The most that is asked, but for the rest of a step.
+        queries: u16,
+        /// Pairs of probes per step.
+        pairs: u16,
+        /// Standard deviation of the probes, real units; otherwise a thousandth of the box, and at least 2 LSB.
+        sigma: Option<f32>,
+        /// Length of a step, real units; otherwise a tenth of epsilon.
+        step: Option<f32>,
+        /// What is climbed.
+        loss: Loss,
+    },
     /// As it is, whatever the ball: in units of the model's input elements already.
     Ready(Spec),
 }
 
 impl Portable {
-    /// The attack in a ball. Both in units of the model's input elements; `unit` is the real size of one.
-    pub fn spec(&self, ball: Ball, unit: f32) -> Spec {
+    /// The attack in a ball. Both in units of the model's input elements.
+    pub fn spec(&self, ball: Ball, input: InputKind) -> Spec {
+        let InputKind {
+            unit,
+            lattice,
+            shape,
+        } = input;
         match *self {
+            Portable::Square {
+                queries,
+                share,
+                loss,
+            } => {
+                // a side that no chip could hold is refused by the engine: the length will not fit
+                let shape = shape.map(|side| u16::try_from(side).unwrap_or(u16::MAX));
+                let plain = Spec::square(ball, queries, shape);
+                let kind = match (share, plain.kind) {
+                    (Some(share), Kind::Square { shape, .. }) => Kind::Square { share, shape },
+                    (_, kind) => kind,
+                };
+                Spec {
+                    kind,
+                    loss,
+                    ..plain
+                }
+            }
+            Portable::Nes {
+                queries,
+                pairs,
+                sigma,
+                step,
+                loss,
+            } => {
+                let least = if lattice { 2.0 } else { 0.0 };
+                let steps = u32::from(queries) / (2 * u32::from(pairs) + 1);
+                let plain = Spec::nes(ball, steps.max(1) as u16);
+                let sigma = match sigma {
+                    Some(real) => real / unit,
+                    None => (0.001 * (ball.high - ball.low)).max(least),
+                };
+                Spec {
+                    kind: Kind::Nes { pairs, sigma },
+                    step: step.map_or(plain.step, |real| real / unit),
+                    loss,
+                    ..plain
+                }
+            }
             Portable::Fgsm => Spec::fgsm(ball),
             Portable::Ready(spec) => spec,
             Portable::Pgd {
@@ -87,10 +158,25 @@ impl Portable {
     }
 }
 
+/// What an attack must know of the input to be put in a ball.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct InputKind {
+    /// Real units per unit of an element.
+    pub unit: f32,
+    /// Whether elements lie on a grid.
+    pub lattice: bool,
+    /// Height, width and channels.
+    pub shape: [usize; 3],
+}
+
 impl Attack {
     /// What it asks.
     pub fn access(&self) -> Access {
         match self {
+            Attack::Portable(Portable::Square { .. } | Portable::Nes { .. }) => Access::Scores,
+            Attack::Portable(Portable::Ready(spec)) if !spec.kind.needs_gradients() => {
+                Access::Scores
+            }
             Attack::Portable(_) | Attack::White(_) => Access::Gradients,
             Attack::Scores(_) => Access::Scores,
             Attack::Labels(_) => Access::Labels,
@@ -127,7 +213,10 @@ impl Attack {
         match self {
             Attack::Scores(attack) => Some(attack.run(oracle, problem, rng)),
             Attack::Labels(attack) => Some(attack.run(oracle, problem, rng)),
-            Attack::Portable(_) | Attack::White(_) => None,
+            Attack::Portable(portable) => {
+                run::portable_on_scores(portable, oracle, problem, stream)
+            }
+            Attack::White(_) => None,
         }
     }
 

@@ -19,6 +19,20 @@ pub struct Problem<'a, E> {
     pub unit: f32,
     /// Number of classes.
     pub classes: usize,
+    /// Height, width and channels of the input; a list of numbers is one row (see [`image_shape`]).
+    pub shape: [usize; 3],
+}
+
+/// Height, width and channels of an input with these dimensions (batch left out): the last is the channels if there are three
+/// or more. Two dimensions are a picture of one channel, one dimension is a row. Dimensions before the last three
+/// count as rows.
+pub fn image_shape(dims: &[usize]) -> [usize; 3] {
+    match *dims {
+        [] => [1, 1, 1],
+        [n] => [1, n, 1],
+        [h, w] => [h, w, 1],
+        [ref before @ .., h, w, c] => [before.iter().product::<usize>() * h, w, c],
+    }
 }
 
 impl<E: Element> Problem<'_, E> {

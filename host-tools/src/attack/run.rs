@@ -1,12 +1,13 @@
 //! Attacks over many samples: one session per thread, the same result for any number of threads.
 
-use super::{Aim, Attack, Hunt, Portable, Problem, Stop, Stream};
+use super::problem::image_shape;
+use super::{Aim, Attack, Hunt, InputKind, Portable, Problem, Stop, Stream};
 use crate::classifier::{Classifier, Inputs};
 use foolproof::attack::{AttackError, Ball, Norm, Outcome, Spec, Task};
 use foolproof::loss::Goal;
 use foolproof::memory::Mode;
 use foolproof::session::{Session, SessionError};
-use foolproof::threat::{Budget, Element, GradientOracle, LabelOracle};
+use foolproof::threat::{Budget, Element, GradientOracle, LabelOracle, ScoreOracle};
 use rayon::prelude::*;
 
 /// What an attack on a data set is told.
@@ -162,6 +163,7 @@ where
                     ball: run.ball,
                     unit: classifier.input_scale(),
                     classes,
+                    shape: classifier.image_shape(),
                 };
                 let stream = Stream {
                     seed: run.seed,
@@ -194,7 +196,7 @@ pub fn white_box<E: Element, O: GradientOracle<E>>(
     match &run.attack {
         // one of the engine's: exactly what a chip does, so its own answer counts
         Attack::Portable(portable) => {
-            let spec = portable.spec(problem.ball, problem.unit);
+            let spec = portable.spec(problem.ball, problem.input_kind());
             engine(spec, oracle, problem, (run.budget, stream))
         }
         attack => hunt(oracle, problem, (run.aim, run.budget), |oracle| {
@@ -228,12 +230,55 @@ pub(super) fn portable<E: Element, O: GradientOracle<E>>(
     problem: &Problem<'_, E>,
     stream: Stream,
 ) -> Result<(), O::Error> {
-    let spec = portable.spec(problem.ball, problem.unit);
-    match run_spec(spec, oracle, problem, stream) {
-        Ok(_) => Ok(()),
-        Err(AttackError::Oracle(error)) => Err(error),
-        // a ball in which it cannot search holds nothing that it could find
-        Err(_) => Ok(()),
+    let spec = portable.spec(problem.ball, problem.input_kind());
+    found_or_not(run_spec(spec, oracle, problem, stream)).unwrap_or(Ok(()))
+}
+
+/// The same with scores only; `None` where it needs gradients.
+pub(super) fn portable_on_scores<E: Element, O: ScoreOracle<E>>(
+    portable: &Portable,
+    oracle: &mut O,
+    problem: &Problem<'_, E>,
+    stream: Stream,
+) -> Option<Result<(), O::Error>> {
+    let spec = portable.spec(problem.ball, problem.input_kind());
+    let (spec, mut scratch) = prepared(spec, problem);
+    let mut out = problem.x.to_vec();
+    let task = task(problem, stream, &mut scratch);
+    let ran = spec.run_on_scores(oracle, task, &mut out)?;
+    Some(found_or_not(ran).unwrap_or(Ok(())))
+}
+
+/// The oracle's error. A ball in which an attack cannot search holds nothing that it could find.
+fn found_or_not<T, Error>(ran: Result<T, AttackError<Error>>) -> Option<Result<(), Error>> {
+    match ran {
+        Err(AttackError::Oracle(error)) => Some(Err(error)),
+        _ => None,
+    }
+}
+
+/// On the grid where the model has one, towards a class where there is one; and its scratch.
+fn prepared<E: Element>(spec: Spec, problem: &Problem<'_, E>) -> (Spec, Vec<f32>) {
+    let spec = match E::LATTICE {
+        true => spec.on_lattice(),
+        false => spec,
+    };
+    let spec = match problem.goal {
+        Goal::Reach(_) => spec.targeted(),
+        Goal::Avoid(_) => spec,
+    };
+    let scratch = vec![0.0; spec.scratch_len(problem.x.len(), problem.classes)];
+    (spec, scratch)
+}
+
+fn task<'a, E>(problem: &Problem<'a, E>, stream: Stream, scratch: &'a mut [f32]) -> Task<'a, E> {
+    let Problem { x, goal, .. } = *problem;
+    Task {
+        x,
+        class: goal.class(),
+        seed: stream.seed,
+        sample: stream.sample,
+        scratch,
     }
 }
 
@@ -243,23 +288,9 @@ fn run_spec<E: Element, O: GradientOracle<E>>(
     problem: &Problem<'_, E>,
     stream: Stream,
 ) -> Result<(Vec<E>, Outcome), AttackError<O::Error>> {
-    let spec = match E::LATTICE {
-        true => spec.on_lattice(),
-        false => spec,
-    };
-    let spec = match problem.goal {
-        Goal::Reach(_) => spec.targeted(),
-        Goal::Avoid(_) => spec,
-    };
+    let (spec, mut scratch) = prepared(spec, problem);
     let mut out = problem.x.to_vec();
-    let mut scratch = vec![0.0; spec.scratch_len(problem.x.len())];
-    let task = Task {
-        x: problem.x,
-        class: problem.goal.class(),
-        seed: stream.seed,
-        sample: stream.sample,
-        scratch: &mut scratch,
-    };
+    let task = task(problem, stream, &mut scratch);
     let outcome = spec.run(oracle, task, &mut out)?;
     Ok((out, outcome))
 }
@@ -302,7 +333,23 @@ pub fn norms<E: Element>(x: &[E], y: &[E], n: usize, scale: f64) -> Vec<Norms> {
         .collect()
 }
 
+impl<E: Element> Problem<'_, E> {
+    /// What an attack of the engine must know of the input.
+    pub fn input_kind(&self) -> InputKind {
+        InputKind {
+            unit: self.unit,
+            lattice: E::LATTICE,
+            shape: self.shape,
+        }
+    }
+}
+
 impl Classifier<'_> {
+    /// Height, width and channels of the input.
+    pub fn image_shape(&self) -> [usize; 3] {
+        image_shape(&self.form().shape)
+    }
+
     /// As [`crate::classifier::InputForm::ball`].
     pub fn ball(&self, norm: Norm, epsilon: f32) -> Ball {
         self.form().ball(norm, epsilon)

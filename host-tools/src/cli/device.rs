@@ -149,7 +149,7 @@ fn on_boards(
             Error::new(
                 format!("{} runs on the host only", plan.name),
                 "--attack",
-                "fgsm, bim, pgd or quick: attacks that run on the chip",
+                "fgsm, bim, pgd, square, nes or quick: attacks that run on the chip",
             )
         })?);
     }

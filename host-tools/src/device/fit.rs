@@ -15,7 +15,10 @@ pub fn attack_room(session_ram: usize, model: &Model<'_>, attacks: &[Spec]) -> u
     let tables = model.tables();
     let n = model.input_shape().len();
     let input = (n * tables.dtype(tables.input()).size()).next_multiple_of(4);
-    let scratch = attacks.iter().map(|spec| 4 * spec.scratch_len(n)).max();
+    let scratch = attacks
+        .iter()
+        .map(|spec| 4 * spec.scratch_len(n, model.classes()))
+        .max();
     let beside = 2 * input + scratch.unwrap_or(0);
     session_ram.saturating_sub(beside) / ALIGN * ALIGN
 }

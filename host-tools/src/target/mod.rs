@@ -8,7 +8,7 @@ pub use chip::ChipTarget;
 pub use program::{PROTOCOL, Program};
 
 use crate::attack::run::{Found, hunt, norms};
-use crate::attack::{Access, Attack, Attacked, Hunt, Problem, Stop, Stream};
+use crate::attack::{Access, Attack, Attacked, Hunt, Problem, Stop, Stream, image_shape};
 use crate::classifier::{Answer, InputForm, Inputs};
 use crate::error::{Error, Result};
 use crate::evaluate::{AttackResult, Evaluation, Plan};
@@ -172,6 +172,7 @@ where
                 ball,
                 unit: target.form().unit(),
                 classes: target.classes(),
+                shape: image_shape(&target.form().shape),
             };
             let stream = Stream {
                 seed,
