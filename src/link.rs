@@ -3,7 +3,7 @@
 //! A message is encoded with [postcard](https://postcard.jamesmunns.com/wire-format), followed by
 //! its CRC-32 (ISO-HDLC, little-endian), framed with COBS (Cheshire and Baker, "Consistent Overhead
 //! Byte Stuffing", 1999) and ended by a zero byte. The host asks, the chip answers each [`Request`]
-//! with exactly one [`Response`]; a frame that cannot be understood is answered by
+//! with exactly one [`Response`] (a [`Request::Trace`] with one per tensor before it); a frame that cannot be understood is answered by
 //! [`Response::Error`], and the next zero byte starts afresh. Nothing here allocates or panics,
 //! whatever bytes arrive.
 
@@ -59,6 +59,13 @@ pub enum Request<'a> {
         /// What to classify.
         input: Input<'a>,
     },
+    /// Classify, and show every tensor on the way. Answer: a [`Response::Tensor`] for the input and for the output of each
+    /// operator, in running order, then [`Response::Traced`].
+    Trace {
+        /// What to classify.
+        #[serde(borrow)]
+        input: Input<'a>,
+    },
     /// Craft an adversarial input. Answer: [`Response::Adversarial`].
     Attack {
         /// Which attack, and how strong.
@@ -94,6 +101,18 @@ pub enum Response<'a> {
     Ready(Ready),
     /// The answer to [`Request::Infer`].
     Logits(Logits<'a>),
+    /// A tensor of a [`Request::Trace`]; more follow.
+    Tensor {
+        /// Its number in the model.
+        tensor: u32,
+        /// Its elements, little-endian.
+        bytes: &'a [u8],
+    },
+    /// The end of a [`Request::Trace`].
+    Traced {
+        /// How many tensors there were.
+        tensors: u32,
+    },
     /// The answer to [`Request::Attack`].
     Adversarial(Adversarial<'a>),
     /// The answer to [`Request::Stats`].

@@ -125,6 +125,25 @@ impl<'m, C: Counter> Evaluator<'m, C> {
         })
     }
 
+    /// Classifies one input and shows every tensor on the way; returns how many there were.
+    pub fn trace(
+        &mut self,
+        input: &[u8],
+        show: &mut dyn FnMut(usize, &[u8]),
+    ) -> Result<usize, Fault> {
+        self.check_input(input)?;
+        let mut session =
+            Session::new(&self.model, Mode::Infer, self.arena).map_err(session_fault)?;
+        let mut tensors = 0;
+        session
+            .trace(input, &mut |tensor, data| {
+                tensors += 1;
+                show(tensor, bytes_of(data));
+            })
+            .map_err(session_fault)?;
+        Ok(tensors)
+    }
+
     /// Crafts an adversarial input.
     pub fn attack(&mut self, spec: &Spec, sample: Sample) -> Result<Attacked<'_>, Fault> {
         self.check_input(sample.input)?;

@@ -208,6 +208,7 @@ impl<S: Read + Write, P: OutputPin> Host<S, P> {
                 };
             }
             Request::Infer { input } => self.infer(subject, input)?,
+            Request::Trace { input } => self.trace(subject, input)?,
             Request::Attack {
                 spec,
                 label,
@@ -275,6 +276,19 @@ impl<S: Read + Write, P: OutputPin> Host<S, P> {
             instructions: inference.instructions,
         };
         self.send(&Response::Logits(logits));
+        Ok(())
+    }
+
+    fn trace<C: Counter>(&mut self, subject: &mut Subject<C>, input: Input) -> Result<(), Fault> {
+        let Subject::Model { evaluator, bundle } = subject else {
+            return Err(Fault::new(FaultCode::NoModel, 0, 0));
+        };
+        let input = resolve(input, bundle.as_ref())?;
+        let tensors = evaluator.trace(input, &mut |tensor, bytes| {
+            let tensor = tensor as u32;
+            self.send(&Response::Tensor { tensor, bytes });
+        })? as u32;
+        self.send(&Response::Traced { tensors });
         Ok(())
     }
 

@@ -71,11 +71,11 @@ pub fn inspect(model: &Model<'_>, boards: &[BoardMemory]) -> Inspect {
     Inspect {
         smallest_attack,
         cut: cut_buffer(model),
-        input: Port {
+        input: Some(Port {
             range: Some(model.input_range().into()),
             ..port(tables, tables.input())
-        },
-        output: port(tables, tables.output()),
+        }),
+        output: Some(port(tables, tables.output())),
         classes: model.classes(),
         labels: model.labels().map(str::to_string).collect(),
         macs: ops.iter().map(|op| op.macs).sum(),
@@ -218,15 +218,16 @@ pub fn render(model: &document::Model, found: &Inspect) -> String {
         ),
         format!("numbers  {}", explained(&model.numerics)),
     ];
-    let range = found.input.range.map_or(String::new(), |[low, high]| {
-        format!(", values {low} to {high}")
-    });
-    lines.push(format!("input    {}{range}", tensor(&found.input)));
-    lines.push(format!(
-        "output   {}, {} classes",
-        tensor(&found.output),
-        found.classes
-    ));
+    if let Some(input) = &found.input {
+        let range = input.range.map_or(String::new(), |[low, high]| {
+            format!(", values {low} to {high}")
+        });
+        lines.push(format!("input    {}{range}", tensor(input)));
+    }
+    if let Some(output) = &found.output {
+        let classes = found.classes;
+        lines.push(format!("output   {}, {classes} classes", tensor(output)));
+    }
     if !found.labels.is_empty() {
         lines.push(format!("labels   {}", found.labels.join(" ")));
     }
@@ -421,8 +422,9 @@ mod tests {
         );
         assert_eq!(numerics(&model), "f32");
         assert_eq!(seen.ops.len(), model.tables().op_count());
-        assert_eq!(seen.input.shape, [1, 8, 8, 1]);
-        assert_eq!((seen.input.scale, seen.input.zero_point), (None, None));
+        let input = seen.input.as_ref().unwrap();
+        assert_eq!(input.shape, [1, 8, 8, 1]);
+        assert_eq!((input.scale, input.zero_point), (None, None));
         assert_eq!(seen.image_bytes, image.bytes().len());
         assert!(seen.buffers["train"] > seen.buffers["attack"]);
         let text = text(&seen);

@@ -7,6 +7,7 @@ pub mod data;
 pub mod demo;
 pub mod device;
 pub mod document;
+pub mod dump;
 pub mod error;
 pub mod evaluate;
 pub mod export;

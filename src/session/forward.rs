@@ -182,7 +182,7 @@ impl Session<'_> {
     }
 
     /// Runs the operators one by one and shows every activation to `inspect` (tensor, elements) while it is
-    /// there: to find the first one that differs.
+    /// there, the input first: to find the first one that differs.
     ///
     /// # Errors
     /// `x` has the wrong length.
@@ -193,6 +193,8 @@ impl Session<'_> {
     ) -> Result<(), SessionError> {
         let dtype = self.model.tables().dtype(self.model.tables().input());
         self.set_input(x, dtype, x.len() / dtype.size())?;
+        let input = self.model.tables().input();
+        inspect(input, self.value(input));
         for k in 0..self.model.tables().op_count() {
             self.forward_op(k);
             let t = self.model.tables().node(k).output;

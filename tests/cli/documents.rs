@@ -82,6 +82,18 @@ fn every_command_prints_one_valid_document() {
 
     let infer = document(&bench, "infer packed.fpi --inputs digits --outputs y.npy");
     assert_eq!(infer["accuracy"], train["accuracy"]);
+    document(
+        &bench,
+        "infer packed.fpi --inputs digits:test --outputs y.npy --dump-tensors t.npz",
+    );
+    let same = document(
+        &bench,
+        "infer trained/model.fpi --inputs digits:test --outputs y.npy --kernels scalar --compare t.npz",
+    );
+    assert_eq!(same["dump"]["ran_on"], "host");
+    assert_eq!(same["dump"]["compared_with"], "t.npz");
+    assert!(same["dump"]["first_difference"].is_null(), "{same}");
+    assert!(same["dump"]["tensors"].as_u64().unwrap() > 3);
 
     let attack = document(
         &bench,
@@ -294,4 +306,66 @@ fn help_and_version_go_to_stdout() {
         );
         assert!(!output.stdout.is_empty());
     }
+}
+
+/// A length-delimited field of a protocol buffer.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(content.len()).unwrap();
+    assert!(length < 128);
+    [&[number << 3 | 2, length], content].concat()
+}
+
+/// An ONNX model of operators that nobody has: one twice, one once.
+fn mysterious() -> Vec<u8> {
+    let node = |input: &str, output: &str, op: &str| {
+        let parts = [(1, input), (2, output), (4, op)];
+        let node: Vec<u8> = parts
+            .iter()
+            .flat_map(|&(number, text)| field(number, text.as_bytes()))
+            .collect();
+        field(1, &node)
+    };
+    let port = |number: u8, name: &str| {
+        let dims = [1, 4].map(|size| field(1, &[1 << 3, size])).concat();
+        let tensor = [vec![1 << 3, 1], field(2, &dims)].concat();
+        let info = [field(1, name.as_bytes()), field(2, &field(1, &tensor))].concat();
+        field(number, &info)
+    };
+    let graph = [
+        node("x", "a", "Mystery"),
+        node("a", "b", "Enigma"),
+        node("b", "y", "Mystery"),
+        port(11, "x"),
+        port(12, "y"),
+    ]
+    .concat();
+    [vec![1 << 3, 8], field(7, &graph), field(8, &[2 << 3, 13])].concat()
+}
+
+#[test]
+fn what_a_model_needs_and_foolproof_has_not_is_a_document_too() {
+    let bench = Bench::new();
+    fs::write(bench.path("m.onnx"), mysterious()).unwrap();
+    let output = bench.run("inspect m.onnx --json");
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
+    assert!(
+        stderr.contains("Mystery") && stderr.contains("Enigma"),
+        "{stderr}"
+    );
+    let document: Value = serde_json::from_slice(&output.stdout).expect("a document");
+    check(&document, "inspect m.onnx");
+    let missing = document["inspect"]["unsupported"].as_array().unwrap();
+    assert_eq!(missing.len(), 2, "{document}");
+    let line = |name: &str| {
+        let found = missing.iter().filter_map(Value::as_str);
+        found.filter(|line| line.contains(name)).collect::<Vec<_>>()
+    };
+    assert!(
+        line("Mystery").len() == 1 && line("Mystery")[0].contains('2'),
+        "{document}"
+    );
+    assert!(line("Enigma").len() == 1, "{document}");
+    assert!(document["inspect"]["input"].is_null());
 }

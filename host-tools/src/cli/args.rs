@@ -147,6 +147,15 @@ pub(crate) struct InferArgs {
     /// Where to write the outputs [N, ...], in the model's own output type
     #[arg(long, value_name = "Y.npy")]
     pub outputs: PathBuf,
+    /// Run on this emulated board instead of the host
+    #[arg(long, value_name = "B")]
+    pub board: Option<String>,
+    /// Write every tensor on the way from input to output, in running order, and what each is
+    #[arg(long, value_name = "T.npz")]
+    pub dump_tensors: Option<PathBuf>,
+    /// Find the first tensor that differs from those that --dump-tensors wrote elsewhere; exit with 1 where one does
+    #[arg(long, value_name = "OTHER.npz")]
+    pub compare: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

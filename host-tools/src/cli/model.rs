@@ -164,6 +164,23 @@ impl ModelFile {
         Ok(Self::of_image(path.display().to_string(), image))
     }
 
+    /// What a model file needs that foolproof does not have, one line each, and the file's SHA-256; `None` where that is not
+    /// what is wrong with it.
+    pub fn unsupported(path: &Path) -> Option<(Vec<String>, String)> {
+        let bytes = files::read(path).ok()?;
+        let refused = match bytes.get(4..8) == Some(tflite::IDENTIFIER) {
+            true => tflite::import(&bytes).err()?,
+            false => onnx::read(&bytes).err()?,
+        };
+        match refused {
+            ImportError::Unsupported(missing) => Some((
+                missing.iter().map(ToString::to_string).collect(),
+                hex_digest(&bytes),
+            )),
+            _ => None,
+        }
+    }
+
     fn of_tflite(path: &Path, bytes: &[u8], numerics: Numerics) -> Result<Self> {
         let refuse = |what: &dyn std::fmt::Display| {
             Error::new(

@@ -148,6 +148,27 @@ impl<L: Line> Chip<L> {
         })
     }
 
+    /// Classifies `input` and hands every tensor on the way to `show`, with its number in the model: the input, then the
+    /// output of each operator in running order.
+    pub fn trace(&mut self, input: Input, mut show: impl FnMut(usize, &[u8])) -> Result<()> {
+        self.tell(&Request::Trace { input })?;
+        let mut seen = 0;
+        loop {
+            let tensor = self.receive(|response| match response {
+                Response::Tensor { tensor, bytes } => {
+                    Some(Some((*tensor as usize, bytes.to_vec())))
+                }
+                Response::Traced { tensors } if *tensors == seen => Some(None),
+                _ => None,
+            })?;
+            match tensor {
+                Some((tensor, bytes)) => show(tensor, &bytes),
+                None => return Ok(()),
+            }
+            seen += 1;
+        }
+    }
+
     /// Crafts an adversarial input on the chip, from `input` with `label`. `seed` and `index` fix
     /// every random choice.
     pub fn attack(
@@ -199,14 +220,18 @@ impl<L: Line> Chip<L> {
 
     /// Sends `request` and takes from its response what `pick` wants.
     fn ask<T>(&mut self, request: &Request, pick: impl Fn(&Response) -> Option<T>) -> Result<T> {
+        self.tell(request)?;
+        self.receive(pick)
+    }
+
+    fn tell(&mut self, request: &Request) -> Result<()> {
         let mut bytes = Vec::new();
         let framed: Result<(), std::convert::Infallible> = link::encode(request, |part| {
             bytes.extend_from_slice(part);
             Ok(())
         });
         let Ok(()) = framed;
-        self.send(&bytes)?;
-        self.receive(pick)
+        self.send(&bytes)
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<()> {

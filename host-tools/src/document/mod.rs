@@ -49,6 +49,9 @@ pub struct Document {
     /// What `inspect` found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inspect: Option<Inspect>,
+    /// What `infer` saw of every tensor on the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dump: Option<Dump>,
     /// The boards that `device list` knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub boards: Vec<Board>,
@@ -80,6 +83,7 @@ impl Document {
             device: Vec::new(),
             train: None,
             inspect: None,
+            dump: None,
             boards: Vec::new(),
             catalog: Vec::new(),
             outputs: Vec::new(),
@@ -269,13 +273,15 @@ pub struct Train {
 }
 
 /// What is inside a model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Inspect {
-    /// Shape and type of the input.
-    pub input: Port,
+    /// Shape and type of the input; absent, like the output, where the model has unsupported operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<Port>,
     /// Shape and type of the output.
-    pub output: Port,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<Port>,
     /// Number of classes.
     pub classes: usize,
     /// Class names; may be empty.
@@ -289,7 +295,7 @@ pub struct Inspect {
     /// Bytes of the model image.
     pub image_bytes: usize,
     /// CRC-32 of the image, as it stores it; eight hexadecimal digits.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub checksum: String,
     /// Bytes of buffer per mode (`infer`, `attack`, `train`); a mode that the model does not support is absent.
     pub buffers: BTreeMap<String, usize>,
@@ -316,6 +322,45 @@ pub struct CutBuffer {
     pub passes: usize,
     /// What is computed again for each gradient, in forwards of the whole model.
     pub extra_forwards: f64,
+}
+
+/// Every tensor of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dump {
+    /// Where it ran: a board's name, or `host`.
+    pub ran_on: String,
+    /// How many tensors there are, the input included.
+    pub tensors: usize,
+    /// The dump that it was compared with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compared_with: Option<String>,
+    /// The first tensor that differs from that one's; absent where all are the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_difference: Option<Differing>,
+}
+
+/// A tensor that differs between two dumps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Differing {
+    /// Its place in running order; the input's is 0.
+    pub index: usize,
+    /// Its name in the model; may be empty.
+    pub tensor: String,
+    /// The operator that made it.
+    pub operator: String,
+    /// Elements that differ, over all samples.
+    pub elements: usize,
+    /// Elements compared.
+    pub of: usize,
+    /// The largest difference, in steps for int8; absent where it is not finite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_difference: Option<f64>,
+    /// The first sample that differs.
+    pub sample: usize,
+    /// The first element of that sample that differs.
+    pub element: usize,
 }
 
 /// Whether a model fits a board.
