@@ -1,8 +1,8 @@
 //! Clean and robust accuracy of one model on one data set.
 
-use crate::attack::{Aim, Attack, Attacked, InputKind, Portable, Run, attack};
+use crate::attack::{Access, Aim, Attack, Attacked, InputKind, Portable, Run, attack};
 use crate::classifier::{Answer, Classifier, Inputs};
-use foolproof::attack::{AttackError, Ball, Norm, Spec};
+use foolproof::attack::{AttackError, Ball, Norm, Outcome, Spec};
 use foolproof::loss::Loss;
 use foolproof::session::SessionError;
 use foolproof::threat::Budget;
@@ -83,9 +83,41 @@ pub struct Evaluation {
     pub attacks: Vec<AttackResult>,
 }
 
+/// What an attacker may touch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threat {
+    /// The model's own gradients.
+    WhiteBox,
+    /// A surrogate's gradients, and the model's answers.
+    GrayBox,
+    /// The model's answers alone.
+    BlackBox,
+}
+
+impl Threat {
+    /// The threat model of an attack on the model itself.
+    pub fn of(access: Access) -> Threat {
+        match access {
+            Access::Gradients => Threat::WhiteBox,
+            Access::Scores | Access::Labels => Threat::BlackBox,
+        }
+    }
+
+    /// As documents write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Threat::WhiteBox => "white-box",
+            Threat::GrayBox => "gray-box",
+            Threat::BlackBox => "black-box",
+        }
+    }
+}
+
 /// One attack on every sample.
 #[derive(Clone, Debug)]
 pub struct AttackResult {
+    /// What it was allowed to touch.
+    pub threat: Threat,
     /// What was asked.
     pub plan: Plan,
     /// Where it searched, in units of the model's input elements.
@@ -160,23 +192,33 @@ pub fn evaluate(
                 progress,
             };
             let attacked = attack(classifier, inputs, &run)?;
-            let robust = clean
-                .iter()
-                .zip(labels)
-                .zip(&attacked.outcomes)
-                .map(|((answer, &label), outcome)| {
-                    // a sample of the target class is not a success of a targeted attack
-                    let fooled = outcome.fooled && plan.target != Some(label);
-                    answer.label == label && !fooled
-                })
-                .collect();
             Ok(AttackResult {
+                threat: Threat::of(plan.attack.access()),
                 plan: *plan,
                 ball,
+                robust: withstood(&clean, labels, plan, &attacked.outcomes),
                 attacked,
-                robust,
             })
         })
         .collect::<std::result::Result<_, _>>()?;
     Ok(Evaluation { clean, attacks })
+}
+
+/// For each sample whether it withstood: classified rightly before, and the attack did not reach its goal.
+pub fn withstood(
+    clean: &[Answer],
+    labels: &[usize],
+    plan: &Plan,
+    outcomes: &[Outcome],
+) -> Vec<bool> {
+    clean
+        .iter()
+        .zip(labels)
+        .zip(outcomes)
+        .map(|((answer, &label), outcome)| {
+            // a sample of the target class is not a success of a targeted attack
+            let fooled = outcome.fooled && plan.target != Some(label);
+            answer.label == label && !fooled
+        })
+        .collect()
 }

@@ -1,6 +1,7 @@
 //! The host side of foolproof: everything that needs an allocator, threads or files.
 
 pub mod attack;
+pub mod checks;
 pub mod classifier;
 pub mod cli;
 pub mod data;
@@ -12,7 +13,9 @@ pub mod error;
 pub mod evaluate;
 pub mod export;
 pub mod files;
+pub mod gradient_quality;
 pub mod graph;
+pub mod honest;
 pub mod import;
 pub mod inspect;
 pub mod networks;
@@ -21,3 +24,4 @@ pub mod quantize;
 pub mod report;
 pub mod target;
 pub mod train;
+pub mod transfer;

@@ -126,7 +126,7 @@ impl Window {
         };
         let fit = |side: usize, room: usize| {
             let side = side.max(least);
-            (side + usize::from(odd && side % 2 == 0)).min(room)
+            (side + usize::from(odd && side.is_multiple_of(2))).min(room)
         };
         let (rows, columns) = (fit(rows, h), fit(columns, w));
         Window {

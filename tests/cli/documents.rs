@@ -133,7 +133,8 @@ fn every_command_prints_one_valid_document() {
         &bench,
         "evaluate packed.fpi --data digits --limit 50 --eps 1/16..4/16 --report report",
     );
-    assert_eq!(evaluate["attacks"].as_array().unwrap().len(), 8);
+    // FGSM, PGD and the gradient-free control at each of four sizes
+    assert_eq!(evaluate["attacks"].as_array().unwrap().len(), 12);
     let saved: Value =
         serde_json::from_slice(&fs::read(bench.path("report/report.json")).unwrap()).unwrap();
     assert_eq!(saved, evaluate);

@@ -307,6 +307,14 @@ pub(crate) struct EvaluateArgs {
     pub eps: Epsilons,
     #[command(flatten)]
     pub memory: MemoryArgs,
+    /// The float model that an int8 MODEL was made of (.tflite, .onnx or .fpi, the same input): its gradients are compared
+    /// with those through the integer graph, and what fools it is tried on MODEL
+    #[arg(long, value_name = "FLOAT_MODEL")]
+    pub float: Option<PathBuf>,
+    /// Queries that the gradient-free control may ask for each sample; 0 leaves it out [default: as many passes, forward and
+    /// backward, as a white-box attack took, at least 100]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = queries)]
+    pub control_queries: Option<u32>,
     /// Write report.html and report.json into this folder
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
@@ -528,6 +536,10 @@ fn steps(text: &str) -> Result<u16, String> {
 
 fn starts(text: &str) -> Result<u16, String> {
     whole(text, 1, 1_000).map(|number| number as u16)
+}
+
+fn queries(text: &str) -> Result<u32, String> {
+    whole(text, 0, 1_000_000).map(|number| number as u32)
 }
 
 fn class(text: &str) -> Result<usize, String> {

@@ -81,6 +81,9 @@ fn on_samples(
         }
         (None, None) => return Err(Error::new("no model", "attack", "a model, or --target")),
     };
+    document
+        .warnings
+        .extend(evaluate::gradients_alone(&evaluation));
     write(out, file.as_ref(), &data, &evaluation.attacks)?;
     document.outputs = vec![out.display().to_string()];
     console.finish(&document, || {

@@ -73,6 +73,12 @@ pub(crate) fn complain(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// The document's warnings, each on a line of its own, to follow other text.
+pub(crate) fn warning_lines(document: &Document) -> String {
+    let lines = document.warnings.iter();
+    lines.map(|line| format!("\nwarning: {line}")).collect()
+}
+
 /// The document as it is printed.
 pub(crate) fn to_json(document: &Document) -> Result<String> {
     serde_json::to_string_pretty(document)

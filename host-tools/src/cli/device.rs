@@ -154,12 +154,15 @@ fn on_boards(
         })?);
     }
 
-    let (_, mut document) = super::evaluate::measure(
+    let (evaluation, mut document) = super::evaluate::measure(
         command,
         &subject(&file, &host, &inputs, &data, seed),
         &plans,
         console,
     )?;
+    document
+        .warnings
+        .extend(super::evaluate::gradients_alone(&evaluation));
     for board in boards {
         let at_board = |error: anyhow::Error| {
             let what = format!("{error:#}");

@@ -8,8 +8,9 @@ use crate::classifier::{Classifier, Inputs};
 use crate::data::{self, Dataset, Purpose};
 use crate::document::{Data, Document, summary};
 use crate::error::{Error, Result};
-use crate::evaluate::{Evaluation, Plan, evaluate};
+use crate::evaluate::{AttackResult, Evaluation, Plan, Threat, evaluate};
 use crate::files;
+use crate::honest::Examination;
 use crate::inspect::numerics;
 use crate::report::format::number;
 use crate::report::{self, terminal};
@@ -24,6 +25,21 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
     let data = data::load(&args.data.data, Purpose::Judge)?;
     let data = data.take(args.data.limit.unwrap_or(usize::MAX))?;
     let (classifier, inputs) = file.with_data(&args.model.input, args.model.kernels, &data)?;
+    if args.float.is_some() && numerics(classifier.model()) == "f32" {
+        return Err(Error::new(
+            "--float is for int8 models, and this is a float model",
+            file.path(),
+            "the int8 model that was made of it, or no --float",
+        ));
+    }
+    let float_file = match &args.float {
+        Some(path) => Some(ModelFile::read_twin(path, &classifier)?),
+        None => None,
+    };
+    let float = match &float_file {
+        Some(file) => Some(Classifier::new(file.model()?, args.model.kernels)),
+        None => None,
+    };
     if let Some(folder) = &args.report {
         files::create_folder(folder)?;
     }
@@ -34,7 +50,27 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
         data: &data,
         seed,
     };
-    let (evaluation, mut document) = measure("evaluate", &subject, &plans, console)?;
+    let (mut evaluation, mut document) = measure("evaluate", &subject, &plans, console)?;
+    let examination = Examination {
+        classifier: &classifier,
+        inputs: &inputs,
+        labels: data.require_labels("evaluate")?,
+        plans: &plans,
+        float: float.as_ref(),
+        queries: args.control_queries,
+        seed,
+    };
+    let progress = console.progress("checking", examination.steps());
+    let findings = examination
+        .run(&mut evaluation, &|steps| progress.advance(steps))
+        .map_err(|error| Error::new(error, file.path(), "a model that can be attacked"))?;
+    drop(progress);
+    examination.describe(&evaluation, &findings, &mut document);
+    document.float_model = match &float_file {
+        Some(file) => Some(file.describe()?),
+        None => None,
+    };
+    document.warnings.extend(gradients_alone(&evaluation));
     if let Some(folder) = &args.report {
         let (page, json) = (folder.join("report.html"), folder.join("report.json"));
         document.outputs = vec![page.display().to_string(), json.display().to_string()];
@@ -51,9 +87,11 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
             .collect();
         format!("{}\n{}", terminal::render(&document), written.join("\n"))
     })?;
+    let arithmetic = numerics(classifier.model());
     let worst = document
         .attacks
         .iter()
+        .filter(|attack| attack.numerics == arithmetic)
         .map(|attack| attack.robust_accuracy)
         .fold(1.0, f64::min);
     match args.fail_under {
@@ -150,24 +188,14 @@ fn warnings(evaluation: &Evaluation) -> Vec<String> {
             }
         }
     }
-    for (weak, strong) in evaluation
-        .attacks
-        .iter()
-        .zip(evaluation.attacks.iter().skip(1))
-    {
-        // One step that beats many means that the gradients lead astray (Athalye et al. 2018, section 3.1).
-        let same = weak.plan.epsilon == strong.plan.epsilon
-            && weak.plan.name == "fgsm"
-            && strong.plan.name == "pgd";
-        if same && weak.robust_accuracy() + 0.02 < strong.robust_accuracy() {
-            warnings.push(format!(
-                "at eps {} FGSM beats PGD: the gradients may be masked, so robust accuracy may be overstated",
-                number(f64::from(weak.plan.epsilon))
-            ));
-        }
-    }
-    if !evaluation.attacks.is_empty() {
-        warnings.push("only gradient attacks were run; a model whose gradients vanish can look more robust than it is".into());
-    }
     warnings
+}
+
+/// What to say where nothing but gradients was tried.
+pub(crate) fn gradients_alone(evaluation: &Evaluation) -> Option<String> {
+    let gradients = |result: &AttackResult| result.threat == Threat::WhiteBox;
+    let alone = !evaluation.attacks.is_empty() && evaluation.attacks.iter().all(gradients);
+    alone.then(|| {
+        "only gradient attacks were run; a model whose gradients vanish can look more robust than it is".into()
+    })
 }

@@ -2,7 +2,7 @@
 
 use super::Ended;
 use super::args::InferArgs;
-use super::console::Console;
+use super::console::{Console, warning_lines};
 use super::device::{chosen_boards, leave_nothing_behind};
 use super::model::ModelFile;
 use crate::classifier::{Answer, Classifier, Inputs};
@@ -82,6 +82,7 @@ pub(crate) fn run(args: &InferArgs, seed: u64, console: &Console) -> Result<Ende
         }
         document.dump = Some(found);
     }
+    document.warnings.extend(file.assumptions());
     console.finish(&document, || {
         let mut text = format!(
             "{} outputs written to {}",
@@ -94,7 +95,7 @@ pub(crate) fn run(args: &InferArgs, seed: u64, console: &Console) -> Result<Ende
         if let Some(dump) = &document.dump {
             text.push_str(&describe(dump, document.outputs.get(1)));
         }
-        text
+        text + &warning_lines(&document)
     })?;
     match document.dump {
         Some(document::Dump {

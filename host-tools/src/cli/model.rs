@@ -106,6 +106,37 @@ impl ModelFile {
         Ok(self)
     }
 
+    /// Reads the float model that `int8` was made of. What its file does not say, the range of its input, is that model's.
+    pub fn read_twin(path: &Path, int8: &Classifier<'_>) -> Result<Self> {
+        let mut file = Self::read(path, None)?;
+        let right = "the float model that MODEL was made of";
+        let refuse = |what: String| Error::new(what, path.display(), right);
+        let mut graph = from_image(&file.model()?);
+        if graph.is_quantized() {
+            return Err(refuse("--float names an int8 model".into()));
+        }
+        let sizes = |model: &Model<'_>| {
+            let output = model.output_shape().len();
+            (model.input_shape().len(), output)
+        };
+        let (own, wanted) = (sizes(&file.model()?), sizes(int8.model()));
+        if own != wanted {
+            return Err(refuse(format!(
+                "the float model takes {} values and answers with {}, MODEL {} and {}",
+                own.0, own.1, wanted.0, wanted.1
+            )));
+        }
+        graph.anomaly_above = int8.model().anomaly_above();
+        let (form, (low, high)) = (int8.form(), int8.element_range());
+        graph.input_range = match form.grid {
+            Some(grid) => (grid.dequantize(low as i8), grid.dequantize(high as i8)),
+            None => (low, high),
+        };
+        file.image = to_image(&graph).map_err(|error| refuse(error.to_string()))?;
+        file.says_range = true;
+        Ok(file)
+    }
+
     /// What was assumed about the model because neither the file nor the user says it.
     pub fn assumptions(&self) -> Vec<String> {
         let range = (!self.says_range).then(|| {

@@ -2,7 +2,7 @@
 
 use super::Ended;
 use super::args::PackArgs;
-use super::console::Console;
+use super::console::{Console, warning_lines};
 use super::model::ModelFile;
 use crate::document::Document;
 use crate::error::{Error, Result};
@@ -13,6 +13,7 @@ use foolproof::memory::Mode;
 pub(crate) fn run(args: &PackArgs, console: &Console) -> Result<Ended> {
     files::refuse_overwriting(&args.out, [args.model.as_path()])?;
     let file = ModelFile::read(&args.model, args.numerics)?;
+    let assumptions = file.assumptions();
     let graph = from_image(&file.model()?);
     if args.numerics.is_some() && ModelFile::is_tflite(&args.out) {
         return Err(Error::new(
@@ -36,14 +37,16 @@ pub(crate) fn run(args: &PackArgs, console: &Console) -> Result<Ended> {
     let mut document = Document::new("pack");
     document.model = Some(packed.describe()?);
     document.outputs = vec![args.out.display().to_string()];
+    document.warnings.extend(assumptions);
     console.finish(&document, || {
         let cut = Cut::of(&model).map_or(String::new(), |cut| format!(" ({cut})"));
         format!(
-            "{}: {} bytes; buffer: {} bytes to infer, {} to attack{cut}",
+            "{}: {} bytes; buffer: {} bytes to infer, {} to attack{cut}{}",
             packed.path(),
             packed.file_bytes(),
             model.required_buffer(Mode::Infer),
-            model.required_buffer(Mode::Attack)
+            model.required_buffer(Mode::Attack),
+            warning_lines(&document)
         )
     })?;
     Ok(Ended::Well)

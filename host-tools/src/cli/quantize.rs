@@ -2,7 +2,7 @@
 
 use super::Ended;
 use super::args::QuantizeArgs;
-use super::console::Console;
+use super::console::{Console, warning_lines};
 use super::model::ModelFile;
 use crate::classifier::Inputs;
 use crate::data::{self, Purpose};
@@ -46,16 +46,18 @@ pub(crate) fn run(args: &QuantizeArgs, console: &Console) -> Result<Ended> {
         n: data.len(),
     });
     document.outputs = vec![args.out.display().to_string()];
+    document.warnings.extend(file.assumptions());
     let model = written.model()?;
     console.finish(&document, || {
         format!(
-            "{}: {} bytes (the f32 model has {}), calibrated on {} samples; buffer: {} bytes to infer, {} to attack",
+            "{}: {} bytes (the f32 model has {}), calibrated on {} samples; buffer: {} bytes to infer, {} to attack{}",
             written.path(),
             written.file_bytes(),
             file.file_bytes(),
             data.len(),
             model.required_buffer(Mode::Infer),
-            model.required_buffer(Mode::Attack)
+            model.required_buffer(Mode::Attack),
+            warning_lines(&document)
         )
     })?;
     Ok(Ended::Well)

@@ -40,6 +40,18 @@ pub struct Document {
     /// One entry per attack, epsilon and arithmetic.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attacks: Vec<Attack>,
+    /// The float model that the int8 model was made of, where the user gave it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub float_model: Option<Model>,
+    /// How good the gradients are that white-box attacks climbed, one entry per objective.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gradients: Vec<GradientQuality>,
+    /// How often what fools the float model fools the model, one entry per epsilon.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transfer: Vec<Transfer>,
+    /// Whether the robust accuracies can be believed, one entry per check.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
     /// One entry per board that was run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub device: Vec<Device>,
@@ -80,6 +92,10 @@ impl Document {
             accuracy: None,
             accuracy_float: None,
             attacks: Vec::new(),
+            float_model: None,
+            gradients: Vec::new(),
+            transfer: Vec::new(),
+            checks: Vec::new(),
             device: Vec::new(),
             train: None,
             inspect: None,
@@ -158,8 +174,11 @@ pub struct Setting {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attack {
-    /// The attack: `fgsm`, `pgd`.
+    /// The attack: `fgsm`, `pgd`; `signhunter`, the gradient-free control; `transfer-pgd`, crafted on the float model.
     pub name: String,
+    /// What the attacker may touch: `white-box`, `gray-box` or `black-box`.
+    #[serde(default = "white_box")]
+    pub threat: String,
     /// The arithmetic of the attacked model, as in [`Model::numerics`].
     pub numerics: String,
     /// `linf` or `l2`.
@@ -194,6 +213,94 @@ pub struct MeanNorm {
     pub l2: f64,
     /// Largest change of a value.
     pub linf: f64,
+}
+
+/// A share of samples.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// Between 0 and 1.
+    pub share: f64,
+    /// Of how many samples, at least 1.
+    pub n: usize,
+    /// 95 % confidence (Wilson score interval): low, high.
+    pub interval: [f64; 2],
+}
+
+/// A mean over samples.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Estimate {
+    /// The mean.
+    pub mean: f64,
+    /// Over how many samples, at least 1.
+    pub n: usize,
+    /// 95 % confidence of the mean (1.96 standard errors): low, high.
+    pub interval: [f64; 2],
+}
+
+/// The model's input gradient at the unchanged samples. Through an int8 graph it is the straight-through estimate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GradientQuality {
+    /// What is differentiated: `cross-entropy` of the right class, or `margin` of the best wrong class over the right one.
+    pub objective: String,
+    /// Samples.
+    pub n: usize,
+    /// Share of a sample's gradient elements that are exactly zero.
+    pub zero: Estimate,
+    /// Samples whose whole gradient is zero: nothing to climb.
+    pub vanished: Share,
+    /// Beside the float model's gradient at the same points, where the float model is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub float: Option<FloatAgreement>,
+}
+
+/// A gradient beside the float model's. Means are over the samples where neither gradient vanishes altogether; absent
+/// where there are none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FloatAgreement {
+    /// Cosine of the angle between the two.
+    pub cosine: Option<Estimate>,
+    /// Share of elements whose signs agree, of those that are zero in neither.
+    pub sign_agreement: Option<Estimate>,
+    /// How much a small step along the signs of the model's gradient raises the float model's objective, as a share of what
+    /// the float gradient's own signs would: 1 is perfect, 0 no better than chance.
+    pub ascent: Option<Estimate>,
+    /// Share of the float gradient's elements that are exactly zero.
+    pub zero: Estimate,
+    /// Samples where the float model's whole gradient is zero.
+    pub vanished: Share,
+}
+
+/// Adversarial inputs crafted on the float model, rounded to the model's grid and tried on the model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transfer {
+    /// The attack on the float model.
+    pub attack: String,
+    /// `linf` or `l2`.
+    pub norm: String,
+    /// Radius of the ball, real units of the model's input.
+    pub eps: f64,
+    /// Of the samples that both models had right and that were won on the float model, the share that fools the model
+    /// too; absent where there were none.
+    pub carried_over: Option<Share>,
+}
+
+/// Whether the figures can be believed, in one respect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// What should be so.
+    pub name: String,
+    /// Whether it is; `null` where what it needs was not measured.
+    pub passed: Option<bool>,
+    /// What it was decided by.
+    pub figures: BTreeMap<String, f64>,
+    /// What was found, and what that means, in a sentence or two.
+    pub explanation: String,
 }
 
 /// What one board did. Figures that the board cannot give are absent.
@@ -458,6 +565,10 @@ pub struct Board {
     /// Bytes of that RAM that the firmware sets aside for a session's buffer.
     #[serde(default)]
     pub session_bytes: usize,
+}
+
+fn white_box() -> String {
+    "white-box".into()
 }
 
 fn is_false(value: &bool) -> bool {

@@ -1,6 +1,6 @@
 //! From what attacks did to the figures that documents give.
 
-use super::{Accuracy, Attack, MeanNorm};
+use super::{Accuracy, Attack, Estimate, MeanNorm, Share};
 use crate::attack::catalog::norm_name;
 use crate::classifier::Answer;
 use crate::evaluate::AttackResult;
@@ -46,6 +46,35 @@ pub fn accuracy(answers: &[usize], labels: &[usize]) -> Accuracy {
     }
 }
 
+/// A share of `n` and its interval; `None` of nothing.
+pub fn share_of(part: usize, n: usize) -> Option<Share> {
+    Some(Share {
+        share: share(part, n)?,
+        n,
+        interval: wilson(part, n),
+    })
+}
+
+/// The mean of `values` and its 95 % interval, mean plus and minus 1.96 standard errors within `bounds`, the least and the
+/// largest value that there can be. `None` without values; one value alone says nothing about its error.
+pub fn estimate(values: impl IntoIterator<Item = f64>, bounds: [f64; 2]) -> Option<Estimate> {
+    let values: Vec<f64> = values.into_iter().collect();
+    let n = values.len();
+    if n == 0 {
+        return None;
+    }
+    let mean = values.iter().sum::<f64>() / n as f64;
+    let interval = match n {
+        1 => bounds,
+        _ => {
+            let squares: f64 = values.iter().map(|v| (v - mean) * (v - mean)).sum();
+            let error = 1.959_963_984_540_054 * (squares / (n - 1) as f64 / n as f64).sqrt();
+            [(mean - error).max(bounds[0]), (mean + error).min(bounds[1])]
+        }
+    };
+    Some(Estimate { mean, n, interval })
+}
+
 fn share(part: usize, whole: usize) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
@@ -76,6 +105,7 @@ pub fn attack(result: &AttackResult, clean: &[Answer], labels: &[usize], numeric
     let per_sample = |total: u64| total as f64 / n.max(1) as f64;
     Attack {
         name: result.plan.name.into(),
+        threat: result.threat.name().into(),
         numerics: numerics.into(),
         norm: norm_name(result.plan.norm).into(),
         eps: result
@@ -95,6 +125,6 @@ pub fn attack(result: &AttackResult, clean: &[Answer], labels: &[usize], numeric
 }
 
 /// The f64 with the fewest digits that is this f32: 0.1, not 0.10000000149.
-fn decimal(value: f32) -> f64 {
+pub(crate) fn decimal(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(f64::from(value))
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::attack::{Attacked, Norms};
 use crate::classifier::{Answer, Inputs};
-use crate::evaluate::{AttackResult, Plan};
+use crate::evaluate::{AttackResult, Plan, Threat};
 use foolproof::attack::{Ball, Norm, Outcome};
 
 /// The schema that ships with foolproof.
@@ -63,6 +63,7 @@ fn entry(target: Option<usize>) -> Attack {
         })
         .collect();
     let result = AttackResult {
+        threat: Threat::WhiteBox,
         plan,
         ball: Ball {
             norm: Norm::Linf,

@@ -1,5 +1,7 @@
 //! Numbers as people read them.
 
+use crate::document::Estimate;
+
 /// `0.934` as `93.4 %`.
 pub fn percent(share: f64) -> String {
     format!("{:.1}\u{a0}%", 100.0 * share)
@@ -36,6 +38,24 @@ pub fn count(value: u64) -> String {
 /// A count that may be missing.
 pub fn optional(value: Option<u64>) -> String {
     value.map_or("–".into(), count)
+}
+
+/// The mean of cosines and its interval: `0.95 (0.93 to 0.97)`.
+pub fn cosine(estimate: Option<Estimate>) -> String {
+    estimate.map_or("–".into(), |e| {
+        format!(
+            "{:.3} ({:.3} to {:.3})",
+            e.mean, e.interval[0], e.interval[1]
+        )
+    })
+}
+
+/// The mean of shares and its interval: `93.4 % (92.1 to 94.7)`.
+pub fn mean_percent(estimate: Option<Estimate>) -> String {
+    estimate.map_or("–".into(), |e| {
+        let [low, high] = e.interval.map(|share| 100.0 * share);
+        format!("{} ({low:.1} to {high:.1})", percent(e.mean))
+    })
 }
 
 #[cfg(test)]

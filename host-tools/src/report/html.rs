@@ -1,9 +1,9 @@
 //! The page. Everything is in it: no script, no font, no picture comes from elsewhere.
 
 use super::chart::{self, Lines, Point, Series};
-use super::format::{count, decimal, number, optional, percent};
+use super::format::{cosine, count, decimal, mean_percent, number, optional, percent};
 use super::{Example, Outcome, ReportData, agreement, arithmetic, title, verdict};
-use crate::document::{Attack, Device};
+use crate::document::{Attack, Check, Device, Document, Transfer};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// The whole report as one HTML document.
@@ -26,7 +26,9 @@ pub fn page(data: &ReportData) -> String {
                     @for warning in &document.warnings { p.warning { "Warning: " (warning) } }
                     div.cards { (robustness(data)) (training(data)) }
                     (gallery(&data.gallery))
+                    (checks(&document.checks))
                     (attacks(&document.attacks))
+                    (gradients(document))
                     (devices(&document.device))
                     (confusion(data))
                     (reproduce(data))
@@ -158,8 +160,12 @@ fn robustness(data: &ReportData) -> Markup {
             y: clean.clean,
             interval: Some(clean.interval),
         });
-        // The arithmetic has the colour, the attack the kind of line; an L2 radius is another thing than an L-infinity one.
-        let colour = usize::from(float) + if attack.norm == "linf" { 0 } else { 2 };
+        // What the attacker knows and the arithmetic have the colour, the attack the kind of line.
+        let colour = match attack.threat.as_str() {
+            "black-box" => 2,
+            "gray-box" => 3,
+            _ => usize::from(float),
+        };
         series.push(Series {
             name,
             colour,
@@ -265,6 +271,96 @@ fn card(example: &Example) -> Markup {
     }
 }
 
+fn checks(checks: &[Check]) -> Markup {
+    if checks.is_empty() {
+        return html! {};
+    }
+    html! {
+        section.card {
+            h2 { "Can these figures be believed?" }
+            p.lead { "An attack that fails proves nothing: gradients that vanish or lead astray make any model look robust. What should be so, and is it?" }
+            ul.checks {
+                @for check in checks {
+                    @let (class, word) = match check.passed {
+                        Some(true) => ("ok", "yes"),
+                        Some(false) => ("no", "no"),
+                        None => ("faint", "not measured"),
+                    };
+                    li {
+                        span class=(format!("mark {class}")) { (word) }
+                        div { b { (capital(&check.name)) } p.faint { (capital(&check.explanation)) "." } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn gradients(document: &Document) -> Markup {
+    if document.gradients.is_empty() {
+        return html! {};
+    }
+    let beside_float = document.gradients.iter().any(|g| g.float.is_some());
+    html! {
+        section.card {
+            h2 { "The gradients" }
+            p.lead {
+                "At the unchanged samples. Zero: elements that are exactly zero. Vanished: samples whose whole gradient is zero."
+                @if beside_float {
+                    " Beside the float model's gradient at the same points: the cosine of the angle, the signs that agree, and the ascent, which is what a small step along these signs gains on the float model as a share of what its own signs gain. In brackets 95 % intervals."
+                }
+            }
+            div.scroll {
+                table {
+                    thead { tr {
+                        th { "gradient of" } th { "zero" } th { "vanished" }
+                        @if beside_float { th { "cosine with float's" } th { "signs agree" } th { "ascent on float" } }
+                    } }
+                    tbody {
+                        @for gradient in &document.gradients {
+                            tr {
+                                td { (gradient.objective) }
+                                td { (percent(gradient.zero.mean)) }
+                                td { (percent(gradient.vanished.share)) " of " (count(gradient.n as u64)) }
+                                @if beside_float {
+                                    @let float = gradient.float.as_ref();
+                                    td { (cosine(float.and_then(|f| f.cosine))) }
+                                    td { (mean_percent(float.and_then(|f| f.sign_agreement))) }
+                                    td { (mean_percent(float.and_then(|f| f.ascent))) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            @if !document.transfer.is_empty() { (transfer(&document.transfer)) }
+        }
+    }
+}
+
+fn transfer(transfer: &[Transfer]) -> Markup {
+    html! {
+        h3 { "What fools the float model, and this one too" }
+        p.lead { "Crafted on the float model, rounded to this model's input grid, tried on this model: of the samples that both had right and that fooled the float model." }
+        div.scroll {
+            table {
+                thead { tr { th { "crafted by" } th { "eps" } th { "fooled the float model" } th { "fools this one too" } th { "95 % interval" } } }
+                tbody {
+                    @for entry in transfer {
+                        tr {
+                            td { (entry.attack.to_uppercase()) }
+                            td { (number(entry.eps)) }
+                            td { (count(entry.carried_over.map_or(0, |share| share.n) as u64)) }
+                            td { (entry.carried_over.map_or("–".into(), |share| percent(share.share))) }
+                            td.faint { (entry.carried_over.map_or(String::new(), |share| format!("{:.1} to {:.1}", 100.0 * share.interval[0], 100.0 * share.interval[1]))) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 fn attacks(attacks: &[Attack]) -> Markup {
     if attacks.is_empty() {
         return html! {};
@@ -276,7 +372,7 @@ fn attacks(attacks: &[Attack]) -> Markup {
             div.scroll {
                 table {
                     thead { tr {
-                        th { "attack" } th.text { "model" } th { "eps" } th { "accuracy" } th { "95 % interval" } th { "success" }
+                        th { "attack" } th.text { "model" } th.text { "knows" } th { "eps" } th { "accuracy" } th { "95 % interval" } th { "success" }
                         th { "mean L2" } th { "mean L∞" } th { "forward" } th { "backward" }
                     } }
                     tbody { @for attack in attacks { (attack_row(attack)) } }
@@ -300,6 +396,7 @@ fn attack_row(attack: &Attack) -> Markup {
                 @if attack.targeted { " targeted" }
             }
             td.text { (arithmetic(&attack.numerics)) }
+            td.text { (match attack.threat.as_str() { "black-box" => "scores", "gray-box" => "float model", _ => "gradients" }) }
             td { (attack.eps.map_or("–".into(), number)) }
             td {
                 (percent(attack.robust_accuracy))

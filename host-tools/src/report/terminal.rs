@@ -1,7 +1,7 @@
 //! Tables for the terminal.
 
 use super::{arithmetic, format, verdict};
-use crate::document::Document;
+use crate::document::{Check, Document, Transfer};
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 
 /// The verdict, then one table of accuracies and one of devices, as far as the document has them.
@@ -9,6 +9,13 @@ pub fn render(document: &Document) -> String {
     let mut parts = vec![verdict(document)];
     if !document.attacks.is_empty() || document.accuracy.is_some() {
         parts.push(accuracies(document).to_string());
+    }
+    if !document.gradients.is_empty() {
+        parts.push(gradients(document).to_string());
+    }
+    parts.extend(transfer(document));
+    if !document.checks.is_empty() {
+        parts.push(checks(document));
     }
     if !document.device.is_empty() {
         parts.push(devices(document).to_string());
@@ -50,6 +57,7 @@ fn accuracies(document: &Document) -> Table {
     let mut table = table(&[
         "model",
         "attack",
+        "box",
         "norm",
         "eps",
         "accuracy",
@@ -71,6 +79,7 @@ fn accuracies(document: &Document) -> Table {
                 Cell::new("none"),
                 Cell::new(""),
                 Cell::new(""),
+                Cell::new(""),
                 right(format::percent(accuracy.clean)),
                 right(interval(accuracy.interval)),
                 Cell::new(""),
@@ -86,6 +95,7 @@ fn accuracies(document: &Document) -> Table {
             } else {
                 attack.name.clone()
             }),
+            Cell::new(attack.threat.trim_end_matches("-box")),
             Cell::new(&attack.norm),
             right(attack.eps.map_or("–".into(), format::number)),
             right(format::percent(attack.robust_accuracy)),
@@ -95,6 +105,73 @@ fn accuracies(document: &Document) -> Table {
         ]);
     }
     table
+}
+
+/// What the gradients are worth that white-box attacks climbed.
+fn gradients(document: &Document) -> Table {
+    let beside_float = document.gradients.iter().any(|g| g.float.is_some());
+    let mut header = vec!["gradient of", "zero", "vanished"];
+    if beside_float {
+        header.extend(["cosine with float's", "signs agree", "ascent on float"]);
+    }
+    let mut table = table(&header);
+    for gradient in &document.gradients {
+        let mut row = vec![
+            Cell::new(&gradient.objective),
+            right(format::percent(gradient.zero.mean)),
+            right(format!(
+                "{} of {}",
+                format::percent(gradient.vanished.share),
+                gradient.n
+            )),
+        ];
+        if beside_float {
+            let float = gradient.float.as_ref();
+            row.extend([
+                right(format::cosine(float.and_then(|f| f.cosine))),
+                right(format::mean_percent(float.and_then(|f| f.sign_agreement))),
+                right(format::mean_percent(float.and_then(|f| f.ascent))),
+            ]);
+        }
+        table.add_row(row);
+    }
+    table
+}
+
+/// How much of what fools the float model fools the model, a line for each size of ball.
+fn transfer(document: &Document) -> Option<String> {
+    let line = |transfer: &Transfer| {
+        let carried = match &transfer.carried_over {
+            Some(share) => format!(
+                "{} of {} ({})",
+                format::percent(share.share),
+                share.n,
+                interval(share.interval)
+            ),
+            None => "nothing fooled it".into(),
+        };
+        format!(
+            "what fools the float model ({}, eps {}) fools this one too: {carried}",
+            transfer.attack,
+            format::number(transfer.eps)
+        )
+    };
+    let lines: Vec<String> = document.transfer.iter().map(line).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+/// Whether the figures can be believed.
+fn checks(document: &Document) -> String {
+    let line = |check: &Check| {
+        let mark = match check.passed {
+            Some(true) => "ok  ",
+            Some(false) => "FAIL",
+            None => "?   ",
+        };
+        format!("{mark} {}: {}", check.name, check.explanation)
+    };
+    let lines: Vec<String> = document.checks.iter().map(line).collect();
+    format!("Can these figures be believed?\n{}", lines.join("\n"))
 }
 
 fn devices(document: &Document) -> Table {

@@ -11,7 +11,7 @@ use crate::attack::run::{Found, hunt, norms};
 use crate::attack::{Access, Attack, Attacked, Hunt, Problem, Stop, Stream, image_shape};
 use crate::classifier::{Answer, InputForm, Inputs};
 use crate::error::{Error, Result};
-use crate::evaluate::{AttackResult, Evaluation, Plan};
+use crate::evaluate::{AttackResult, Evaluation, Plan, Threat};
 use foolproof::loss::Goal;
 use foolproof::threat::{Element, LabelOracle, ScoreOracle};
 
@@ -193,6 +193,7 @@ where
             })
             .collect();
         attacks.push(AttackResult {
+            threat: Threat::of(plan.attack.access()),
             plan: *plan,
             ball,
             attacked: Attacked {

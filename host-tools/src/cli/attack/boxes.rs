@@ -11,7 +11,7 @@ use crate::attack::catalog::norm_name;
 use crate::classifier::{Classifier, Inputs};
 use crate::document::{Attack, Data, Document, MeanNorm, summary};
 use crate::error::{Error, Result};
-use crate::evaluate::Plan;
+use crate::evaluate::{Plan, Threat};
 use crate::files;
 use crate::inspect::numerics;
 use crate::report::terminal;
@@ -206,6 +206,7 @@ impl<'a> Best<'a> {
         let per_row = |total: u64| total as f64 / n as f64;
         Attack {
             name: plan.name.into(),
+            threat: Threat::of(plan.attack.access()).name().into(),
             numerics: numerics.into(),
             norm: norm_name(Norm::Linf).into(),
             eps: None,

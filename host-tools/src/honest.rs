@@ -1,0 +1,281 @@
+//! What makes an evaluation worth believing: beside white-box attacks a gradient-free one, an unbounded one, a look at the
+//! gradients themselves, and (where the float model is given) transfer from it.
+
+use crate::attack::scores::{Scores, SignHunter};
+use crate::attack::{Access, Aim, Attack};
+use crate::checks::{self, Evidence};
+use crate::classifier::{Answer, Classifier, Inputs};
+use crate::document::summary::{accuracy, attack as attack_entry};
+use crate::document::{Document, GradientQuality};
+use crate::evaluate::{AttackResult, Evaluation, Plan, Threat, evaluate};
+use crate::gradient_quality::{measure, summarise};
+use crate::inspect::numerics;
+use crate::transfer::{self, Pair, Transferred, transfer};
+use foolproof::attack::{AttackError, Norm};
+use foolproof::loss::Loss;
+use foolproof::session::SessionError;
+
+type Result<T> = std::result::Result<T, AttackError<SessionError>>;
+
+/// A control with fewer queries says nothing.
+pub const LEAST_QUERIES: u32 = 100;
+
+/// Steps of PGD in a ball without bounds.
+const UNBOUNDED_STEPS: u16 = 20;
+
+/// What is examined, and how hard.
+#[derive(Clone, Copy)]
+pub struct Examination<'a> {
+    /// The model.
+    pub classifier: &'a Classifier<'a>,
+    /// The samples as it takes them.
+    pub inputs: &'a Inputs,
+    /// The right labels.
+    pub labels: &'a [usize],
+    /// The attacks that were run; untargeted.
+    pub plans: &'a [Plan],
+    /// The float model that an int8 model was made of. It takes the same real values.
+    pub float: Option<&'a Classifier<'a>>,
+    /// Most queries of the gradient-free control for each sample; 0 runs none. Without a number as many as the white box made
+    /// passes, forward and backward, but no fewer than [`LEAST_QUERIES`].
+    pub queries: Option<u32>,
+    /// Seed.
+    pub seed: u64,
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Findings {
+    /// In a ball as large as the input's box.
+    pub unbounded: Option<AttackResult>,
+    /// Single steps of several sizes up to the largest that was evaluated.
+    pub probes: Vec<AttackResult>,
+    /// Of the cross-entropy, which the attacks climb, and of the margin.
+    pub gradients: Vec<GradientQuality>,
+    /// What the float model says about the same real values.
+    pub float_clean: Option<Vec<Answer>>,
+    /// One for each size of ball.
+    pub transferred: Vec<Transferred>,
+}
+
+impl Examination<'_> {
+    /// How often `progress` will be called.
+    pub fn steps(&self) -> u64 {
+        let control = match self.queries {
+            Some(0) => 0,
+            _ => self.uncontrolled().len(),
+        };
+        let transferred = match self.float {
+            Some(_) => self.white_box().len(),
+            None => 0,
+        };
+        ((control + transferred + self.extra().len()) * self.labels.len()) as u64
+    }
+
+    /// For each ball the white-box attack that stands for all of them: PGD where it was run, else the last.
+    fn white_box(&self) -> Vec<Plan> {
+        let mut chosen: Vec<Plan> = Vec::new();
+        let white = |plan: &&Plan| {
+            plan.attack.access() == Access::Gradients
+                && plan.aim == Aim::Any
+                && plan.epsilon.is_finite()
+        };
+        for plan in self.plans.iter().filter(white) {
+            match chosen.iter_mut().find(|known| same_ball(known, plan)) {
+                Some(known) if known.name == "pgd" => {}
+                Some(known) => *known = *plan,
+                None => chosen.push(*plan),
+            }
+        }
+        chosen
+    }
+
+    /// White-box attacks without a gradient-free one in the same ball, as far as the control has their norm.
+    fn uncontrolled(&self) -> Vec<Plan> {
+        let free = |plan: &Plan| plan.attack.access() != Access::Gradients;
+        let mut plans = self.white_box();
+        plans.retain(|white| {
+            let known = matches!(white.norm, Norm::Linf | Norm::L2);
+            known && !self.plans.iter().any(|p| free(p) && same_ball(p, white))
+        });
+        plans
+    }
+
+    /// What is run for the checks alone: PGD in a ball without bounds, then single steps. Where one step fools less the longer
+    /// it is, the gradients are masked, and a single epsilon does not show it.
+    fn extra(&self) -> Vec<Plan> {
+        let largest = self
+            .white_box()
+            .into_iter()
+            .filter(|plan| matches!(plan.norm, Norm::Linf | Norm::L2))
+            .max_by(|a, b| a.epsilon.total_cmp(&b.epsilon));
+        let Some(Plan { norm, epsilon, .. }) = largest else {
+            return Vec::new();
+        };
+        let step = |share: f32| Plan {
+            norm,
+            ..Plan::fgsm(share * epsilon)
+        };
+        let unbounded = Plan {
+            norm,
+            ..Plan::pgd(self.whole_range(norm), UNBOUNDED_STEPS)
+        };
+        vec![unbounded, step(0.25), step(0.5), step(1.0)]
+    }
+
+    /// The radius of a ball that holds every input, real units.
+    fn whole_range(&self, norm: Norm) -> f32 {
+        let (low, high) = self.classifier.element_range();
+        let range = match self.inputs {
+            Inputs::F32(_) => high - low,
+            Inputs::I8(_) => (high - low) * self.classifier.input_scale(),
+        };
+        match norm {
+            Norm::L2 => range * (self.classifier.input_len() as f32).sqrt(),
+            _ => range,
+        }
+    }
+
+    /// The most passes, forward and backward, that a white-box attack took for a sample.
+    fn control_queries(&self, evaluation: &Evaluation) -> u32 {
+        let white = evaluation
+            .attacks
+            .iter()
+            .filter(|result| result.threat == Threat::WhiteBox);
+        let passes = white
+            .flat_map(|result| &result.attacked.outcomes)
+            .map(|outcome| outcome.queries + outcome.gradients)
+            .max()
+            .unwrap_or(0);
+        let asked = u32::try_from(passes).unwrap_or(u32::MAX);
+        self.queries.unwrap_or(asked.max(LEAST_QUERIES))
+    }
+
+    /// Runs everything. The control's and the transferred attacks join those of `evaluation`. `progress` is called with 1
+    /// after every sample of every attack.
+    ///
+    /// # Errors
+    /// As [`evaluate`].
+    pub fn run(
+        &self,
+        evaluation: &mut Evaluation,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Findings> {
+        let extra = self.extra();
+        let mut probes = evaluate(
+            self.classifier,
+            self.inputs,
+            self.labels,
+            &extra,
+            self.seed,
+            progress,
+        )?
+        .attacks;
+        let unbounded = (!probes.is_empty()).then(|| probes.remove(0));
+        let queries = self.control_queries(evaluation);
+        if queries > 0 {
+            let control = Attack::Scores(Scores::SignHunter(SignHunter { queries }));
+            let controls: Vec<Plan> = self
+                .uncontrolled()
+                .into_iter()
+                .map(|white| Plan {
+                    name: "signhunter",
+                    attack: control,
+                    ..white
+                })
+                .collect();
+            let controlled = evaluate(
+                self.classifier,
+                self.inputs,
+                self.labels,
+                &controls,
+                self.seed,
+                progress,
+            )?;
+            evaluation.attacks.extend(controlled.attacks);
+        }
+        let mut gradients = Vec::new();
+        for loss in [Loss::CrossEntropy, Loss::Margin] {
+            let samples = (self.inputs, self.labels);
+            let measured =
+                measure(self.classifier, self.float, samples, loss).map_err(AttackError::Oracle)?;
+            gradients.extend(summarise(loss, &measured));
+        }
+        let mut findings = Findings {
+            unbounded,
+            probes,
+            gradients,
+            float_clean: None,
+            transferred: Vec::new(),
+        };
+        if let Some(float) = self.float {
+            let real = Inputs::F32(self.classifier.real(self.inputs));
+            let float_clean = float.answers(&real).map_err(AttackError::Oracle)?;
+            for plan in &self.white_box() {
+                let clean = &evaluation.clean;
+                let pair = self.pair(float, clean, &float_clean);
+                let transferred = transfer(&pair, plan, self.seed, progress)?;
+                evaluation.attacks.push(transferred.on_target.clone());
+                findings.transferred.push(transferred);
+            }
+            findings.float_clean = Some(float_clean);
+        }
+        Ok(findings)
+    }
+
+    fn pair<'b>(
+        &'b self,
+        float: &'b Classifier<'b>,
+        clean: &'b [Answer],
+        float_clean: &'b [Answer],
+    ) -> Pair<'b> {
+        Pair {
+            target: self.classifier,
+            inputs: self.inputs,
+            clean,
+            float,
+            float_clean,
+            labels: self.labels,
+        }
+    }
+
+    /// Adds what was found to the document: attacks, gradients, checks, and a warning for each check that failed.
+    pub fn describe(&self, evaluation: &Evaluation, findings: &Findings, document: &mut Document) {
+        let arithmetic = numerics(self.classifier.model());
+        let known = document.attacks.len();
+        let entry = |result: &AttackResult, clean: &[Answer], numerics: &str| {
+            attack_entry(result, clean, self.labels, numerics)
+        };
+        for result in evaluation.attacks.iter().skip(known) {
+            let attack = entry(result, &evaluation.clean, arithmetic);
+            document.attacks.push(attack);
+        }
+        document.gradients.clone_from(&findings.gradients);
+        if let (Some(float), Some(clean)) = (self.float, &findings.float_clean) {
+            let said: Vec<usize> = clean.iter().map(|answer| answer.label).collect();
+            document.accuracy_float = Some(accuracy(&said, self.labels));
+            let pair = self.pair(float, &evaluation.clean, clean);
+            for transferred in &findings.transferred {
+                let attack = entry(&transferred.on_float, clean, "f32");
+                document.attacks.push(attack);
+                document
+                    .transfer
+                    .push(transfer::summarise(&pair, transferred));
+            }
+        }
+        let twins = findings.float_clean.as_deref();
+        let attacks: Vec<&AttackResult> = evaluation.attacks.iter().collect();
+        document.checks = checks::all(&Evidence {
+            attacks: &attacks,
+            probes: &findings.probes,
+            unbounded: findings.unbounded.as_ref(),
+            gradient: findings.gradients.first(),
+            twins: twins.map(|float| (evaluation.clean.as_slice(), float)),
+        });
+        document.warnings.extend(checks::warnings(&document.checks));
+    }
+}
+
+fn same_ball(a: &Plan, b: &Plan) -> bool {
+    a.norm == b.norm && a.epsilon == b.epsilon
+}
