@@ -11,6 +11,11 @@ pub fn exp(x: f32) -> f32 {
     libm::expf(x)
 }
 
+/// Natural logarithm; never approximated: it is taken once per row.
+pub fn log(x: f32) -> f32 {
+    libm::logf(x)
+}
+
 /// Hyperbolic tangent.
 #[cfg(not(feature = "micromath"))]
 pub fn tanh(x: f32) -> f32 {

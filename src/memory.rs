@@ -53,7 +53,8 @@ pub const SLOT_ALIGN: usize = 4;
 /// (gradient checkpointing with the input as the only checkpoint; Chen et al., "Training deep nets with sublinear memory
 /// cost", 2016): the notes of a pass's own operators are all that is saved at a time, and the operators before them run
 /// again for each pass. The last pass runs first. From one to the next the buffer keeps the input, the answer, and the
-/// gradients that are still wanted, each in its place.
+/// gradients that are still wanted, each in its place. A model that keeps a state is not cut: what runs again would begin
+/// with another one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pass {
     /// The first operator that runs backward.
@@ -77,6 +78,13 @@ pub fn uses(model: &Tables<'_>, mode: Mode, pass: Pass, visit: &mut dyn FnMut(us
     };
     let answers = [model.output(), model.logits()];
     at(model.input(), Role::Value, 0);
+    for t in 0..model.tensor_count() {
+        // from one run to the next: nothing else may ever lie there
+        if model.role(t) == TensorRole::State {
+            at(t, Role::Value, 0);
+            at(t, Role::Value, close);
+        }
+    }
     if start > 0 || model.anomaly_above().is_some() {
         at(model.input(), Role::Value, close);
     }

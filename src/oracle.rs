@@ -13,14 +13,14 @@ impl LabelOracle<f32> for Session<'_> {
         self.model().classes()
     }
     fn classify(&mut self, x: &[f32]) -> Result<usize, SessionError> {
-        self.run_f32(x)?;
+        self.run_f32_alone(x)?;
         Ok(self.label())
     }
 }
 
 impl ScoreOracle<f32> for Session<'_> {
     fn scores(&mut self, x: &[f32], scores: &mut [f32]) -> Result<usize, SessionError> {
-        self.run_f32(x)?;
+        self.run_f32_alone(x)?;
         self.logits(scores)?;
         Ok(self.label())
     }
@@ -28,7 +28,7 @@ impl ScoreOracle<f32> for Session<'_> {
 
 impl GradientOracle<f32> for Session<'_> {
     fn gradient(&mut self, x: &[f32], objective: Objective) -> Result<Gradient<'_>, SessionError> {
-        self.run_f32(x)?;
+        self.run_f32_alone(x)?;
         let label = self.label();
         let (value, input) = self.differentiate(objective)?;
         Ok(Gradient {
@@ -48,14 +48,14 @@ impl LabelOracle<i8> for Session<'_> {
         self.model().classes()
     }
     fn classify(&mut self, x: &[i8]) -> Result<usize, SessionError> {
-        self.run_i8(x)?;
+        self.run_i8_alone(x)?;
         Ok(self.label())
     }
 }
 
 impl ScoreOracle<i8> for Session<'_> {
     fn scores(&mut self, x: &[i8], scores: &mut [f32]) -> Result<usize, SessionError> {
-        self.run_i8(x)?;
+        self.run_i8_alone(x)?;
         self.logits(scores)?;
         Ok(self.label())
     }
@@ -63,7 +63,7 @@ impl ScoreOracle<i8> for Session<'_> {
 
 impl GradientOracle<i8> for Session<'_> {
     fn gradient(&mut self, x: &[i8], objective: Objective) -> Result<Gradient<'_>, SessionError> {
-        self.run_i8(x)?;
+        self.run_i8_alone(x)?;
         let label = self.label();
         let (value, input) = self.differentiate(objective)?;
         Ok(Gradient {

@@ -201,6 +201,17 @@ pub enum DataMut<'a> {
     I8(&'a mut [i8]),
 }
 
+/// What an operator keeps from one run to the next, to read and to write.
+#[derive(Debug)]
+pub enum StateMut<'a> {
+    /// Single precision.
+    F32(&'a mut [f32]),
+    /// int8.
+    I8(&'a mut [i8]),
+    /// int32: what is int16 in other runtimes, too.
+    I32(&'a mut [i32]),
+}
+
 /// Bytes as elements; `Absent` where length or alignment do not fit (not for anything that was validated).
 pub(crate) fn typed(dtype: DType, bytes: &[u8]) -> Data<'_> {
     let data = match dtype {
@@ -217,5 +228,14 @@ pub(crate) fn typed_mut(dtype: DType, bytes: &mut [u8]) -> Option<DataMut<'_>> {
         DType::F32 => <[f32]>::mut_from_bytes(bytes).map(DataMut::F32).ok(),
         DType::I8 => <[i8]>::mut_from_bytes(bytes).map(DataMut::I8).ok(),
         DType::I32 => None,
+    }
+}
+
+/// The same for a state.
+pub(crate) fn typed_state(dtype: DType, bytes: &mut [u8]) -> Option<StateMut<'_>> {
+    match dtype {
+        DType::F32 => <[f32]>::mut_from_bytes(bytes).map(StateMut::F32).ok(),
+        DType::I8 => <[i8]>::mut_from_bytes(bytes).map(StateMut::I8).ok(),
+        DType::I32 => <[i32]>::mut_from_bytes(bytes).map(StateMut::I32).ok(),
     }
 }

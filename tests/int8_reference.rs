@@ -264,6 +264,155 @@ fn quantize_case(random: &mut Random) -> Case {
     }
 }
 
+fn shuffling_case(random: &mut Random) -> Case {
+    let x = quantized(random, &[2, 3, 4, 3]);
+    let op = match random.below(3) {
+        0 => Op::Transpose(Transpose {
+            axes: random.pick(&[[0, 2, 3, 1, 0, 0], [3, 1, 0, 2, 0, 0], [1, 0, 3, 2, 0, 0]]),
+        }),
+        1 => {
+            let (axis, begin, count, step) =
+                random.pick(&[(2, 1, 3, 1), (1, 2, 3, -1), (3, 0, 2, 2), (0, 1, 1, 5)]);
+            Op::Slice(Slice {
+                axis,
+                begin,
+                count,
+                step,
+            })
+        }
+        _ => Op::ReduceMax(ReduceMax {
+            axis: random.below(4) as u8,
+        }),
+    };
+    let y = output(random, &op, std::slice::from_ref(&x)).quantized(x.scale, x.zero_point);
+    Case {
+        op,
+        inputs: vec![x],
+        output: y,
+    }
+}
+
+fn state_case(random: &mut Random) -> Case {
+    let x = quantized(random, &[2, 9]);
+    let state = quantized(random, &[2, 9]).quantized(x.scale, x.zero_point);
+    let y = x.clone();
+    let (op, inputs) = match random.below(2) {
+        0 => (Op::Remember, vec![x, state]),
+        _ => (Op::Recall, vec![state]),
+    };
+    Case {
+        op,
+        inputs,
+        output: y,
+    }
+}
+
+fn ints(random: &mut Random, dims: &[u32], low: i64, high: i64) -> Tensor {
+    let n = dims.iter().product::<u32>();
+    let values = (0..n).map(|_| random.int(low, high) as i32).collect();
+    Tensor::new(dims, Values::I32(values))
+}
+
+fn svdf_case(random: &mut Random) -> Case {
+    let (n, depth, units, memory) = (2, random.int(1, 9) as u32, 3, random.int(1, 5) as u32);
+    let rank = random.int(1, 2) as u16;
+    let filters = units * u32::from(rank);
+    let x = quantized(random, &[n, depth]);
+    let mut w = quantized(random, &[filters, depth]).constant();
+    w.zero_point = 0;
+    let narrow = random.below(2) == 0;
+    let most = if narrow { 127 } else { 3000 };
+    let time = ints(random, &[filters, memory], -most, most).constant();
+    let typical = 127.0 * 60.0 * (f64::from(depth)).sqrt();
+    let feature = reference_i8::multiplier(most as f64 / 2.0 / typical);
+    let sum = (most * most) as f64 / 4.0 * f64::from(memory * u32::from(rank)).sqrt();
+    let svdf = Svdf {
+        rank,
+        activation: Activation::None,
+        narrow,
+        state_zero_point: if narrow {
+            random.int(-20, 20) as i32
+        } else {
+            0
+        },
+        feature,
+        output: reference_i8::multiplier(60.0 / sum),
+    };
+    let inputs = vec![
+        x,
+        ints(random, &[n, filters * memory], -most, most),
+        w,
+        time.quantized(0.01, 0),
+        ints(random, &[units], -1000, 1000).constant(),
+    ];
+    let op = Op::Svdf(svdf);
+    let mut y = quantized(random, &[n, units]);
+    y.zero_point /= 4;
+    Case {
+        op,
+        inputs,
+        output: y,
+    }
+}
+
+fn lstm_case(random: &mut Random) -> Case {
+    let (n, steps) = (random.int(1, 2) as u32, random.int(1, 6) as u32);
+    let (depth, units) = (random.int(1, 20) as u32, random.int(1, 9) as u32);
+    let x = quantized(random, &[n, steps, depth]);
+    let y = quantized(random, &[n, steps, units])
+        .quantized(random.float(0.0075, 0.009), random.int(-10, 10) as i32);
+    let weights = |random: &mut Random, rows: u32, columns: u32| {
+        let mut w = quantized(random, &[rows, columns]).constant();
+        w.zero_point = 0;
+        w.channel_scales = random.floats(4, 0.002, 0.012);
+        w
+    };
+    let w = weights(random, 4 * units, depth);
+    let recurrent = weights(random, 4 * units, units);
+    let before = 1.0 / 4096.0;
+    let mut factors = Vec::new();
+    for (t, scale) in [(&w, x.scale), (&recurrent, y.scale)] {
+        for s in &t.channel_scales {
+            factors.push(reference_i8::multiplier(f64::from(scale * s) / before));
+        }
+    }
+    let cell_power = random.int(-13, -9) as i32;
+    let cell = f64::from(cell_power).exp2();
+    let behind = 1.0 / 32768.0;
+    let clip = random.pick(&[0.0_f32, 0.5, 10.0]);
+    let lstm = Lstm {
+        clip,
+        cell_power,
+        clip_steps: (f64::from(clip) / cell).min(32767.0) as i32,
+        forget: reference_i8::multiplier(behind),
+        input: reference_i8::multiplier(behind * behind / cell),
+        output: reference_i8::multiplier(behind * behind / f64::from(y.scale)),
+    };
+    let vector = |v: Vec<i32>| Tensor::new(&[v.len() as u32], Values::I32(v)).constant();
+    let mut state = ints(random, &[n, 2 * units], -128, 127);
+    if let Values::I32(v) = &mut state.values {
+        for sample in v.chunks_mut(2 * units as usize) {
+            for c in &mut sample[units as usize..] {
+                *c = random.int(-4000, 4000) as i32;
+            }
+        }
+    }
+    let inputs = vec![
+        x,
+        state,
+        w,
+        recurrent,
+        ints(random, &[4 * units], -5000, 5000).constant(),
+        vector(factors.iter().map(|f| f.mantissa).collect()),
+        vector(factors.iter().map(|f| f.shift).collect()),
+    ];
+    Case {
+        op: Op::Lstm(lstm),
+        inputs,
+        output: y,
+    }
+}
+
 fn cases(random: &mut Random) -> Vec<Case> {
     let mut cases = Vec::new();
     for _ in 0..60 {
@@ -277,6 +426,10 @@ fn cases(random: &mut Random) -> Vec<Case> {
         cases.push(moving_case(random));
         cases.push(unary_case(random));
         cases.push(quantize_case(random));
+        cases.push(shuffling_case(random));
+        cases.push(state_case(random));
+        cases.push(svdf_case(random));
+        cases.push(lstm_case(random));
     }
     cases
 }
@@ -299,17 +452,9 @@ fn forward(case: &Case, numerics: Numerics) -> Tensor {
         kernels: Kernels::Scalar,
         numerics,
     };
-    let mut y = vec![99i8; case.output.len()];
-    let inputs = operands(&case.inputs);
-    case.op.forward(
-        &cx,
-        &inputs,
-        &[],
-        &case.output.absent(),
-        DataMut::I8(&mut y),
-    );
     let mut output = case.output.clone();
-    output.values = Values::I8(y);
+    let mut inputs = case.inputs.clone();
+    output.values = support::forward(&case.op, &cx, &mut inputs, &case.output, &mut []);
     output
 }
 
@@ -337,7 +482,7 @@ fn forward_is_exact_in_both_roundings() {
             "{name}: the test saturates too much to mean anything"
         );
     }
-    assert_eq!(seen.len(), 12);
+    assert_eq!(seen.len(), 19);
 }
 
 #[test]
@@ -404,6 +549,10 @@ fn input_gradients_are_straight_through() {
     let mut clamped = 0;
     for case in &cases(&mut random) {
         let op = &case.op;
+        // through time: see below; and no gradient goes to an earlier run
+        if matches!(op, Op::Lstm(_) | Op::Recall) {
+            continue;
+        }
         let y = forward(case, Numerics::Tflm);
         let needs = op.needs(case.inputs[0].dtype(), false);
         let mut saved = vec![0x55; needs.saved.bytes(&y.shape)];
@@ -445,7 +594,17 @@ fn input_gradients_are_straight_through() {
         .expect("an activation");
         let (low, high) = reference_i8::range(activation, &y.quant());
         // Pooling without an activation cannot saturate, moving neither.
-        let moves = matches!(op, Op::Pad(_) | Op::Reshape | Op::Concat(_) | Op::Unary(_));
+        let moves = matches!(
+            op,
+            Op::Pad(_)
+                | Op::Reshape
+                | Op::Concat(_)
+                | Op::Unary(_)
+                | Op::Transpose(_)
+                | Op::Slice(_)
+                | Op::ReduceMax(_)
+                | Op::Remember
+        );
         let pools =
             matches!(op, Op::AvgPool2d(_) | Op::MaxPool2d(_)) && activation == Activation::None;
         let mut masked: Vec<f64> = gy.iter().map(|&g| g as f64).collect();
@@ -456,6 +615,9 @@ fn input_gradients_are_straight_through() {
             }
         }
         for (which, input) in case.inputs.iter().enumerate().filter(|(_, t)| !t.constant) {
+            if op.state_operand() == Some(which) {
+                continue;
+            }
             let cx = Context {
                 kernels: Kernels::Scalar,
                 numerics: Numerics::Tflm,
@@ -476,7 +638,7 @@ fn input_gradients_are_straight_through() {
         }
     }
     println!("{count:?}, {clamped} outputs clamped");
-    assert!(count.len() == 12 && clamped > 100);
+    assert!(count.len() == 17 && clamped > 100);
 }
 
 fn straight_through(case: &Case, which: usize, gy: &[f64]) -> Vec<f64> {
@@ -510,6 +672,44 @@ fn straight_through(case: &Case, which: usize, gy: &[f64]) -> Vec<f64> {
             }
         }
         Op::Quantize => gx.copy_from_slice(gy),
+        Op::ReduceMax(reduce) => {
+            // the first of the largest
+            let x = &case.inputs[0];
+            for (i, g) in gy.iter().enumerate() {
+                let mut from = reference::position(&case.output.shape, i);
+                let axis = reduce.axis as usize;
+                let index = |p: &[i64]| {
+                    let dims = x.shape.dims().iter();
+                    dims.zip(p)
+                        .fold(0, |index, (&d, &p)| index * d as usize + p as usize)
+                };
+                let mut best: Option<usize> = None;
+                for p in 0..x.shape.dim(axis) as i64 {
+                    from[axis] = p;
+                    let at = index(&from);
+                    if best.is_none_or(|b| x.i8s()[at] > x.i8s()[b]) {
+                        best = Some(at);
+                    }
+                }
+                gx[best.expect("an element")] += g;
+            }
+        }
+        Op::Svdf(svdf) => {
+            let (x, w, time) = (&case.inputs[0], &case.inputs[2], &case.inputs[3]);
+            let (depth, memory) = (x.shape.dim(1), time.shape.dim(1));
+            let units = case.output.shape.dim(1);
+            for (i, g) in gy.iter().enumerate() {
+                let (n, u) = (i / units, i % units);
+                for f in u * usize::from(svdf.rank)..(u + 1) * usize::from(svdf.rank) {
+                    let newest =
+                        f64::from(time.i32s()[(f + 1) * memory - 1]) * f64::from(time.scale);
+                    for c in 0..depth {
+                        let w = f64::from(w.i8s()[f * depth + c]) * f64::from(w.scale);
+                        gx[n * depth + c] += g * newest * w;
+                    }
+                }
+            }
+        }
         _ => {
             let reals: Vec<Real> = case
                 .inputs
@@ -541,6 +741,104 @@ fn without_activation(op: &Op) -> Op {
         _ => {}
     }
     op
+}
+
+/// Through an LSTM: the chain rule over the gates that the integers gave, step by step, written as a sum over all paths.
+#[test]
+fn recurrent_gradients_are_straight_through_time() {
+    let mut random = Random(17);
+    let mut blocked = 0;
+    for _ in 0..80 {
+        let case = lstm_case(&mut random);
+        let Op::Lstm(lstm) = case.op else {
+            panic!("an LSTM")
+        };
+        let cx = Context {
+            kernels: Kernels::Scalar,
+            numerics: Numerics::Tflm,
+        };
+        let needs = case.op.needs(DType::I8, false);
+        let mut saved = vec![0x55; needs.saved.bytes(&case.output.shape)];
+        let mut inputs = case.inputs.clone();
+        support::forward(&case.op, &cx, &mut inputs, &case.output, &mut saved);
+        let gy = random.floats(case.output.len(), -1.0, 1.0);
+        let mut through = gy.clone();
+        let mut gx = vec![0.25f32; case.inputs[0].len()];
+        let kept: Vec<Operand> = inputs
+            .iter()
+            .map(|t| if t.constant { t.operand() } else { t.absent() })
+            .collect();
+        case.op.unrolled_gradient(
+            &kept,
+            &case.output.absent(),
+            &mut saved,
+            &mut through,
+            &mut gx,
+        );
+
+        let steps = reference_i8::lstm(&lstm, &case.inputs, &case.output, Rounding::Double);
+        let (x, w, r) = (&case.inputs[0], &case.inputs[2], &case.inputs[3]);
+        let (count, depth) = (x.shape.dim(1), x.shape.dim(2));
+        let units = case.output.shape.dim(2);
+        let weight = |t: &Tensor, row: usize, column: usize| {
+            let columns = t.shape.dim(1);
+            f64::from(t.i8s()[row * columns + column]) * f64::from(t.channel_scales[row / units])
+        };
+        let mut expected = vec![0.0; x.len()];
+        for n in 0..x.shape.dim(0) {
+            let mut gh = vec![0.0; units];
+            let mut gc = vec![0.0; units];
+            for t in (0..count).rev() {
+                let mut gates = vec![0.0; 4 * units];
+                for j in 0..units {
+                    let s = &steps[(n * count + t) * units + j];
+                    let [i, f, g, o] = s.gates.map(|v| f64::from(v) / 32768.0);
+                    let scale = f64::from(lstm.cell_power).exp2();
+                    let before = f64::from(s.before) * scale;
+                    let free = f * before + i * g;
+                    let bounded = lstm.clip > 0.0 && free.abs() > f64::from(lstm.clip);
+                    let c = match bounded {
+                        true => free.signum() * f64::from(lstm.clip),
+                        false => free,
+                    };
+                    let mut total = gh[j] + f64::from(gy[(n * count + t) * units + j]);
+                    if matches!(s.output, -128 | 127) {
+                        total = 0.0;
+                        blocked += 1;
+                    }
+                    let mut cell = gc[j] + total * o * (1.0 - c.tanh() * c.tanh());
+                    if bounded {
+                        cell = 0.0;
+                        blocked += 1;
+                    }
+                    gates[j] = cell * g * i * (1.0 - i);
+                    gates[units + j] = cell * before * f * (1.0 - f);
+                    gates[2 * units + j] = cell * i * (1.0 - g * g);
+                    gates[3 * units + j] = total * c.tanh() * o * (1.0 - o);
+                    gc[j] = cell * f;
+                }
+                gh.fill(0.0);
+                for (row, g) in gates.iter().enumerate() {
+                    for k in 0..depth {
+                        expected[(n * count + t) * depth + k] += g * weight(w, row, k);
+                    }
+                    for (k, gh) in gh.iter_mut().enumerate() {
+                        *gh += g * weight(r, row, k);
+                    }
+                }
+            }
+        }
+        let largest = expected.iter().fold(1e-6f64, |m, e| m.max(e.abs()));
+        for (i, (&g, e)) in gx.iter().zip(&expected).enumerate() {
+            let off = (f64::from(g) - 0.25 - e).abs();
+            assert!(
+                off <= 1e-4 * largest + 1e-6,
+                "{lstm:?}: gradient {i} is {}, should be {e}",
+                g - 0.25
+            );
+        }
+    }
+    assert!(blocked > 50, "{blocked} steps blocked");
 }
 
 #[test]

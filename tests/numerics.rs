@@ -118,7 +118,7 @@ fn answers(
     let image = to_image(&graph).expect("an image");
     let model = image.model().expect("a checked image");
     assert_eq!(model.numerics(), numerics);
-    let answers = Classifier::new(model, kernels).answers(&Inputs::I8(inputs.to_vec()));
+    let answers = Classifier::new(model, kernels).stream(&Inputs::I8(inputs.to_vec()));
     let answers = answers.expect("answers");
     Ok(answers
         .iter()

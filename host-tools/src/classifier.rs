@@ -289,36 +289,63 @@ impl<'a> Classifier<'a> {
         Session::with_options(&self.model, options, buffer.as_mut_bytes())
     }
 
-    /// What the model says about every sample.
+    /// What the model says about every sample, each on its own: one that keeps a state begins each time with the reset one.
     ///
     /// # Errors
     /// The inputs are of another type than the model's, or not whole samples.
     pub fn answers(&self, inputs: &Inputs) -> Result<Vec<Answer>, SessionError> {
         let n = self.input_len();
-        if !inputs.len().is_multiple_of(n) {
-            return Err(SessionError::Length {
-                needed: n,
-                got: inputs.len() % n,
-            });
-        }
-        (0..inputs.len() / n)
+        (0..self.samples(inputs)?)
             .into_par_iter()
             .map_init(
                 || self.buffer(Mode::Infer),
                 |buffer, i| {
                     let mut session = self.session(Mode::Infer, buffer)?;
-                    // the output may be of another type than the input
-                    match inputs {
-                        Inputs::F32(x) => {
-                            session.forward_bytes(x[i * n..(i + 1) * n].as_bytes())?
-                        }
-                        Inputs::I8(x) => session.forward_bytes(x[i * n..(i + 1) * n].as_bytes())?,
-                    };
-                    answer(&session)
+                    run(&mut session, inputs, i * n..(i + 1) * n)
                 },
             )
             .collect()
     }
+
+    /// What the model says about every sample, one after the other: what it keeps from one run to the next (recurrent layers,
+    /// streaming models) goes on, as in a device that is fed window after window. The same as [`Classifier::answers`]
+    /// for a model that keeps nothing.
+    ///
+    /// # Errors
+    /// As [`Classifier::answers`].
+    pub fn stream(&self, inputs: &Inputs) -> Result<Vec<Answer>, SessionError> {
+        if !self.model.is_stateful() {
+            return self.answers(inputs);
+        }
+        let n = self.input_len();
+        let mut buffer = self.buffer(Mode::Infer);
+        let mut session = self.session(Mode::Infer, &mut buffer)?;
+        (0..self.samples(inputs)?)
+            .map(|i| run(&mut session, inputs, i * n..(i + 1) * n))
+            .collect()
+    }
+
+    /// How many samples there are.
+    fn samples(&self, inputs: &Inputs) -> Result<usize, SessionError> {
+        let n = self.input_len();
+        match inputs.len() % n {
+            0 => Ok(inputs.len() / n),
+            got => Err(SessionError::Length { needed: n, got }),
+        }
+    }
+}
+
+fn run(
+    session: &mut Session<'_>,
+    inputs: &Inputs,
+    sample: std::ops::Range<usize>,
+) -> Result<Answer, SessionError> {
+    // the output may be of another type than the input
+    match inputs {
+        Inputs::F32(x) => session.forward_bytes(x[sample].as_bytes())?,
+        Inputs::I8(x) => session.forward_bytes(x[sample].as_bytes())?,
+    };
+    answer(session)
 }
 
 fn answer(session: &Session<'_>) -> Result<Answer, SessionError> {

@@ -139,7 +139,7 @@ pub fn requantize(x: i32, factor: Multiplier, rounding: Rounding) -> i32 {
 
 /// `x 2^exponent`, saturating. (gemmlowp `SaturatingRoundingMultiplyByPOT`, positive exponents.)
 #[inline(always)]
-fn saturating_shl(x: i32, exponent: u32) -> i32 {
+pub(crate) fn saturating_shl(x: i32, exponent: u32) -> i32 {
     let limit = (1 << (31 - exponent)) - 1;
     if x > limit {
         i32::MAX
@@ -203,7 +203,7 @@ fn two_over_one_plus(a: i32) -> i32 {
 }
 
 /// 1 / (1 + a) for a in [0, 1), 0 integer bits. (gemmlowp `one_over_one_plus_x_for_x_in_0_1`.)
-fn one_over_one_plus(a: i32) -> i32 {
+pub(crate) fn one_over_one_plus(a: i32) -> i32 {
     saturating_shl(two_over_one_plus(a), 1)
 }
 

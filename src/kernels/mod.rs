@@ -9,6 +9,7 @@ mod activation;
 #[cfg(foolproof_dsp)]
 mod arm;
 pub mod fixed_point;
+pub mod lut;
 pub mod scalar;
 pub mod window;
 #[cfg(target_arch = "x86_64")]

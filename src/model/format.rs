@@ -112,6 +112,8 @@ pub enum TensorRole {
     Parameter = 2,
     /// Like a parameter, but updated with running statistics instead of a gradient step (batch norm).
     Statistic = 3,
+    /// Lives in the caller's buffer from one run to the next; after a reset it holds the elements in the image.
+    State = 4,
 }
 
 impl TensorRole {
@@ -122,6 +124,7 @@ impl TensorRole {
             1 => Some(TensorRole::Constant),
             2 => Some(TensorRole::Parameter),
             3 => Some(TensorRole::Statistic),
+            4 => Some(TensorRole::State),
             _ => None,
         }
     }
@@ -141,7 +144,7 @@ pub struct TensorRecord {
     pub role: u8,
     /// Zero.
     pub reserved: u8,
-    /// Constants: offset of the elements. Their length follows from the shape and type.
+    /// Constants and states: offset of the elements. Their length follows from the shape and type.
     pub data: U32,
     /// Real units per step; 1 where not quantized.
     pub scale: F32,

@@ -13,7 +13,7 @@ use crate::memory::{Mode, Role};
 use crate::ops::Numerics;
 use crate::tensor::Shape;
 use core::ops::Range;
-use format::{Header, Span};
+use format::{Header, Span, TensorRole};
 
 /// Where in a run a slot is looked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +29,7 @@ pub(crate) struct Run {
 pub struct Model<'a> {
     tables: Tables<'a>,
     batchable: bool,
+    stateful: bool,
 }
 
 impl<'a> Model<'a> {
@@ -55,6 +56,7 @@ impl<'a> Model<'a> {
         }
         Ok(Model {
             batchable: validate::batchable(&tables),
+            stateful: (0..tables.tensor_count()).any(|t| tables.role(t) == TensorRole::State),
             tables,
         })
     }
@@ -109,6 +111,11 @@ impl<'a> Model<'a> {
     /// mixes it with others.
     pub fn is_batchable(&self) -> bool {
         self.batchable
+    }
+
+    /// Whether it keeps anything from one run to the next ([`crate::session::Session::reset_state`]).
+    pub fn is_stateful(&self) -> bool {
+        self.stateful
     }
 
     /// Whether the image can run in this mode: Train needs an f32 image that was built for it.

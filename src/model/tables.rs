@@ -194,7 +194,7 @@ impl<'a> Tables<'a> {
         self.pass_spans.get(start..end(pass)).unwrap_or(&[])
     }
 
-    /// Checks one tensor's record; true for an activation.
+    /// Checks one tensor's record; true for an activation or a state.
     fn check_tensor(&self, t: usize) -> Result<bool, ModelError> {
         let r = &self.tensors[t];
         let range = |part| ModelError::Range { part, tensor: t };
@@ -226,12 +226,14 @@ impl<'a> Tables<'a> {
             TensorRole::Activation => dtype != DType::I32 && shape.rank() > 0,
             TensorRole::Constant => true,
             TensorRole::Parameter | TensorRole::Statistic => dtype == DType::F32,
+            TensorRole::State => shape.rank() > 0,
         };
         if !type_ok {
             return Err(bad);
         }
         // only f32 is trained, so nothing in Train mode needs to know about int8
-        if activation && dtype != DType::F32 && self.header.train_bytes.get() > 0 {
+        let in_buffer = activation || role == TensorRole::State;
+        if in_buffer && dtype != DType::F32 && self.header.train_bytes.get() > 0 {
             return Err(bad);
         }
         if !activation {
@@ -254,7 +256,7 @@ impl<'a> Tables<'a> {
             .slice(r.name.get(), r.name_len.get().into())
             .map(core::str::from_utf8)
         {
-            Some(Ok(_)) => Ok(activation),
+            Some(Ok(_)) => Ok(in_buffer),
             _ => Err(range(Part::Name)),
         }
     }
@@ -375,9 +377,10 @@ impl<'a> Tables<'a> {
         TensorRole::from_code(self.tensors[t].role).unwrap_or(TensorRole::Constant)
     }
 
-    /// Whether a tensor's elements are stored in the image.
+    /// Whether an operator reads a tensor's elements from the image: constants and parameters, not states, of which
+    /// the image holds the first values only.
     pub fn is_in_image(&self, t: usize) -> bool {
-        self.role(t) != TensorRole::Activation
+        !matches!(self.role(t), TensorRole::Activation | TensorRole::State)
     }
 
     /// A tensor's quantization.
@@ -396,9 +399,9 @@ impl<'a> Tables<'a> {
         }
     }
 
-    /// A constant's bytes; empty for an activation.
+    /// A constant's bytes, or a state's first value; empty for an activation.
     pub fn data(&self, t: usize) -> &'a [u8] {
-        if !self.is_in_image(t) {
+        if self.role(t) == TensorRole::Activation {
             return &[];
         }
         let len = self.shape(t).len() * self.dtype(t).size();

@@ -1,7 +1,7 @@
 //! The checks behind [`super::Model::from_bytes`] that need more than one record at a time.
 
 use super::format::{Span, TensorRole};
-use super::{MAX_MACS, ModelError, Tables};
+use super::{MAX_MACS, ModelError, Node, Tables};
 use crate::memory::{self, Mode, Role};
 use crate::ops::{MAX_INPUTS, Op};
 use crate::tensor::Operand;
@@ -18,7 +18,8 @@ pub(super) fn operators(model: &Tables<'_>) -> Result<(), ModelError> {
         let node = model.node(k);
         let mut operands: heapless::Vec<Operand<'_>, MAX_INPUTS> = heapless::Vec::new();
         for t in node.inputs() {
-            if !available(model, t, k) {
+            let misused = model.role(t) == TensorRole::State && !is_state_of(&node, t);
+            if misused || !available(model, t, k) {
                 return Err(ModelError::Order { op: k, tensor: t });
             }
             // node.inputs() has at most MAX_INPUTS items
@@ -30,6 +31,10 @@ pub(super) fn operators(model: &Tables<'_>) -> Result<(), ModelError> {
                 op: k,
                 tensor: node.output,
             });
+        }
+        if !has_its_state(model, &node) {
+            let tensor = node.output;
+            return Err(ModelError::Order { op: k, tensor });
         }
         let output = model.operand(node.output);
         node.op
@@ -46,7 +51,8 @@ pub(super) fn operators(model: &Tables<'_>) -> Result<(), ModelError> {
         return Err(ModelError::TooMuchWork { macs });
     }
     for tensor in [model.output(), model.logits()] {
-        if !available(model, tensor, model.op_count()) || model.is_in_image(tensor) {
+        let computed = model.role(tensor) == TensorRole::Activation;
+        if !computed || !available(model, tensor, model.op_count()) {
             return Err(ModelError::NotComputed { tensor });
         }
     }
@@ -62,7 +68,25 @@ pub(super) fn operators(model: &Tables<'_>) -> Result<(), ModelError> {
 
 /// Whether a tensor's elements are there before operator `k` runs.
 fn available(model: &Tables<'_>, t: usize, k: usize) -> bool {
-    model.is_in_image(t) || t == model.input() || model.producer(t).is_some_and(|p| p < k)
+    model.is_in_image(t)
+        || model.role(t) == TensorRole::State
+        || t == model.input()
+        || model.producer(t).is_some_and(|p| p < k)
+}
+
+/// Whether `t` is what the operator keeps from one run to the next, and nothing else of it.
+fn is_state_of(node: &Node, t: usize) -> bool {
+    let mut uses = node.inputs().enumerate().filter(|&(_, input)| input == t);
+    uses.next().map(|(i, _)| i) == node.op.state_operand() && uses.next().is_none()
+}
+
+/// Whether the operand that an operator keeps from one run to the next is a state.
+fn has_its_state(model: &Tables<'_>, node: &Node) -> bool {
+    let Some(i) = node.op.state_operand() else {
+        return true;
+    };
+    let state = node.inputs().nth(i);
+    state.is_some_and(|t| model.role(t) == TensorRole::State)
 }
 
 /// Whether the outermost dimension is a batch dimension throughout: 1 everywhere, and no operator mixes it
@@ -78,6 +102,9 @@ fn keeps_samples_apart(model: &Tables<'_>, k: usize) -> bool {
     let node = model.node(k);
     match node.op {
         Op::Concat(concat) => concat.axis != 0,
+        Op::ReduceMax(reduce) => reduce.axis != 0,
+        Op::Slice(slice) => slice.axis != 0,
+        Op::Transpose(transpose) => transpose.axes[0] == 0,
         Op::Pad(pad) => pad.before[0] == 0 && pad.after[0] == 0,
         Op::Add(_) | Op::Mul(_) => {
             // broadcasting aligns the last axes: operands of fewer axes would take the batch for another one

@@ -1,7 +1,9 @@
 //! The attributes of each operator, and how the model image stores them: [`WORDS`](super::WORDS) 32-bit words
 //! per operator, one attribute per word, unused words 0.
 
-use super::{Activation, Multiplier, Op, WORDS};
+use super::{
+    Activation, LogSoftmax, Lstm, Multiplier, Op, ReduceMax, Slice, Svdf, Transpose, WORDS,
+};
 use crate::tensor::MAX_RANK;
 
 /// Rows and columns added around an image before a window slides over it: zeros (int8: the zero point) for
@@ -234,6 +236,12 @@ impl Reader<'_> {
         word as u8
     }
 
+    fn flag(&mut self) -> bool {
+        let word = self.word();
+        self.ok &= word <= 1;
+        word == 1
+    }
+
     fn pair(&mut self) -> [u16; 2] {
         [self.u16(), self.u16()]
     }
@@ -318,6 +326,14 @@ impl Op {
             Op::BatchNorm(_) => 13,
             Op::Quantize => 14,
             Op::Dequantize => 15,
+            Op::LogSoftmax(_) => 20,
+            Op::ReduceMax(_) => 21,
+            Op::Transpose(_) => 22,
+            Op::Slice(_) => 23,
+            Op::Lstm(_) => 24,
+            Op::Svdf(_) => 25,
+            Op::Remember => 26,
+            Op::Recall => 27,
         }
     }
 
@@ -388,7 +404,43 @@ impl Op {
             Op::BatchNorm(norm) => {
                 w.put(&[norm.epsilon.to_bits()]);
             }
-            Op::Reshape | Op::Quantize | Op::Dequantize => {}
+            Op::LogSoftmax(softmax) => {
+                w.multiplier(softmax.input)
+                    .put(&[softmax.diff_min as u32])
+                    .multiplier(softmax.back);
+            }
+            Op::ReduceMax(reduce) => {
+                w.put(&[reduce.axis as u32]);
+            }
+            Op::Transpose(transpose) => {
+                w.put(&transpose.axes.map(u32::from));
+            }
+            Op::Slice(slice) => {
+                let Slice {
+                    axis,
+                    begin,
+                    count,
+                    step,
+                } = *slice;
+                w.put(&[axis as u32, begin, count, step as u32]);
+            }
+            Op::Lstm(lstm) => {
+                w.put(&[
+                    lstm.clip.to_bits(),
+                    lstm.cell_power as u32,
+                    lstm.clip_steps as u32,
+                ])
+                .multiplier(lstm.forget)
+                .multiplier(lstm.input)
+                .multiplier(lstm.output);
+            }
+            Op::Svdf(svdf) => {
+                w.put(&[svdf.rank as u32, svdf.activation as u32, svdf.narrow as u32])
+                    .put(&[svdf.state_zero_point as u32])
+                    .multiplier(svdf.feature)
+                    .multiplier(svdf.output);
+            }
+            Op::Reshape | Op::Quantize | Op::Dequantize | Op::Remember | Op::Recall => {}
         }
         w.words
     }
@@ -464,6 +516,39 @@ impl Op {
             13 => Op::BatchNorm(BatchNorm { epsilon: r.float() }),
             14 => Op::Quantize,
             15 => Op::Dequantize,
+            20 => Op::LogSoftmax(LogSoftmax {
+                input: r.multiplier(),
+                diff_min: r.int(),
+                back: r.multiplier(),
+            }),
+            21 => Op::ReduceMax(ReduceMax { axis: r.u8() }),
+            22 => Op::Transpose(Transpose {
+                axes: core::array::from_fn(|_| r.u8()),
+            }),
+            23 => Op::Slice(Slice {
+                axis: r.u8(),
+                begin: r.word(),
+                count: r.word(),
+                step: r.int(),
+            }),
+            24 => Op::Lstm(Lstm {
+                clip: r.float(),
+                cell_power: r.int(),
+                clip_steps: r.int(),
+                forget: r.multiplier(),
+                input: r.multiplier(),
+                output: r.multiplier(),
+            }),
+            25 => Op::Svdf(Svdf {
+                rank: r.u16(),
+                activation: r.activation(),
+                narrow: r.flag(),
+                state_zero_point: r.int(),
+                feature: r.multiplier(),
+                output: r.multiplier(),
+            }),
+            26 => Op::Remember,
+            27 => Op::Recall,
             _ => return None,
         };
         r.finish().then_some(op)

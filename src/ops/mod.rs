@@ -15,6 +15,11 @@
 //! | Softmax | x | x; for XNNPACK exponentials f32 `[256]` |
 //! | Concat | 1 to 8 tensors | the same, all of the output's quantization |
 //! | Unary (Relu, Relu6, LeakyRelu, Tanh, Sigmoid, Requantize) | x | x, table int8 `[256]`, slope f32 `[256]` |
+//! | LogSoftmax, ReduceMax, Transpose, Slice | x | x |
+//! | Lstm | x `[N,T,I]`, state `[N,2S]`, w `[4S,I]`, recurrent w `[4S,S]`, bias `[4S]` | the same, state and bias int32, multiplier `[8]`, shift `[8]` |
+//! | Svdf | x `[N,I]`, state `[N,F*M]`, feature w `[F,I]`, time w `[F,M]`, bias `[U]` | the same; state, time w and bias int32 |
+//! | Remember | x, state of as many elements | the same |
+//! | Recall | state | the same |
 //! | BatchNorm | x, gamma, beta, mean, variance `[C]` | folded before |
 //! | Quantize | x f32 -> int8 | |
 //! | Dequantize | | x int8 -> f32 |
@@ -27,10 +32,16 @@ mod check;
 mod conv;
 mod dense;
 mod layout;
+mod log_softmax;
+mod lstm;
 mod numerics;
 mod pool;
 mod quantize;
+mod reduce;
+mod shuffle;
 mod softmax;
+mod state;
+mod svdf;
 mod table;
 mod unary;
 
@@ -39,13 +50,18 @@ pub use attributes::{
     Add, BatchNorm, Concat, Conv2d, Dense, DepthwiseConv2d, Mul, Pad, Padding, Pool2d, Softmax,
     Unary,
 };
+pub use log_softmax::LogSoftmax;
+pub use lstm::Lstm;
 pub use numerics::Numerics;
+pub use reduce::ReduceMax;
+pub use shuffle::{Slice, Transpose};
+pub use svdf::Svdf;
 pub use table::Table;
 
 use conv::Convolution;
 
 use crate::kernels::Kernels;
-use crate::tensor::{DType, DataMut, Operand, Shape};
+use crate::tensor::{DType, DataMut, Operand, Shape, StateMut};
 
 /// The largest number of inputs (activations and constants together) of one operator.
 pub const MAX_INPUTS: usize = 8;
@@ -102,6 +118,22 @@ pub enum Saved {
     Indices,
     /// Mean and 1/sqrt(variance + eps) per channel of this batch, f32; written *before* forward.
     Statistics,
+    /// What each step of a sequence leaves for backward through time, and room to work there; written during forward.
+    Steps {
+        /// Bytes per output element.
+        element: u8,
+        /// Bytes per sample and channel.
+        channel: u8,
+    },
+}
+
+/// What an operator writes besides its output while it runs ([`Op::advance`]).
+#[derive(Debug)]
+pub struct Memory<'a> {
+    /// What it keeps from one run to the next.
+    pub state: StateMut<'a>,
+    /// [`Saved::Steps`]; empty where nothing is kept for backward.
+    pub saved: &'a mut [u8],
 }
 
 /// Why an operator cannot take the operands it was given.
@@ -186,6 +218,10 @@ impl Saved {
             Saved::Bits => output.len().div_ceil(8),
             Saved::Indices => output.len(),
             Saved::Statistics => 2 * 4 * output.channels(),
+            Saved::Steps { element, channel } => {
+                let rows = output.dim(0) * output.channels();
+                usize::from(element) * output.len() + usize::from(channel) * rows
+            }
         }
     }
 }
@@ -224,6 +260,22 @@ pub enum Op {
     Quantize,
     /// int8 to f32.
     Dequantize,
+    /// Logarithm of the softmax over the last axis.
+    LogSoftmax(LogSoftmax),
+    /// Maximum over one axis.
+    ReduceMax(ReduceMax),
+    /// Axes in another order.
+    Transpose(Transpose),
+    /// Some of the elements along one axis.
+    Slice(Slice),
+    /// Long short-term memory over a sequence.
+    Lstm(Lstm),
+    /// Singular value decomposition filter: one step of a recurrent layer.
+    Svdf(Svdf),
+    /// Hands its input on, and keeps it for the next run.
+    Remember,
+    /// What an earlier run kept.
+    Recall,
 }
 
 impl Op {
@@ -250,6 +302,14 @@ impl Op {
             Op::BatchNorm(_) => "batch_norm",
             Op::Quantize => "quantize",
             Op::Dequantize => "dequantize",
+            Op::LogSoftmax(_) => "log_softmax",
+            Op::ReduceMax(_) => "reduce_max",
+            Op::Transpose(_) => "transpose",
+            Op::Slice(_) => "slice",
+            Op::Lstm(_) => "lstm",
+            Op::Svdf(_) => "svdf",
+            Op::Remember => "remember",
+            Op::Recall => "recall",
         }
     }
 
@@ -288,6 +348,13 @@ impl Op {
             Op::BatchNorm(norm) => norm.check(inputs, output)?,
             Op::Quantize => quantize::check(DType::F32, DType::I8, inputs, output)?,
             Op::Dequantize => quantize::check(DType::I8, DType::F32, inputs, output)?,
+            Op::LogSoftmax(softmax) => softmax.check(inputs, output)?,
+            Op::ReduceMax(reduce) => reduce.check(inputs, output)?,
+            Op::Transpose(_) | Op::Slice(_) => shuffle::check(inputs, output)?,
+            Op::Lstm(lstm) => lstm.check(inputs, output)?,
+            Op::Svdf(svdf) => svdf.check(inputs, output)?,
+            Op::Remember => return state::check_remember(inputs, output),
+            Op::Recall => return state::check_recall(inputs, output),
         }
         if self.output_shape(&shapes[..inputs.len()])? != output.shape {
             return Err(OpError::Shape {
@@ -308,6 +375,12 @@ impl Op {
             Op::Pad(pad) => pad.output_shape(inputs),
             Op::Concat(concat) => concat.output_shape(inputs),
             Op::Softmax(_) | Op::Unary(_) | Op::BatchNorm(_) => check::shape(inputs, 0),
+            Op::LogSoftmax(_) | Op::Remember | Op::Recall => check::shape(inputs, 0),
+            Op::ReduceMax(reduce) => reduce.output_shape(inputs),
+            Op::Transpose(transpose) => transpose.output_shape(inputs),
+            Op::Slice(slice) => slice.output_shape(inputs),
+            Op::Lstm(_) => lstm::output_shape(inputs),
+            Op::Svdf(svdf) => svdf.output_shape(inputs),
             Op::Reshape | Op::Quantize | Op::Dequantize => check::shape(inputs, 0),
         }
     }
@@ -345,6 +418,13 @@ impl Op {
             Op::BatchNorm(_) if training => (1, false, Saved::Statistics),
             Op::BatchNorm(_) => (0, false, Saved::Nothing),
             Op::Quantize => (0, false, Saved::Bits),
+            Op::LogSoftmax(_) => (0, true, Saved::Nothing),
+            Op::ReduceMax(_) => (1, true, Saved::Nothing),
+            Op::Transpose(_) | Op::Slice(_) | Op::Remember | Op::Recall => {
+                (0, false, Saved::Nothing)
+            }
+            Op::Lstm(_) => (training as u8, training, lstm::note(int8)),
+            Op::Svdf(svdf) => (training as u8, false, fused(svdf.activation)),
         };
         Needs {
             inputs,
@@ -362,8 +442,64 @@ impl Op {
             | Op::Add(Add { activation, .. })
             | Op::Mul(Mul { activation, .. })
             | Op::AvgPool2d(Pool2d { activation, .. })
-            | Op::MaxPool2d(Pool2d { activation, .. }) => *activation,
+            | Op::MaxPool2d(Pool2d { activation, .. })
+            | Op::Svdf(Svdf { activation, .. }) => *activation,
             _ => Activation::None,
+        }
+    }
+
+    /// Which operand it keeps from one run to the next: a tensor of role `State`.
+    pub fn state_operand(&self) -> Option<usize> {
+        match self {
+            Op::Lstm(_) | Op::Svdf(_) | Op::Remember => Some(1),
+            Op::Recall => Some(0),
+            _ => None,
+        }
+    }
+
+    /// Whether it changes what it keeps: then [`advance`](Op::advance) runs it, not [`forward`](Op::forward).
+    pub fn writes_state(&self) -> bool {
+        matches!(self, Op::Lstm(_) | Op::Svdf(_) | Op::Remember)
+    }
+
+    /// Whether its backward runs through the steps of a sequence: then [`unrolled_gradient`](Op::unrolled_gradient)
+    /// takes the place of [`input_gradient`](Op::input_gradient).
+    pub fn unrolls(&self) -> bool {
+        matches!(self, Op::Lstm(_))
+    }
+
+    /// [`forward`](Op::forward) of an operator that [`writes_state`](Op::writes_state), whose operand among `inputs` has no
+    /// elements then: they are in `memory`, to read and to write. Where backward will follow, `memory.saved` is as
+    /// long as [`needs`](Op::needs) says.
+    pub fn advance(
+        &self,
+        cx: &Context,
+        inputs: &[Operand],
+        output: &Operand,
+        y: DataMut,
+        memory: Memory,
+    ) {
+        match self {
+            Op::Lstm(lstm) => lstm.advance(cx, inputs, output, y, memory),
+            Op::Svdf(svdf) => svdf.advance(cx, inputs, output, y, memory.state),
+            Op::Remember => state::remember(inputs, y, memory.state),
+            _ => {}
+        }
+    }
+
+    /// `gx += (d output / d input 0)^T gy` of an operator that [`unrolls`](Op::unrolls), from the last step to the first. On
+    /// the way `gy` becomes the whole gradient of each step's output, and the note in `saved` (f32) that of each gate, for
+    /// [`parameter_gradient`](Op::parameter_gradient).
+    pub fn unrolled_gradient(
+        &self,
+        inputs: &[Operand],
+        output: &Operand,
+        saved: &mut [u8],
+        gy: &mut [f32],
+        gx: &mut [f32],
+    ) {
+        if let Op::Lstm(lstm) = self {
+            lstm.input_gradient(inputs, output, saved, gy, gx);
         }
     }
 
@@ -413,6 +549,12 @@ impl Op {
                     quantize::dequantize(&x.quant, x.i8(), y);
                 }
             }
+            Op::LogSoftmax(softmax) => softmax.forward(cx, x, y),
+            Op::ReduceMax(reduce) => reduce.forward(x, y),
+            Op::Transpose(transpose) => transpose.forward(x, output, y),
+            Op::Slice(slice) => slice.forward(x, y),
+            Op::Recall => layout::copy(x, y),
+            Op::Lstm(_) | Op::Svdf(_) | Op::Remember => {}
         }
     }
 
@@ -440,7 +582,7 @@ impl Op {
         match self {
             Op::MaxPool2d(pool) => pool.maximum_activation_gradient(saved, gy),
             Op::Unary(unary) => unary.activation_gradient(inputs, output, saved, gy),
-            Op::BatchNorm(_) => {}
+            Op::BatchNorm(_) | Op::Lstm(_) => {}
             // No note: nothing clamps.
             _ => activation::mask(saved, 0.0, gy),
         }
@@ -476,9 +618,16 @@ impl Op {
             Op::Concat(concat) => concat.input_gradient(which, inputs, output, gy, gx),
             Op::Softmax(softmax) => softmax.input_gradient(output, gy, gx),
             Op::BatchNorm(norm) => norm.input_gradient(inputs, saved, gy, gx),
-            Op::Reshape | Op::Unary(_) | Op::Quantize | Op::Dequantize => {
+            Op::Reshape | Op::Unary(_) | Op::Quantize | Op::Dequantize | Op::Remember => {
                 activation::accumulate(gx, gy)
             }
+            Op::LogSoftmax(_) => log_softmax::input_gradient(output, gy, gx),
+            Op::ReduceMax(reduce) => reduce.input_gradient(x, output, gy, gx),
+            Op::Transpose(transpose) => transpose.input_gradient(&x.shape, &output.shape, gy, gx),
+            Op::Slice(slice) => slice.input_gradient(&x.shape, gy, gx),
+            Op::Svdf(svdf) => svdf.input_gradient(inputs, output, gy, gx),
+            // through time, or to an earlier run
+            Op::Lstm(_) | Op::Recall => {}
         }
     }
 
@@ -510,17 +659,29 @@ impl Op {
             // A constant addend or factor is a parameter like any other.
             Op::Add(add) => add.input_gradient(which, inputs, output, gy, gw),
             Op::Mul(mul) => mul.input_gradient(which, inputs, output, gy, gw),
+            Op::Lstm(_) => lstm::parameter_gradient(which, inputs, output, saved, gw),
+            Op::Svdf(svdf) => svdf.parameter_gradient(which, inputs, output, gy, gw),
             _ => {}
         }
     }
 
-    /// Multiply-accumulate operations of convolutions and dense layers, padding cells included; 0 for the rest.
+    /// Multiply-accumulate operations of convolutions, dense and recurrent layers, padding cells included; 0 for the rest.
     pub fn macs(&self, inputs: &[Shape], output: &Shape) -> u64 {
         let weights = inputs.get(1);
         let per_output = match (self, weights) {
             (Op::Conv2d(_), Some(w)) => w.dim(1) * w.dim(2) * w.dim(3),
             (Op::DepthwiseConv2d(_), Some(w)) => w.dim(1) * w.dim(2),
             (Op::Dense(_), Some(w)) => w.dim(1),
+            (Op::Lstm(_), Some(state)) => {
+                let inputs = inputs.first().map_or(0, |x| x.channels());
+                4 * (inputs + state.channels() / 2)
+            }
+            (Op::Svdf(svdf), Some(state)) => {
+                let x = inputs.first().map_or(0, |x| x.channels());
+                let filters = inputs.get(2).map_or(0, |w| w.dim(0));
+                let memory = state.channels() / filters.max(1);
+                usize::from(svdf.rank) * (x + memory)
+            }
             _ => 0,
         };
         output.len() as u64 * per_output as u64

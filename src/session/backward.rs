@@ -4,6 +4,7 @@ use super::view::dequantize;
 use super::{Session, SessionError, State};
 use crate::loss::Objective;
 use crate::memory::{Mode, Role};
+use crate::model::Node;
 use crate::model::format::TensorRole;
 use crate::ops::{Activation, Op, Seen};
 use crate::tensor::DType;
@@ -176,8 +177,14 @@ impl<'a> Session<'a> {
                 node.op.activation_gradient(&seen, gy);
             });
         }
+        if node.op.unrolls() {
+            self.backward_in_time(k, &node);
+        }
         for (i, t) in node.inputs().enumerate() {
             let parameter = self.in_image(t);
+            if node.op.unrolls() && !parameter {
+                continue;
+            }
             if parameter && self.slot(t, Role::Gradient).is_none() {
                 continue;
             }
@@ -202,6 +209,27 @@ impl<'a> Session<'a> {
                 }
             });
         }
+    }
+
+    /// Backward through the steps of a sequence, which turns the output's gradient and the note into other things on its way.
+    fn backward_in_time(&mut self, k: usize, node: &Node) {
+        let Some(x) = node.inputs().next() else {
+            return;
+        };
+        let slots = [
+            (x, Role::Gradient),
+            (node.output, Role::Gradient),
+            (node.output, Role::Saved),
+        ];
+        self.with_outputs(slots, |s, rest, [gx, gy, saved]| {
+            let gradients = (<[f32]>::mut_from_bytes(gx), <[f32]>::mut_from_bytes(gy));
+            let (Ok(gx), Ok(gy)) = gradients else {
+                return;
+            };
+            let inputs = s.inputs(k, rest);
+            let output = s.operand(rest, node.output, false);
+            node.op.unrolled_gradient(&inputs, &output, saved, gy, gx);
+        });
     }
 
     /// All parameters and running statistics, in tensor order, as one slice (see [`Session::parameter_table`]).

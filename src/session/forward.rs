@@ -4,8 +4,9 @@ use super::view::dequantize;
 use super::{Session, SessionError, State};
 use crate::loss::argmax;
 use crate::memory::{Mode, Role};
-use crate::ops::Saved;
-use crate::tensor::{DType, Data, typed, typed_mut};
+use crate::model::Node;
+use crate::ops::{Memory, Saved};
+use crate::tensor::{DType, Data, typed, typed_mut, typed_state};
 use zerocopy::IntoBytes;
 
 impl Session<'_> {
@@ -50,13 +51,25 @@ impl Session<'_> {
         Ok(self.value(self.model.tables().output()))
     }
 
-    pub(crate) fn run_f32(&mut self, x: &[f32]) -> Result<(), SessionError> {
+    /// A run that begins with the reset state.
+    pub(crate) fn run_f32_alone(&mut self, x: &[f32]) -> Result<(), SessionError> {
+        self.reset_state();
+        self.run_f32(x)
+    }
+
+    /// A run that begins with the reset state.
+    pub(crate) fn run_i8_alone(&mut self, x: &[i8]) -> Result<(), SessionError> {
+        self.reset_state();
+        self.run_i8(x)
+    }
+
+    fn run_f32(&mut self, x: &[f32]) -> Result<(), SessionError> {
         self.set_input(x.as_bytes(), DType::F32, x.len())?;
         self.run();
         Ok(())
     }
 
-    pub(crate) fn run_i8(&mut self, x: &[i8]) -> Result<(), SessionError> {
+    fn run_i8(&mut self, x: &[i8]) -> Result<(), SessionError> {
         self.set_input(x.as_bytes(), DType::I8, x.len())?;
         self.run();
         Ok(())
@@ -81,6 +94,9 @@ impl Session<'_> {
     }
 
     fn run(&mut self) {
+        if self.options.mode == Mode::Train {
+            self.reset_state();
+        }
         for k in 0..self.model.tables().op_count() {
             self.forward_op(k);
         }
@@ -105,12 +121,24 @@ impl Session<'_> {
                 node.op.prepare(&s.inputs(k, rest), saved);
             });
         }
+        match node.op.writes_state() {
+            true => self.advance(k, &node),
+            false => self.compute(k, &node, saved),
+        }
+        if matches!(saved, Saved::Bits | Saved::Indices) {
+            self.with_output(node.output, Role::Saved, |s, rest, saved| {
+                let output = s.operand(rest, node.output, true);
+                node.op.save(&s.inputs(k, rest), &output, saved);
+            });
+        }
+    }
+
+    fn compute(&mut self, k: usize, node: &Node, saved: Saved) {
         self.with_output(node.output, Role::Value, |s, rest, out| {
-            let dtype = tables.dtype(node.output);
-            let Some(y) = typed_mut(dtype, out) else {
+            let output = s.operand(rest, node.output, false);
+            let Some(y) = typed_mut(output.dtype, out) else {
                 return;
             };
-            let output = s.operand(rest, node.output, false);
             let statistics = match saved {
                 Saved::Statistics => s.slice(rest, node.output, Role::Saved),
                 _ => &[],
@@ -118,12 +146,29 @@ impl Session<'_> {
             node.op
                 .forward(&s.context(), &s.inputs(k, rest), statistics, &output, y);
         });
-        if matches!(saved, Saved::Bits | Saved::Indices) {
-            self.with_output(node.output, Role::Saved, |s, rest, saved| {
-                let output = s.operand(rest, node.output, true);
-                node.op.save(&s.inputs(k, rest), &output, saved);
-            });
-        }
+    }
+
+    /// An operator that also goes on with its state, and writes its note while it runs.
+    fn advance(&mut self, k: usize, node: &Node) {
+        let operand = node.op.state_operand().unwrap_or(0);
+        let Some(state) = node.inputs().nth(operand) else {
+            return;
+        };
+        let slots = [
+            (node.output, Role::Value),
+            (state, Role::Value),
+            (node.output, Role::Saved),
+        ];
+        self.with_outputs(slots, |s, rest, [out, kept, saved]| {
+            let output = s.operand(rest, node.output, false);
+            let kept = typed_state(s.operand(rest, state, false).dtype, kept);
+            let (Some(y), Some(state)) = (typed_mut(output.dtype, out), kept) else {
+                return;
+            };
+            let memory = Memory { state, saved };
+            node.op
+                .advance(&s.context(), &s.inputs(k, rest), &output, y, memory);
+        });
     }
 
     /// The elements of the model's output after a run.

@@ -18,7 +18,7 @@ pub use error::SessionError;
 use crate::kernels::Kernels;
 use crate::memory::{Mode, Role};
 use crate::model::Model;
-use crate::model::format::ALIGN;
+use crate::model::format::{ALIGN, TensorRole};
 
 /// A buffer for a session: aligned as sessions ask for.
 ///
@@ -134,7 +134,32 @@ impl<'a> Session<'a> {
         if mode == Mode::Train {
             session.load_parameters();
         }
+        session.reset_state();
         Ok(session)
+    }
+
+    /// Forgets what the model kept from earlier runs (the state of recurrent layers and streaming models): the next run
+    /// is as the first of a new session.
+    ///
+    /// The `forward` functions go on from where the last run left the state, as a device does that is fed window after
+    /// window. What attacks see of a session (the traits of [`crate::threat`]) begins every run with the reset state, so that
+    /// the same input always gets the same answer; and so do all runs in Train mode.
+    pub fn reset_state(&mut self) {
+        if !self.model.is_stateful() {
+            return;
+        }
+        let tables = *self.model.tables();
+        for t in 0..tables.tensor_count() {
+            let first = tables.data(t);
+            if tables.role(t) == TensorRole::State
+                && !first.is_empty()
+                && let Some(range) = self.slot(t, Role::Value)
+            {
+                for sample in self.buffer[range].chunks_exact_mut(first.len()) {
+                    sample.copy_from_slice(first);
+                }
+            }
+        }
     }
 
     fn load_parameters(&mut self) {

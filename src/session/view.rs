@@ -25,46 +25,77 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Takes one slot out of the buffer to write it, while the rest can be read.
+    /// Takes one slot out of the buffer to write it, while the rest can be read. Nothing happens where there is no such slot.
     pub(super) fn with_output(
         &mut self,
         t: usize,
         role: Role,
         write: impl FnOnce(&View<'a>, &Rest<'_>, &mut [u8]),
     ) {
-        let Some(range) = self.slot(t, role) else {
-            return;
-        };
+        if self.slot(t, role).is_some() {
+            self.with_outputs([(t, role)], |view, rest, [out]| write(view, rest, out));
+        }
+    }
+
+    /// Takes a few slots out of the buffer to write them, while the rest can be read. A slot that does not exist is empty.
+    pub(super) fn with_outputs<const N: usize>(
+        &mut self,
+        slots: [(usize, Role); N],
+        write: impl FnOnce(&View<'a>, &Rest<'_>, [&mut [u8]; N]),
+    ) {
+        let ranges = slots.map(|(t, role)| self.slot(t, role).unwrap_or(0..0));
         let view = View {
             model: self.model,
             kernels: self.options.kernels,
             run: self.at(),
         };
-        let (before, tail) = self.buffer.split_at_mut(range.start);
-        let (out, after) = tail.split_at_mut(range.len());
-        let rest = Rest {
-            before,
-            after,
-            after_start: range.end,
+        let mut outs: [&mut [u8]; N] = core::array::from_fn(|_| Default::default());
+        let mut rest = Rest {
+            pieces: [(0, &[]); MAX_OUTPUTS + 1],
         };
-        write(&view, &rest, out);
+        let (mut tail, mut at) = (&mut *self.buffer, 0);
+        let mut pieces = rest.pieces.iter_mut();
+        // from the lowest slot to the highest: each splits what is left
+        for _ in 0..N {
+            let left = (0..N).filter(|&i| outs[i].is_empty() && !ranges[i].is_empty());
+            let Some(i) = left.min_by_key(|&i| ranges[i].start) else {
+                break;
+            };
+            // a checked plan has no two slots in one place
+            let Some(gap) = ranges[i].start.checked_sub(at) else {
+                return;
+            };
+            let (before, from) = tail.split_at_mut(gap);
+            let (out, after) = from.split_at_mut(ranges[i].len());
+            if let Some(piece) = pieces.next() {
+                *piece = (at, before);
+            }
+            outs[i] = out;
+            (tail, at) = (after, ranges[i].end);
+        }
+        if let Some(piece) = pieces.next() {
+            *piece = (at, tail);
+        }
+        write(&view, &rest, outs);
     }
 }
 
-/// The buffer without the slot that is being written.
+/// The most slots that are written at once.
+const MAX_OUTPUTS: usize = 3;
+
+/// The buffer without the slots that are being written.
 pub(super) struct Rest<'r> {
-    before: &'r [u8],
-    after: &'r [u8],
-    after_start: usize,
+    /// Where each piece starts in the buffer, in order; empty ones at the end.
+    pieces: [(usize, &'r [u8]); MAX_OUTPUTS + 1],
 }
 
 impl<'r> Rest<'r> {
     fn get(&self, range: Range<usize>) -> &'r [u8] {
-        let found = match range.start.checked_sub(self.after_start) {
-            Some(start) => self.after.get(start..start + range.len()),
-            None => self.before.get(range),
-        };
-        found.unwrap_or(&[])
+        let mut found = self.pieces.iter().filter_map(|&(start, piece)| {
+            let from = range.start.checked_sub(start)?;
+            piece.get(from..from + range.len())
+        });
+        found.next().unwrap_or(&[])
     }
 }
 

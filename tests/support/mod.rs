@@ -5,7 +5,8 @@ pub mod oracle;
 pub mod reference;
 pub mod reference_i8;
 
-use foolproof::tensor::{DType, Data, Operand, Quant, Shape};
+use foolproof::ops::{Context, Memory, Op};
+use foolproof::tensor::{DType, Data, DataMut, Operand, Quant, Shape, StateMut};
 
 /// SplitMix64: small, and the same everywhere.
 pub struct Random(pub u64);
@@ -181,5 +182,52 @@ impl Tensor {
             Values::I32(v) => v,
             _ => panic!("not int32"),
         }
+    }
+}
+
+/// Runs any operator; the one that keeps a state goes on with it. `saved` is as `Op::needs` wants it, or empty; what
+/// [`Op::prepare`] writes is already there.
+pub fn forward(
+    op: &Op,
+    cx: &Context,
+    inputs: &mut [Tensor],
+    output: &Tensor,
+    saved: &mut [u8],
+) -> Values {
+    let n = output.shape.len();
+    let (mut f32s, mut int8s) = (Vec::new(), Vec::new());
+    let y = match output.dtype() {
+        DType::I8 => {
+            int8s = vec![99; n];
+            DataMut::I8(&mut int8s)
+        }
+        _ => {
+            f32s = vec![f32::NAN; n];
+            DataMut::F32(&mut f32s)
+        }
+    };
+    if op.writes_state() {
+        let which = op.state_operand().expect("a state");
+        let mut kept = inputs[which].values.clone();
+        let operands: Vec<Operand> = inputs
+            .iter()
+            .enumerate()
+            .map(|(i, t)| if i == which { t.absent() } else { t.operand() })
+            .collect();
+        let state = match &mut kept {
+            Values::F32(v) => StateMut::F32(v),
+            Values::I8(v) => StateMut::I8(v),
+            Values::I32(v) => StateMut::I32(v),
+        };
+        let memory = Memory { state, saved };
+        op.advance(cx, &operands, &output.absent(), y, memory);
+        inputs[which].values = kept;
+    } else {
+        let operands: Vec<Operand> = inputs.iter().map(|t| t.operand()).collect();
+        op.forward(cx, &operands, saved, &output.absent(), y);
+    }
+    match output.dtype() {
+        DType::I8 => Values::I8(int8s),
+        _ => Values::F32(f32s),
     }
 }

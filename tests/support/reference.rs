@@ -66,6 +66,9 @@ pub fn broadcast(shape: &Shape, o: &[i64]) -> Vec<i64> {
 
 /// The operator's output of the given shape. `training`: batch normalization by the batch's own statistics.
 pub fn forward(op: &Op, inputs: &[Real], output: &Shape, training: bool) -> Vec<f64> {
+    if let Op::Lstm(lstm) = op {
+        return self::lstm(f64::from(lstm.clip), inputs);
+    }
     (0..output.len())
         .map(|i| element(op, inputs, output, training, &position(output, i), i))
         .collect()
@@ -166,6 +169,53 @@ fn element(
             let sum: f64 = row.iter().map(|v| (beta * (v - x.data[index])).exp()).sum();
             1.0 / sum
         }
+        Op::LogSoftmax(_) => {
+            let n = output.channels();
+            let row = &x.data[index / n * n..][..n];
+            let sum: f64 = row.iter().map(|v| (v - x.data[index]).exp()).sum();
+            -sum.ln()
+        }
+        Op::ReduceMax(reduce) => {
+            let axis = reduce.axis as usize;
+            let mut from = o.to_vec();
+            let along = (0..dims(x, axis)).map(|i| {
+                from[axis] = i;
+                x.at(&from)
+            });
+            along.fold(f64::NEG_INFINITY, f64::max)
+        }
+        Op::Transpose(transpose) => {
+            let mut from = vec![0; o.len()];
+            for (&p, &axis) in o.iter().zip(&transpose.axes) {
+                from[axis as usize] = p;
+            }
+            x.at(&from)
+        }
+        Op::Slice(slice) => {
+            let mut from = o.to_vec();
+            let along = &mut from[slice.axis as usize];
+            *along = i64::from(slice.begin) + *along * i64::from(slice.step);
+            x.at(&from)
+        }
+        Op::Remember | Op::Recall => x.data[index],
+        Op::Svdf(svdf) => {
+            let (state, w, time) = (&inputs[1], &inputs[2], &inputs[3]);
+            let memory = dims(time, 1);
+            let mut sum = inputs[4].data[o[1] as usize];
+            for f in o[1] * i64::from(svdf.rank)..(o[1] + 1) * i64::from(svdf.rank) {
+                let feature: f64 = (0..dims(x, 1))
+                    .map(|c| x.at(&[o[0], c]) * w.at(&[f, c]))
+                    .sum();
+                for j in 0..memory {
+                    let kept = match j + 1 < memory {
+                        true => state.at(&[o[0], f * memory + j + 1]),
+                        false => feature,
+                    };
+                    sum += kept * time.at(&[f, j]);
+                }
+            }
+            clamp(svdf.activation, sum)
+        }
         Op::Unary(unary) => {
             let v = x.data[index];
             match *unary {
@@ -198,6 +248,42 @@ fn element(
         }
         _ => unimplemented!("{}", op.name()),
     }
+}
+
+/// A recurrent layer as its equations say: gates in the order input, forget, cell, output; the state is the output
+/// and then the cell.
+fn lstm(clip: f64, inputs: &[Real]) -> Vec<f64> {
+    let [x, state, w, recurrent, bias] = inputs else {
+        panic!("five operands");
+    };
+    let (steps, depth) = (x.shape.dim(1) as i64, x.shape.dim(2) as i64);
+    let units = state.shape.dim(1) as i64 / 2;
+    let mut y = Vec::new();
+    for n in 0..x.shape.dim(0) as i64 {
+        let mut h: Vec<f64> = (0..units).map(|j| state.at(&[n, j])).collect();
+        let mut c: Vec<f64> = (0..units).map(|j| state.at(&[n, units + j])).collect();
+        for t in 0..steps {
+            let gate = |k: i64, j: i64| {
+                let row = k * units + j;
+                let from_x = (0..depth).map(|i| x.at(&[n, t, i]) * w.at(&[row, i]));
+                let from_h = (0..units).map(|i| h[i as usize] * recurrent.at(&[row, i]));
+                from_x.chain(from_h).sum::<f64>() + bias.data[row as usize]
+            };
+            let sigmoid = |v: f64| 1.0 / (1.0 + (-v).exp());
+            let mut next = Vec::new();
+            for j in 0..units {
+                let cell = &mut c[j as usize];
+                *cell = sigmoid(gate(1, j)) * *cell + sigmoid(gate(0, j)) * gate(2, j).tanh();
+                if clip > 0.0 {
+                    *cell = cell.clamp(-clip, clip);
+                }
+                next.push(sigmoid(gate(3, j)) * cell.tanh());
+            }
+            h = next;
+            y.extend_from_slice(&h);
+        }
+    }
+    y
 }
 
 /// Mean and biased variance.

@@ -3,7 +3,8 @@
 
 use super::Tensor;
 use super::reference::{broadcast, cell, position};
-use foolproof::ops::{Activation, Multiplier, Op, Rounding};
+use foolproof::kernels::lut;
+use foolproof::ops::{Activation, Lstm, Multiplier, Op, Rounding};
 use foolproof::tensor::Quant;
 
 /// `floor(a / b)`.
@@ -91,6 +92,10 @@ fn real(t: &Tensor, position: &[i64]) -> i128 {
 
 /// The operator's output; `output` gives shape and quantization.
 pub fn forward(op: &Op, inputs: &[Tensor], output: &Tensor, rounding: Rounding) -> Vec<i8> {
+    if let Op::Lstm(lstm) = op {
+        let steps = self::lstm(lstm, inputs, output, rounding);
+        return steps.iter().map(|s| s.output).collect();
+    }
     (0..output.len())
         .map(|i| {
             let o = position(&output.shape, i);
@@ -192,7 +197,58 @@ fn element(
                 .collect();
             (at(x, &from), Activation::None)
         }
-        Op::Reshape => (x.i8s()[index] as i128, Activation::None),
+        Op::Reshape | Op::Remember | Op::Recall => (x.i8s()[index] as i128, Activation::None),
+        Op::Transpose(transpose) => {
+            let mut from = vec![0; o.len()];
+            for (&p, &axis) in o.iter().zip(&transpose.axes) {
+                from[axis as usize] = p;
+            }
+            (at(x, &from), Activation::None)
+        }
+        Op::Slice(slice) => {
+            let mut from = o.to_vec();
+            let along = &mut from[slice.axis as usize];
+            *along = i64::from(slice.begin) + *along * i64::from(slice.step);
+            (at(x, &from), Activation::None)
+        }
+        Op::ReduceMax(reduce) => {
+            let axis = reduce.axis as usize;
+            let mut from = o.to_vec();
+            let along = (0..dims(x, axis)).map(|i| {
+                from[axis] = i;
+                at(x, &from)
+            });
+            (along.max().expect("an element"), Activation::None)
+        }
+        Op::Svdf(svdf) => {
+            let (state, w, time) = (&inputs[1], &inputs[2], &inputs[3]);
+            let (filters, memory) = (dims(w, 0), dims(time, 1));
+            let mut sum = inputs[4].i32s()[o[1] as usize] as i128;
+            for f in o[1] * i64::from(svdf.rank)..(o[1] + 1) * i64::from(svdf.rank) {
+                let product = |c: i64| real(x, &[o[0], c]) * at(w, &[f, c]);
+                let feature = (0..dims(x, 1)).map(product).sum();
+                let feature = requantize(feature, svdf.feature, rounding);
+                let zero = svdf.state_zero_point as i128;
+                let newest = match svdf.narrow {
+                    true => (feature.clamp(-128, 127) + zero) as i8 as i128,
+                    false => feature.clamp(-32768, 32767) + zero,
+                };
+                for j in 0..memory {
+                    let kept = match j + 1 < memory {
+                        true => {
+                            let at = (o[0] * filters + f) * memory + j + 1;
+                            state.i32s()[at as usize] as i128
+                        }
+                        false => newest,
+                    };
+                    sum += (kept - zero) * time.i32s()[(f * memory + j) as usize] as i128;
+                }
+            }
+            (
+                requantize(sum, svdf.output, rounding) + zero_point,
+                Activation::None,
+            )
+        }
         Op::Concat(concat) => {
             let axis = concat.axis as usize;
             let mut from = o.to_vec();
@@ -221,6 +277,82 @@ fn element(
         }
         _ => unimplemented!("{}", op.name()),
     }
+}
+
+/// What one unit of an LSTM did in one step.
+pub struct Step {
+    /// Input, forget, cell, output; 15 bits behind the point.
+    pub gates: [i16; 4],
+    /// The cell before.
+    pub before: i16,
+    pub output: i8,
+}
+
+/// A recurrent layer: for each sample, step and unit.
+pub fn lstm(lstm: &Lstm, inputs: &[Tensor], output: &Tensor, rounding: Rounding) -> Vec<Step> {
+    let [x, state, w, recurrent, bias, mantissas, shifts] = inputs else {
+        panic!("seven operands");
+    };
+    let (steps, depth) = (x.shape.dim(1), x.shape.dim(2));
+    let units = output.shape.dim(2);
+    let narrow = |v: i128| v.clamp(-32768, 32767);
+    let factor = |k: usize| Multiplier {
+        mantissa: mantissas.i32s()[k],
+        shift: shifts.i32s()[k],
+    };
+    let mut all = Vec::new();
+    for n in 0..x.shape.dim(0) {
+        let kept = &state.i32s()[n * 2 * units..][..2 * units];
+        let mut h: Vec<i128> = kept[..units].iter().map(|&v| v as i128).collect();
+        let mut c: Vec<i128> = kept[units..].iter().map(|&v| v as i128).collect();
+        for t in 0..steps {
+            let mut next = Vec::new();
+            for (j, c) in c.iter_mut().enumerate() {
+                let gates: [i16; 4] = core::array::from_fn(|gate| {
+                    let row = gate * units + j;
+                    let mut sum = bias.i32s()[row] as i128;
+                    for i in 0..depth {
+                        let position = [n as i64, t as i64, i as i64];
+                        sum += real(x, &position) * at(w, &[row as i64, i as i64]);
+                    }
+                    let mut from_h = 0;
+                    for (i, h) in h.iter().enumerate() {
+                        let h = h - output.zero_point as i128;
+                        from_h += h * at(recurrent, &[row as i64, i as i64]);
+                    }
+                    let z = narrow(requantize(sum, factor(gate), rounding))
+                        + narrow(requantize(from_h, factor(4 + gate), rounding));
+                    let z = narrow(z) as i16;
+                    if gate == 2 {
+                        lut::tanh(z, -12)
+                    } else {
+                        lut::sigmoid(z)
+                    }
+                });
+                let before = *c as i16;
+                let [i, f, g, o] = gates.map(|g| g as i128);
+                let mut cell = narrow(
+                    narrow(requantize(f * *c, lstm.forget, rounding))
+                        + narrow(requantize(i * g, lstm.input, rounding)),
+                );
+                if lstm.clip_steps > 0 {
+                    cell = cell.clamp(-lstm.clip_steps as i128, lstm.clip_steps as i128);
+                }
+                *c = cell;
+                let tanh = lut::tanh(cell as i16, lstm.cell_power) as i128;
+                let q = requantize(tanh * o, lstm.output, rounding) + output.zero_point as i128;
+                let output = q.clamp(-128, 127) as i8;
+                next.push(output as i128);
+                all.push(Step {
+                    gates,
+                    before,
+                    output,
+                });
+            }
+            h = next;
+        }
+    }
+    all
 }
 
 /// The cells of a pooling window inside the image: number in the window, value.

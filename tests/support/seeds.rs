@@ -2,11 +2,14 @@
 //! `fuzz/` starts from.
 
 use foolproof::memory::Mode;
-use foolproof::ops::{Activation, Op, OpError, Unary};
+use foolproof::ops::{
+    Activation, LogSoftmax, Multiplier, Op, OpError, ReduceMax, Slice, Transpose, Unary,
+};
 use foolproof::tensor::DType;
 use foolproof_host::graph::{
     Builder, Graph, GraphError, TensorData, TensorId, Window, to_image, to_image_within,
 };
+use foolproof_host::import::tflite;
 use foolproof_host::quantize::{Options, quantize};
 
 const HALVES: Window = Window {
@@ -128,7 +131,45 @@ pub fn small() -> Vec<Graph> {
     });
     detector.anomaly_above = Some(0.5);
     all.extend([with_norm, changes_type(), int8(&detector), detector]);
+    all.push(recurrent_f32());
+    all.extend(RECURRENT.map(|file| tflite::import(file).expect("a file of the repository")));
     all
+}
+
+/// int8 models that keep a state.
+const RECURRENT: [&[u8]; 4] = [
+    include_bytes!("../golden/tflite/lstm_zero_point.tflite"),
+    include_bytes!("../golden/tflite/svdf_16.tflite"),
+    include_bytes!("../golden/tflite/streaming.tflite"),
+    include_bytes!("../golden/tflite/log_softmax.tflite"),
+];
+
+/// An LSTM, a variable, and what moves elements.
+fn recurrent_f32() -> Graph {
+    build(&[3, 2], |b, x| {
+        let h = b.lstm(x, 2)?;
+        let state = b.state(&[1, 3, 2], vec![0.5; 6])?;
+        let old = b.op(Op::Recall, vec![state])?;
+        let sum = b.add(h, old, Activation::None)?;
+        let kept = b.op(Op::Remember, vec![sum, state])?;
+        let axes = [0, 2, 1, 0, 0, 0];
+        let turned = b.op(Op::Transpose(Transpose { axes }), vec![kept])?;
+        let last = Slice {
+            axis: 2,
+            begin: 2,
+            count: 2,
+            step: -1,
+        };
+        let part = b.op(Op::Slice(last), vec![turned])?;
+        let most = b.op(Op::ReduceMax(ReduceMax { axis: 2 }), vec![part])?;
+        let flat = b.reshape(most, &[1, 2])?;
+        let softmax = LogSoftmax {
+            input: Multiplier::default(),
+            diff_min: 0,
+            back: Multiplier::default(),
+        };
+        b.op(Op::LogSoftmax(softmax), vec![flat])
+    })
 }
 
 /// f32 to int8 and back.

@@ -47,7 +47,7 @@ pub(crate) fn run(args: &InferArgs, seed: u64, console: &Console) -> Result<Ende
         None => {
             let dump = wants_dump.then(|| Dump::of_host(&classifier, &inputs));
             let answers = classifier
-                .answers(&inputs)
+                .stream(&inputs)
                 .map_err(|error| Error::new(error, file.path(), ""))?;
             (answers, dump.transpose()?)
         }

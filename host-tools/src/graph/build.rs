@@ -4,8 +4,8 @@ use super::{Graph, Node, Quant, Tensor, TensorData, TensorId};
 use foolproof::attack::AttackRng;
 use foolproof::model::format::TensorRole;
 use foolproof::ops::{
-    Activation, Add, BatchNorm, Concat, Conv2d, Dense, DepthwiseConv2d, Mul, Numerics, Op, OpError,
-    Pad, Padding, Pool2d, Softmax, Unary,
+    Activation, Add, BatchNorm, Concat, Conv2d, Dense, DepthwiseConv2d, Lstm, Mul, Multiplier,
+    Numerics, Op, OpError, Pad, Padding, Pool2d, Softmax, Unary,
 };
 use foolproof::tensor::{DType, Shape};
 use rand_core::Rng;
@@ -128,6 +128,37 @@ impl Builder {
     /// The shape is not one that a tensor can have, or the data does not fill it.
     pub fn parameter(&mut self, dims: &[u32], data: Vec<f32>) -> Result<TensorId, OpError> {
         self.constant(TensorRole::Parameter, dims, data)
+    }
+
+    /// A tensor that lives from one run to the next, with its first value.
+    ///
+    /// # Errors
+    /// As [`Builder::parameter`].
+    pub fn state(&mut self, dims: &[u32], data: Vec<f32>) -> Result<TensorId, OpError> {
+        self.constant(TensorRole::State, dims, data)
+    }
+
+    /// Long short-term memory with `units` outputs at each step of a sequence `[1, steps, inputs]`.
+    ///
+    /// # Errors
+    /// The input is not a sequence.
+    pub fn lstm(&mut self, x: TensorId, units: u32) -> Result<TensorId, OpError> {
+        let inputs = self.shape(x).channels() as u32;
+        let fan_in = (inputs + units) as usize;
+        let state = self.state(&[1, 2 * units], vec![0.0; 2 * units as usize])?;
+        let w = self.weights(&[4 * units, inputs], fan_in)?;
+        let recurrent = self.weights(&[4 * units, units], fan_in)?;
+        let bias = self.parameter(&[4 * units], vec![0.0; 4 * units as usize])?;
+        let zero = Multiplier::default();
+        let lstm = Lstm {
+            clip: 0.0,
+            cell_power: 0,
+            clip_steps: 0,
+            forget: zero,
+            input: zero,
+            output: zero,
+        };
+        self.op(Op::Lstm(lstm), vec![x, state, w, recurrent, bias])
     }
 
     fn constant(

@@ -124,7 +124,7 @@ impl Graph {
         // a Dequantize after the softmax of an int8 model is looked through
         while let Some(node) = self.producer(t) {
             match node.op {
-                Op::Softmax(_) => return node.inputs[0],
+                Op::Softmax(_) | Op::LogSoftmax(_) => return node.inputs[0],
                 Op::Dequantize | Op::Reshape => t = node.inputs[0],
                 _ => break,
             }

@@ -2,7 +2,7 @@
 
 use foolproof::memory::{self, Mode, Pass, Request, Role};
 use foolproof::model::Tables;
-use foolproof::model::format::{MAX_PASSES, PassRecord, PassSpan, Span};
+use foolproof::model::format::{MAX_PASSES, PassRecord, PassSpan, Span, TensorRole};
 use rand_core::Rng;
 use std::collections::{BTreeMap, HashMap};
 use zerocopy::little_endian::{U16, U32};
@@ -56,6 +56,10 @@ impl AttackPlan {
         let plain = Plan::make(tables, Mode::Attack);
         if plain.total <= limit {
             return Ok(AttackPlan::Plain(plain));
+        }
+        // what is computed again would begin with another state
+        if (0..tables.tensor_count()).any(|t| tables.role(t) == TensorRole::State) {
+            return Err(plain.total);
         }
         let cuts = Cuts::of(tables);
         // slots do not always pack without a gap: then the search is told to aim lower

@@ -125,6 +125,13 @@ pub fn softmax(beta: f32, x: f32) -> Option<(Multiplier, i32)> {
     }
 }
 
+/// The same for the logarithm of the softmax, and the factor that leads back (TFLite's `PreprocessLogSoftmaxScalingExp`).
+pub fn log_softmax(x: f32) -> Option<(Multiplier, i32, Multiplier)> {
+    let (forth, diff_min) = softmax(1.0, x)?;
+    let inverse = 2_f64.powi(31 - forth.shift) / f64::from(forth.mantissa);
+    Some((forth, diff_min, quantize_multiplier(inverse)?))
+}
+
 /// The largest factor that requantization takes.
 const LARGEST: Multiplier = Multiplier {
     mantissa: i32::MAX,

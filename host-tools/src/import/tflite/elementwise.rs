@@ -5,7 +5,7 @@ use super::schema::{ArithmeticOptions, LeakyReluOptions, SoftmaxOptions};
 use super::{Importer, Reason, fused};
 use crate::graph::{Quant, TensorData, TensorId};
 use crate::quantize::multiplier;
-use foolproof::ops::{Add, Mul, Multiplier, Numerics, Op, Softmax, Unary};
+use foolproof::ops::{Add, LogSoftmax, Mul, Multiplier, Numerics, Op, Softmax, Unary};
 use foolproof::tensor::DType;
 
 const TOO_FAR: &str = "the scales of its operands are too far apart for 32-bit fixed point";
@@ -72,6 +72,22 @@ impl<'a> Importer<'a> {
             }
         }
         self.emit(Op::Softmax(softmax), inputs, t)
+    }
+
+    pub(super) fn log_softmax(&mut self, step: &Step<'a>, t: usize) -> Result<(), Reason> {
+        self.no_uint8(step)?;
+        let x = self.operand(step, 0)?;
+        let mut softmax = LogSoftmax {
+            input: Multiplier::default(),
+            diff_min: 0,
+            back: Multiplier::default(),
+        };
+        if self.dtype(x) == DType::I8 {
+            (softmax.input, softmax.diff_min, softmax.back) =
+                multiplier::log_softmax(self.scale(x))
+                    .ok_or("its input's scale is out of range")?;
+        }
+        self.emit(Op::LogSoftmax(softmax), vec![x], t)
     }
 
     pub(super) fn leaky_relu(&mut self, step: &Step<'a>, t: usize) -> Result<(), Reason> {

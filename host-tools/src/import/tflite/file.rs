@@ -8,6 +8,8 @@ use foolproof::tensor::Shape;
 
 /// The version of the schema that all files have.
 const VERSION: u32 = 3;
+/// Graphs besides the main one.
+const MAX_GRAPHS: usize = 8;
 /// Names are for people; longer ones are cut (bytes).
 const MAX_NAME: usize = 64;
 
@@ -19,6 +21,8 @@ pub(super) enum Kind {
     U8,
     I64,
     I8,
+    I16,
+    F16,
     Other(i8),
 }
 
@@ -26,9 +30,11 @@ impl Kind {
     fn new(code: i8) -> Kind {
         match code {
             0 => Kind::F32,
+            1 => Kind::F16,
             2 => Kind::I32,
             3 => Kind::U8,
             4 => Kind::I64,
+            7 => Kind::I16,
             9 => Kind::I8,
             other => Kind::Other(other),
         }
@@ -42,9 +48,9 @@ impl Kind {
             Kind::U8 => "uint8".into(),
             Kind::I64 => "int64".into(),
             Kind::I8 => "int8".into(),
-            Kind::Other(1) => "float16".into(),
+            Kind::F16 => "float16".into(),
+            Kind::I16 => "int16".into(),
             Kind::Other(6) => "bool".into(),
-            Kind::Other(7) => "int16".into(),
             Kind::Other(17) => "int4".into(),
             Kind::Other(code) => format!("element type {code}"),
         }
@@ -54,6 +60,7 @@ impl Kind {
         match self {
             Kind::F32 | Kind::I32 => Some(4),
             Kind::U8 | Kind::I8 => Some(1),
+            Kind::I16 | Kind::F16 => Some(2),
             Kind::I64 => Some(8),
             Kind::Other(_) => None,
         }
@@ -75,6 +82,8 @@ pub(super) struct Info<'a> {
     pub data: Option<&'a [u8]>,
     /// Why its elements cannot be used, whatever they are.
     pub trouble: Option<&'static str>,
+    /// Whether it keeps its elements from one run to the next.
+    pub is_variable: bool,
 }
 
 /// An operator as the file describes it.
@@ -91,11 +100,20 @@ pub(super) struct Step<'a> {
     pub table: Operator<'a>,
 }
 
+/// Tensors and operators of a graph.
+#[derive(Clone, Debug)]
+pub(super) struct Graph<'a> {
+    pub tensors: Vec<Info<'a>>,
+    pub steps: Vec<Step<'a>>,
+}
+
 /// The main graph of a file.
 #[derive(Clone, Debug)]
 pub(super) struct File<'a> {
     pub tensors: Vec<Info<'a>>,
     pub steps: Vec<Step<'a>>,
+    /// The graphs behind the main one, from number 1 on.
+    pub others: Vec<Graph<'a>>,
     pub inputs: Vec<usize>,
     pub outputs: Vec<usize>,
 }
@@ -127,8 +145,26 @@ impl<'a> File<'a> {
                 format!("schema version {version}; all TensorFlow Lite files have {VERSION}"),
             ));
         }
-        let graph = model.subgraphs().and_then(|graphs| graphs.iter().next());
-        let graph = graph.ok_or_else(|| invalid("model", "it has no graph"))?;
+        let mut graphs = model.subgraphs().into_iter().flat_map(|list| list.iter());
+        let graph = graphs
+            .next()
+            .ok_or_else(|| invalid("model", "it has no graph"))?;
+        let others: Vec<SubGraph<'a>> = graphs.collect();
+        if others.len() > MAX_GRAPHS {
+            let got = others.len() + 1;
+            return Err(invalid(
+                "model",
+                format!("{got} graphs; at most {} are supported", MAX_GRAPHS + 1),
+            ));
+        }
+        let others = others.iter().map(|graph| {
+            let tensors = tensors(&model, graph, bytes)?;
+            Ok(Graph {
+                steps: steps(&model, graph, tensors.len())?,
+                tensors,
+            })
+        });
+        let others = others.collect::<Result<Vec<Graph<'a>>, ImportError>>()?;
         let tensors = tensors(&model, &graph, bytes)?;
         let inside = |place: &str, list: Option<Vector<'a, i32>>| {
             indices(list)
@@ -140,6 +176,7 @@ impl<'a> File<'a> {
             inputs: inside("inputs of the model", graph.inputs())?,
             outputs: inside("outputs of the model", graph.outputs())?,
             steps: steps(&model, &graph, tensors.len())?,
+            others,
             tensors,
         })
     }
@@ -201,7 +238,8 @@ fn tensors<'a>(
             }
         }
         let quantization = tensor.quantization();
-        let trouble = if tensor.is_variable() == Some(true) {
+        let is_variable = tensor.is_variable() == Some(true);
+        let trouble = if is_variable {
             Some("it is a variable, which keeps its value from one run to the next")
         } else if tensor.sparsity().is_some() {
             Some("it is stored as a sparse tensor")
@@ -216,6 +254,7 @@ fn tensors<'a>(
             axis: quantization.and_then(|q| q.axis()).unwrap_or(0),
             data,
             trouble,
+            is_variable,
             name,
         });
     }

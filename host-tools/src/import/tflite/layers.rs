@@ -78,15 +78,19 @@ impl<'a> Importer<'a> {
         }
         let activation = fused(options.and_then(|o| o.activation()))?;
         let source = self.input(step, 0)?;
-        let transposed = self.transposed.get(&source).cloned();
+        let w = shape(self.info(self.input(step, 1)?))?;
+        let transposed = self
+            .transposed
+            .get(&source)
+            .filter(|_| self.ids[source].is_none());
+        let transposed = transposed.and_then(|t| Some((t.source, t.order(w.dim(1))?)));
         let x = match &transposed {
-            Some(transposed) => transposed.source,
+            Some((source, _)) => *source,
             None => self.operand(step, 0)?,
         };
-        let w = shape(self.info(self.input(step, 1)?))?;
         let mut inputs = self.layer(step, x, t, 0, w.dim(0))?;
-        if let Some(transposed) = transposed {
-            inputs[1] = self.permuted_columns(inputs[1], &transposed.order(w.dim(1))?)?;
+        if let Some((_, order)) = transposed {
+            inputs[1] = self.permuted_columns(inputs[1], &order)?;
         }
         self.emit_reshaped(Op::Dense(Dense { activation }), inputs, t)
     }
@@ -196,7 +200,7 @@ impl<'a> Importer<'a> {
     }
 
     /// An int32 bias; zeros where there is none. Its own scales are those of input and weights, whatever the file says about them.
-    fn bias(
+    pub(super) fn bias(
         &mut self,
         bias: Option<&'a Info<'a>>,
         channels: usize,
@@ -296,34 +300,19 @@ impl<'a> Importer<'a> {
         )
     }
 
-    /// MEAN over neighbouring axes.
+    /// MEAN over any axes.
     pub(super) fn mean(&mut self, step: &Step<'a>, t: usize) -> Result<(), Reason> {
         self.no_uint8(step)?;
         let x = self.operand(step, 0)?;
-        let x_shape = self.graph.tensors[x].shape;
-        let rank = x_shape.rank();
-        let mut reduced = vec![false; rank];
-        for axis in self.integers(step, 1)? {
-            let axis = if axis < 0 { axis + rank as i64 } else { axis };
-            let axis = usize::try_from(axis)
-                .ok()
-                .and_then(|axis| reduced.get_mut(axis));
-            *axis.ok_or("an axis that its input does not have")? = true;
-        }
-        let first = reduced
-            .iter()
-            .position(|&r| r)
-            .ok_or("it reduces no axis")?;
-        let count = reduced[first..].iter().take_while(|&&r| r).count();
-        if reduced.iter().filter(|&&r| r).count() != count {
-            return Err("its axes are not next to one another".into());
-        }
-        let product =
-            |axes: std::ops::Range<usize>| axes.map(|i| x_shape.dim(i) as u32).product::<u32>();
-        // [N, H, W, C]: the first of the axes, and the others
-        let [h, w] = [x_shape.dim(first) as u32, product(first + 1..first + count)];
-        let channels = product(first + count..rank);
-        let image = self.reshaped(x, &[product(0..first), h, w, channels])?;
+        let axes = self.integers(step, 1)?;
+        let (x, [outer, len, channels]) = self.reduced_axes(x, &axes)?;
+        // rows and columns of an image: as many as 16 bits count
+        let h = (1..=len)
+            .rev()
+            .find(|h| len % h == 0 && *h <= u32::from(u16::MAX));
+        let h = h.unwrap_or(1);
+        let w = len / h;
+        let image = self.reshaped(x, &[outer, h, w, channels])?;
         let small = |v: u32| {
             u16::try_from(v)
                 .map_err(|_| format!("an axis has {v} elements; at most 65535 are supported"))
@@ -339,12 +328,9 @@ impl<'a> Importer<'a> {
             return self.emit_reshaped(Op::AvgPool2d(pool), vec![image], t);
         }
         let y = super::per_tensor(self.info(t))?;
-        let x_quant = &self.graph.tensors[x].quant;
-        if (x_quant.scale, x_quant.zero_point) == (y.scale, y.zero_point) {
-            return Err("its input and output have one grid, where TFLite Micro cuts the mean off instead of rounding it".into());
-        }
-        let n = h as usize * w as usize;
-        let factor = mean_factor(self.graph.numerics, x_quant.scale, y.scale, n).ok_or(TOO_FAR)?;
+        let n = len as usize;
+        let x_scale = self.scale(x);
+        let factor = mean_factor(self.graph.numerics, x_scale, y.scale, n).ok_or(TOO_FAR)?;
         let (channels, weights) = (channels as usize, n * channels as usize);
         self.spend(weights + 12 * channels)?;
         let name = self.info(t).name.clone();
@@ -381,57 +367,6 @@ impl<'a> Importer<'a> {
             activation: Activation::None,
         });
         self.emit_reshaped(op, constants, t)
-    }
-
-    /// Channels `from..from + count` of every `stride`-th row and column, as a convolution of one cell.
-    pub(super) fn channels(
-        &mut self,
-        x: TensorId,
-        t: usize,
-        from: usize,
-        count: usize,
-        stride: [u16; 2],
-    ) -> Result<(), Reason> {
-        let all = self.graph.tensors[x].shape.channels();
-        self.spend(4 * (all * count + 4 * count))?;
-        let selected = |o: usize, i: usize| i == from + o;
-        let cells = (0..count).flat_map(|o| (0..all).map(move |i| selected(o, i)));
-        let dims = [count as u32, 1, 1, all as u32];
-        let shape = Shape::new(&dims).ok_or("a shape that no tensor can have")?;
-        let name = self.info(t).name.clone();
-        let (data, bias, factor) = match self.dtype(x) {
-            DType::I8 => (
-                TensorData::I8(cells.map(i8::from).collect()),
-                TensorData::I32(vec![0; count]),
-                Some(multiplier::accumulator(self.graph.numerics, 1.0).ok_or(TOO_FAR)?),
-            ),
-            _ => (
-                TensorData::F32(cells.map(|c| f32::from(u8::from(c))).collect()),
-                TensorData::F32(vec![0.0; count]),
-                None,
-            ),
-        };
-        let w = self.constant(format!("{name}.selection"), shape, Quant::default(), data)?;
-        let mut inputs = vec![
-            x,
-            w,
-            self.vector(format!("{name}.zeros"), Quant::default(), count, bias)?,
-        ];
-        for (what, value) in factor
-            .map(|f| [("multiplier", f.mantissa), ("shift", f.shift)])
-            .into_iter()
-            .flatten()
-        {
-            let data = TensorData::I32(vec![value; count]);
-            inputs.push(self.vector(format!("{name}.{what}"), Quant::default(), count, data)?);
-        }
-        let op = Op::Conv2d(Conv2d {
-            stride,
-            dilation: [1, 1],
-            padding: Padding::VALID,
-            activation: Activation::None,
-        });
-        self.emit(op, inputs, t)
     }
 }
 

@@ -11,8 +11,10 @@
 //! | RESHAPE, SQUEEZE, EXPAND_DIMS | `Reshape` to the shape that the file declares (shape arithmetic before it is dropped) |
 //! | MEAN of int8 | `DepthwiseConv2d` with weights 1: a sum, and one fixed-point factor with 1/n in it |
 //! | MEAN of f32 | `AvgPool2d` |
-//! | STRIDED_SLICE of channels | `Conv2d` of one cell with one weight 1 per output channel |
-//! | STRIDED_SLICE of every n-th row or column | `MaxPool2d` over one cell |
+//! | SLICE, STRIDED_SLICE, SPLIT, SPLIT_V, UNPACK | `Slice` along one axis after the other |
+//! | PACK | `Concat` along a new axis |
+//! | SHAPE and what is made of it | numbers, known here |
+//! | READ_VARIABLE, ASSIGN_VARIABLE | `Recall` at the first read of a run, `Remember` of what was assigned last |
 //! | TRANSPOSE before FULLY_CONNECTED | the columns of its weights in another order |
 //! | float layers with int8 weights | the layer with dequantized weights (a runtime may also round its input to int8) |
 //! | uint8 input or output | int8: `q - 128`, with the zero point moved by as much |
@@ -22,7 +24,10 @@ mod file;
 mod layers;
 mod movement;
 pub(crate) mod names;
+mod recurrent;
 pub(crate) mod schema;
+mod shuffle;
+mod variables;
 mod window;
 
 use super::{ImportError, Missing};
@@ -70,7 +75,10 @@ struct Importer<'a> {
     /// The graph's tensor for each of the file's, where there is one by now.
     ids: Vec<Option<TensorId>>,
     /// Transposed tensors that are not computed, by the file's index.
-    transposed: HashMap<usize, movement::Transposed>,
+    transposed: HashMap<usize, shuffle::Transposed>,
+    /// Lists of whole numbers that follow from shapes, by the file's index.
+    folded: HashMap<usize, Vec<i64>>,
+    variables: variables::Variables<'a>,
     /// Bytes of constants that may still be made: the file could name one buffer many times.
     budget: usize,
 }
@@ -111,6 +119,8 @@ impl<'a> Importer<'a> {
             },
             ids: vec![None; file.tensors.len()],
             transposed: HashMap::new(),
+            folded: HashMap::new(),
+            variables: variables::Variables::default(),
             budget: file_len.saturating_mul(4).saturating_add(1 << 20),
         };
         let place = |what: Reason| ImportError::Invalid {
@@ -160,7 +170,17 @@ impl<'a> Importer<'a> {
             return Err(ImportError::Unsupported(missing));
         }
         let output = self.file.outputs[0];
-        let Some(id) = self.ids[output].filter(|_| !self.transposed.contains_key(&output)) else {
+        let end = self
+            .remember()
+            .and_then(|()| match self.transposed.contains_key(&output) {
+                true => self.tensor(output).map(drop),
+                false => Ok(()),
+            });
+        end.map_err(|what| ImportError::Invalid {
+            place: "the end of the model".into(),
+            what,
+        })?;
+        let Some(id) = self.ids[output] else {
             return Err(ImportError::Invalid {
                 place: format!("output `{}`", self.info(output).name),
                 what: "no operator computes it".into(),
@@ -175,6 +195,7 @@ impl<'a> Importer<'a> {
                 }
             }
         }
+        self.drop_unread();
         self.graph.prune();
         Ok(self.graph)
     }
@@ -185,7 +206,9 @@ impl<'a> Importer<'a> {
         let mut wanted: BTreeSet<usize> = self.file.outputs.iter().copied().collect();
         let mut live = Vec::new();
         for (k, step) in self.file.steps.iter().enumerate().rev() {
-            if !step.outputs.iter().any(|t| wanted.contains(t)) {
+            // what a run leaves behind for the next one counts as much as its output
+            let lasts = matches!(step.code, variables::ASSIGN | variables::CALL_ONCE);
+            if !lasts && !step.outputs.iter().any(|t| wanted.contains(t)) {
                 continue;
             }
             live.push(k);
@@ -201,16 +224,19 @@ impl<'a> Importer<'a> {
 
     /// Imports one operator.
     fn step(&mut self, step: &Step<'a>) -> Result<(), Reason> {
+        match step.code {
+            49 | 88 | 102 => return self.split(step),
+            variables::CALL_ONCE => return self.call_once(step),
+            variables::ASSIGN => return self.assign_variable(step),
+            _ => {}
+        }
         let [t] = step.outputs[..] else {
             return Err(match step.outputs.len() {
                 0 => "it has no output".into(),
                 n => format!("it is not supported (it has {n} outputs)"),
             });
         };
-        if self.ids[t].is_some() || self.transposed.contains_key(&t) || self.info(t).data.is_some()
-        {
-            return Err("its output is computed twice".into());
-        }
+        self.only_once(t)?;
         match step.code {
             0 => self.add(step, t),
             1 => self.pool(step, t, false),
@@ -225,15 +251,82 @@ impl<'a> Importer<'a> {
             19 => self.unary(foolproof::ops::Unary::Relu, step, t),
             21 => self.unary(foolproof::ops::Unary::Relu6, step, t),
             25 => self.softmax(step, t),
+            27 => self.svdf(step, t),
             28 => self.unary(foolproof::ops::Unary::Tanh, step, t),
             34 | 60 => self.pad(step, t),
             39 => self.transpose(step, t),
             40 => self.mean(step, t),
+            44 => self.lstm(step, t),
             45 => self.strided_slice(step, t),
+            50 => self.log_softmax(step, t),
+            65 => self.slice(step, t),
+            77 => self.shape_of(step, t),
+            82 => self.reduce_max(step, t),
+            83 => self.pack(step, t),
             98 => self.leaky_relu(step, t),
             114 => self.quantize(step, t),
+            variables::VAR_HANDLE => self.var_handle(step, t),
+            variables::READ => self.read_variable(step, t),
             code if movement::only_reshapes(code) => self.reshape(step, t),
             _ => Err("it is not supported".into()),
+        }
+    }
+
+    /// Takes out operators whose results nobody reads: parts of a SPLIT, mostly.
+    fn drop_unread(&mut self) {
+        let mut read = vec![false; self.graph.tensors.len()];
+        read[self.graph.output] = true;
+        let mut nodes = std::mem::take(&mut self.graph.nodes);
+        nodes.reverse();
+        nodes.retain(|node| {
+            let wanted = read[node.output] || node.op.writes_state();
+            if wanted {
+                node.inputs.iter().for_each(|&t| read[t] = true);
+            }
+            wanted
+        });
+        nodes.reverse();
+        self.graph.nodes = nodes;
+    }
+
+    /// Refuses a tensor that is there already.
+    fn only_once(&self, t: usize) -> Result<(), Reason> {
+        let there = self.ids[t].is_some()
+            || self.transposed.contains_key(&t)
+            || self.folded.contains_key(&t)
+            || self.info(t).data.is_some();
+        match there {
+            true => Err("its output is computed twice".into()),
+            false => Ok(()),
+        }
+    }
+
+    /// SHAPE: known here.
+    fn shape_of(&mut self, step: &Step<'a>, t: usize) -> Result<(), Reason> {
+        let x = shape(self.info(self.input(step, 0)?))?;
+        let dims = x.dims().iter().map(|&d| i64::from(d)).collect();
+        self.folded.insert(t, dims);
+        Ok(())
+    }
+
+    /// A short list of whole numbers that is known here: a constant, or made of shapes.
+    fn whole_numbers(&self, t: usize) -> Option<Vec<i64>> {
+        if let Some(list) = self.folded.get(&t) {
+            return Some(list.clone());
+        }
+        let info = self.info(t);
+        let bytes = info.data?;
+        // amounts per axis: nothing that is read here is longer
+        match (info.kind, bytes.len()) {
+            (Kind::I32, ..=64) => {
+                let words = bytes.chunks_exact(4).filter_map(|b| b.try_into().ok());
+                Some(words.map(|b| i64::from(i32::from_le_bytes(b))).collect())
+            }
+            (Kind::I64, ..=128) => {
+                let words = bytes.chunks_exact(8).filter_map(|b| b.try_into().ok());
+                Some(words.map(i64::from_le_bytes).collect())
+            }
+            _ => None,
         }
     }
 
@@ -259,11 +352,8 @@ impl<'a> Importer<'a> {
             return Ok(id);
         }
         let info = self.info(t);
-        if self.transposed.contains_key(&t) {
-            return Err(format!(
-                "it reads `{}`, which a TRANSPOSE makes; that is supported in front of FULLY_CONNECTED only",
-                info.name
-            ));
+        if let Some(id) = self.transposed_tensor(t)? {
+            return Ok(id);
         }
         let Some(bytes) = info.data else {
             return Err(format!(
@@ -436,22 +526,12 @@ impl<'a> Importer<'a> {
 
     /// The whole numbers of a constant int32 or int64 input.
     fn integers(&self, step: &Step<'a>, i: usize) -> Result<Vec<i64>, Reason> {
-        let info = self.info(self.input(step, i)?);
-        let bytes = info
-            .data
-            .ok_or_else(|| format!("input {i} must be a constant"))?;
-        // amounts per axis: nothing that is read here is longer
-        match (info.kind, bytes.len()) {
-            (Kind::I32, ..=64) => {
-                let words = bytes.chunks_exact(4).filter_map(|b| b.try_into().ok());
-                Ok(words.map(|b| i64::from(i32::from_le_bytes(b))).collect())
-            }
-            (Kind::I64, ..=128) => {
-                let words = bytes.chunks_exact(8).filter_map(|b| b.try_into().ok());
-                Ok(words.map(i64::from_le_bytes).collect())
-            }
-            _ => Err(format!("input {i} must be a short list of whole numbers")),
-        }
+        let t = self.input(step, i)?;
+        let known = self.whole_numbers(t);
+        known.ok_or_else(|| match self.info(t).data {
+            None => format!("input {i} must be a constant"),
+            Some(_) => format!("input {i} must be a short list of whole numbers"),
+        })
     }
 
     /// Refuses uint8, which is supported at the ends of a model only.

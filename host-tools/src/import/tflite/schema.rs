@@ -146,6 +146,32 @@ tables! {
     LeakyReluOptions {
         0 alpha: f32,
     }
+    /// Options of UNIDIRECTIONAL_SEQUENCE_LSTM.
+    LstmOptions {
+        0 activation: i8,
+        1 cell_clip: f32,
+        2 projection_clip: f32,
+        3 time_major: bool,
+        5 diagonal: bool,
+    }
+    /// Options of SVDF.
+    SvdfOptions {
+        0 rank: i32,
+        1 activation: i8,
+    }
+    /// Options of PACK and UNPACK.
+    PackOptions {
+        1 axis: i32,
+    }
+    /// Options of VAR_HANDLE.
+    VariableOptions {
+        0 container: Strings<'a>,
+        1 shared_name: Strings<'a>,
+    }
+    /// Options of CALL_ONCE.
+    CallOnceOptions {
+        0 graph: i32,
+    }
     /// Options of STRIDED_SLICE.
     SliceOptions {
         0 begin_mask: i32,
@@ -187,7 +213,12 @@ options! {
     SoftmaxOptions: 9;
     ConcatOptions: 10;
     ArithmeticOptions: 11 | 21;
+    SvdfOptions: 6;
     SliceOptions: 32;
+    PackOptions: 59 | 64;
+    LstmOptions: 71;
+    CallOnceOptions: 103;
+    VariableOptions: 111;
     LeakyReluOptions: 75;
 }
 
