@@ -8,7 +8,7 @@
 use super::problem::Problem;
 use super::run::Found;
 use foolproof::attack::{Norm, Outcome};
-use foolproof::loss::Objective;
+use foolproof::loss::{Loss, Objective};
 use foolproof::threat::{Budget, Element, Gradient, GradientOracle, LabelOracle, ScoreOracle};
 
 /// What an attack is after.
@@ -49,6 +49,8 @@ pub struct Hunt<'a, E, O> {
     problem: Problem<'a, E>,
     aim: Aim,
     budget: Budget,
+    /// A loss and how much of it, beyond the label, a success must have.
+    demand: Option<(Loss, f32)>,
     /// Forward passes so far, those of gradients included.
     pub queries: u64,
     /// Backward passes so far.
@@ -67,6 +69,7 @@ impl<'a, E: Element, O> Hunt<'a, E, O> {
             problem,
             aim,
             budget,
+            demand: None,
             queries: 0,
             gradients: 0,
             witness: None,
@@ -95,6 +98,12 @@ impl<'a, E: Element, O> Hunt<'a, E, O> {
         }
     }
 
+    /// From now on only an input counts as adversarial where this loss, turned towards the goal, is at least `kappa`: an attack
+    /// with a confidence margin keeps nothing less. Labels alone then prove nothing.
+    pub fn demand(&mut self, loss: Loss, kappa: f32) {
+        self.demand = (kappa > 0.0).then_some((loss, kappa));
+    }
+
     fn spend<Error>(&mut self, gradients: u64) -> Result<(), Stop<Error>> {
         let over = self.queries >= self.budget.queries
             || self.gradients + gradients > self.budget.gradients;
@@ -106,9 +115,23 @@ impl<'a, E: Element, O> Hunt<'a, E, O> {
         Ok(())
     }
 
-    fn saw<Error>(&mut self, x: &[E], label: usize) -> Result<(), Stop<Error>> {
+    fn saw<Error>(
+        &mut self,
+        x: &[E],
+        label: usize,
+        scores: Option<&[f32]>,
+    ) -> Result<(), Stop<Error>> {
+        let enough = match (self.demand, scores) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some((loss, kappa)), Some(scores)) => {
+                let goal = self.problem.goal;
+                Objective { loss, goal }.differentiate(&mut scores.to_vec()) >= kappa
+            }
+        };
+        let met = enough && self.problem.goal.is_met(label);
         let (witness, last) = (&mut self.witness, &mut self.last);
-        note((&self.problem, self.aim), witness, last, (x, label))
+        note((&self.problem, self.aim), witness, last, (x, label, met))
     }
 }
 
@@ -117,13 +140,13 @@ fn note<E: Element, Error>(
     (problem, aim): (&Problem<'_, E>, Aim),
     witness: &mut Option<Witness<E>>,
     last: &mut Option<(Vec<E>, usize)>,
-    (x, label): (&[E], usize),
+    (x, label, met): (&[E], usize, bool),
 ) -> Result<(), Stop<Error>> {
     let ball = &problem.ball;
     if !ball.contains(problem.x, x) {
         return Ok(());
     }
-    if !problem.goal.is_met(label) {
+    if !met {
         let (kept, kept_label) = last.get_or_insert_with(Default::default);
         kept.clear();
         kept.extend_from_slice(x);
@@ -164,7 +187,7 @@ impl<E: Element, O: LabelOracle<E>> LabelOracle<E> for Hunt<'_, E, O> {
     fn classify(&mut self, x: &[E]) -> Result<usize, Self::Error> {
         self.spend(0)?;
         let label = self.oracle.classify(x).map_err(Stop::Oracle)?;
-        self.saw(x, label)?;
+        self.saw(x, label, None)?;
         Ok(label)
     }
 }
@@ -173,7 +196,7 @@ impl<E: Element, O: ScoreOracle<E>> ScoreOracle<E> for Hunt<'_, E, O> {
     fn scores(&mut self, x: &[E], scores: &mut [f32]) -> Result<usize, Self::Error> {
         self.spend(0)?;
         let label = self.oracle.scores(x, scores).map_err(Stop::Oracle)?;
-        self.saw(x, label)?;
+        self.saw(x, label, Some(scores))?;
         Ok(label)
     }
 }
@@ -185,12 +208,21 @@ impl<E: Element, O: GradientOracle<E>> GradientOracle<E> for Hunt<'_, E, O> {
             oracle,
             problem,
             aim,
+            demand,
             witness,
             last,
             ..
         } = self;
         let answer = oracle.gradient(x, objective).map_err(Stop::Oracle)?;
-        note((problem, *aim), witness, last, (x, answer.label))?;
+        let enough = demand.is_none_or(|(loss, kappa)| {
+            let asked = Objective {
+                loss,
+                goal: problem.goal,
+            };
+            objective == asked && answer.value >= kappa
+        });
+        let met = enough && problem.goal.is_met(answer.label);
+        note((problem, *aim), witness, last, (x, answer.label, met))?;
         Ok(answer)
     }
 }

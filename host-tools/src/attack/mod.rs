@@ -183,6 +183,14 @@ impl Attack {
         }
     }
 
+    /// What a success needs beyond the label: a loss, turned towards the goal, and its least value.
+    pub fn demand(&self) -> Option<(Loss, f32)> {
+        match self {
+            Attack::White(attack) => attack.demand(),
+            _ => None,
+        }
+    }
+
     /// Runs on an oracle that gives gradients: every attack can.
     ///
     /// # Errors

@@ -200,6 +200,9 @@ pub fn white_box<E: Element, O: GradientOracle<E>>(
             engine(spec, oracle, problem, (run.budget, stream))
         }
         attack => hunt(oracle, problem, (run.aim, run.budget), |oracle| {
+            if let Some((loss, kappa)) = attack.demand() {
+                oracle.demand(loss, kappa);
+            }
             attack.on_gradients(oracle, problem, stream)
         })
         .map_err(AttackError::Oracle),
