@@ -3,6 +3,72 @@
 //! An attack's bound *is* its threat model, so the compiler refuses an attack more than it may know. Nobody may
 //! touch the weights. Inputs are of type `E`: f32 in real units, or int8 on the grid that the device really sees.
 //! A session in this process, a chip on a line, or another program can stand behind these traits.
+//!
+//! A black-box attack that asks for a gradient does not compile:
+//! ```compile_fail,E0599
+//! # use foolproof::loss::{Goal, Loss, Objective};
+//! use foolproof::threat::{Element, GradientOracle, ScoreOracle};
+//! # let _ = |_: &dyn GradientOracle<f32, Error = ()>| ();
+//! fn attack<E: Element, O: ScoreOracle<E>>(oracle: &mut O, x: &[E]) -> Result<f32, O::Error> {
+//! #   let objective = Objective { loss: Loss::Margin, goal: Goal::Avoid(0) };
+//!     Ok(oracle.gradient(x, objective)?.value)
+//! }
+//! ```
+//! The same attack as a white box does; its bound is the only difference:
+//! ```
+//! # use foolproof::loss::{Goal, Loss, Objective};
+//! use foolproof::threat::{Element, GradientOracle, ScoreOracle};
+//! # let _ = |_: &dyn GradientOracle<f32, Error = ()>| ();
+//! fn attack<E: Element, O: GradientOracle<E>>(oracle: &mut O, x: &[E]) -> Result<f32, O::Error> {
+//! #   let objective = Objective { loss: Loss::Margin, goal: Goal::Avoid(0) };
+//!     Ok(oracle.gradient(x, objective)?.value)
+//! }
+//! ```
+//! Nor can a white-box attack be aimed at a target that only answers with labels:
+//! ```compile_fail,E0277
+//! # use foolproof::attack::{Ball, Norm, fgsm};
+//! # use foolproof::loss::{Goal, Loss, Objective};
+//! # use foolproof::threat::LabelOracle;
+//! # let ball = Ball { norm: Norm::Linf, epsilon: 0.1, low: 0.0, high: 1.0 };
+//! # let objective = Objective { loss: Loss::Margin, goal: Goal::Avoid(0) };
+//! struct Chip;
+//! impl LabelOracle<f32> for Chip {
+//!     // ...
+//! #   type Error = ();
+//! #   fn input_len(&self) -> usize { 1 }
+//! #   fn classes(&self) -> usize { 2 }
+//! #   fn classify(&mut self, x: &[f32]) -> Result<usize, ()> { Ok(usize::from(x[0] > 0.5)) }
+//! }
+//! let label = fgsm(&mut Chip, &ball, objective, &[0.45], &mut [0.0]);
+//! ```
+//! With the two other traits it can:
+//! ```
+//! # use foolproof::attack::{Ball, Norm, fgsm};
+//! # use foolproof::loss::{Goal, Loss, Objective};
+//! # use foolproof::threat::{Gradient, GradientOracle, LabelOracle, ScoreOracle};
+//! # let ball = Ball { norm: Norm::Linf, epsilon: 0.1, low: 0.0, high: 1.0 };
+//! # let objective = Objective { loss: Loss::Margin, goal: Goal::Avoid(0) };
+//! struct Chip;
+//! impl LabelOracle<f32> for Chip {
+//!     // ...
+//! #   type Error = ();
+//! #   fn input_len(&self) -> usize { 1 }
+//! #   fn classes(&self) -> usize { 2 }
+//! #   fn classify(&mut self, x: &[f32]) -> Result<usize, ()> { Ok(usize::from(x[0] > 0.5)) }
+//! }
+//! impl ScoreOracle<f32> for Chip {
+//!     // ...
+//! #   fn scores(&mut self, x: &[f32], z: &mut [f32]) -> Result<usize, ()> { z.copy_from_slice(&[0.5, x[0]]); self.classify(x) }
+//! }
+//! impl GradientOracle<f32> for Chip {
+//!     // ...
+//! #   fn gradient(&mut self, x: &[f32], _: Objective) -> Result<Gradient<'_>, ()> {
+//! #       Ok(Gradient { label: self.classify(x)?, value: x[0] - 0.5, input: &[1.0] })
+//! #   }
+//! }
+//! let label = fgsm(&mut Chip, &ball, objective, &[0.45], &mut [0.0]);
+//! assert_eq!(label, Ok(1));
+//! ```
 
 use crate::loss::Objective;
 

@@ -1,6 +1,6 @@
 //! The fast gradient (sign) method: Goodfellow, Shlens, Szegedy, "Explaining and harnessing adversarial
 //! examples" (2014), section 4: `x' = x + epsilon * sign(grad_x L(x, label))`, cut to the box. In the l2 norm
-//! the step is `epsilon * grad / |grad|`.
+//! the step is `epsilon * grad / |grad|`. It has no parameters, so no defaults.
 
 use super::Ball;
 use super::ball::Norm;

@@ -1,6 +1,8 @@
 //! Iterated FGSM with projection: Kurakin, Goodfellow, Bengio, "Adversarial examples in the physical world"
 //! (2016), equation 2 (BIM), and with random starts Madry et al., "Towards deep learning models resistant to
 //! adversarial attacks" (2017), section 2.1 (PGD): `x_i = clip_eps(x_{i-1} + step * sign(grad L(x_{i-1})))`.
+//!
+//! Default step: `2.5 epsilon / steps`, with which any point of the ball can be reached from any other (Madry et al., section 5).
 
 use super::AttackRng;
 use super::ball::{Ball, Norm};
