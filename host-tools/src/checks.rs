@@ -172,13 +172,13 @@ fn white_box(attacks: &[&AttackResult], other: &AttackResult) -> Option<Vec<bool
     all
 }
 
-/// The pair in which the first attack comes off best against the second.
+/// The pair in which the first attack comes off best against the second; of equals the one where they differ most.
 fn worst(pairs: impl Iterator<Item = (f64, Paired, f64, f64)>) -> Option<(f64, Paired, f64, f64)> {
     pairs.min_by(|a, b| {
-        let advantage = |p: &Paired| p.only_second as f64 - p.only_first as f64;
+        let differ = |p: &Paired| p.only_first + p.only_second;
         a.1.p
             .total_cmp(&b.1.p)
-            .then(advantage(&a.1).total_cmp(&advantage(&b.1)))
+            .then(differ(&b.1).cmp(&differ(&a.1)))
     })
 }
 
@@ -420,7 +420,7 @@ fn float_is_a_twin(model: &[Answer], float: &[Answer]) -> Check {
         ),
     };
     check(
-        "the float model is a twin",
+        "the float model answers the same",
         Some(passed),
         &[("same_label_share", same)],
         explanation,

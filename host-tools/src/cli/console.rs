@@ -56,7 +56,9 @@ impl Console {
     }
 }
 
-/// What becomes of writing to stdout: a reader that closed the pipe has what it wanted, any other loss is an error.
+/// What becomes of writing to stdout: a reader that closed the pipe has what it wanted, any other loss is an error. A stdout that
+/// was closed before the start (`>&-`) is `/dev/null` to us: Rust's runtime puts it there before any code of ours runs, and what
+/// it looks like then is what `/dev/null` opened by other programs looks like. Who closes stdout wants no output, and gets the exit code.
 pub(crate) fn printed(written: io::Result<()>) -> Result<()> {
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::new(

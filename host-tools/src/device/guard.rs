@@ -1,7 +1,8 @@
 //! Nothing that was started for an emulation outlives the program that asked for it.
 //!
 //! Two ends must be met. An orderly one, or SIGINT, SIGTERM or SIGHUP: [`remove_folders_on_signals`] removes what lies in the
-//! folder for temporary files. And SIGKILL, after which no code of ours runs: only the kernel can end the emulator then. So it
+//! folder for temporary files. And SIGKILL, after which no code of ours runs. Files are then left until the next run: each folder holds
+//! a file that is locked as long as its owner lives, and a new run removes the folders whose lock is free. Only the kernel can end the emulator. So it
 //! is the leader of a session of its own, on a pseudo-terminal whose other end nobody but this process holds. When this
 //! process ends, however it does, the kernel closes that end, and the emulator gets SIGHUP, upon which QEMU quits.
 //!
@@ -10,6 +11,7 @@
 //! have to be a program of its own, which a library does not have.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,23 +26,33 @@ use signal_hook::low_level::emulate_default_handler;
 /// The folders that exist now.
 static FOLDERS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// A temporary folder. Dropping it removes it, and so does a signal.
+/// How the names of our temporary folders begin.
+const PREFIX: &str = "foolproof-";
+
+/// The file in each of them that its owner keeps locked.
+const LOCK: &str = "lock";
+
+/// A temporary folder. Dropping it removes it, and so does a signal; after SIGKILL the next run does.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
+    /// Locked; the system lets go when this process ends, however it does.
+    _lock: File,
 }
 
 impl Folder {
     pub fn new() -> Result<Self> {
         // Held while the folder is made: after a signal there are no new ones.
         let mut folders = folders();
-        let path = tempfile::Builder::new()
-            .prefix("foolproof-")
+        remove_abandoned(&std::env::temp_dir());
+        let folder = tempfile::Builder::new()
+            .prefix(PREFIX)
             .tempdir()
-            .context("creating a temporary folder")?
-            .keep();
+            .context("creating a temporary folder")?;
+        let lock = lock(folder.path()).context("locking a temporary folder")?;
+        let path = folder.keep();
         folders.insert(path.clone());
-        Ok(Folder { path })
+        Ok(Folder { path, _lock: lock })
     }
 
     pub fn path(&self) -> &Path {
@@ -54,6 +66,33 @@ impl Drop for Folder {
         // What cannot be removed is left to the system, which empties this place now and then.
         let _ = std::fs::remove_dir_all(&self.path);
         folders.remove(&self.path);
+    }
+}
+
+/// The file of [`LOCK`], locked before it has that name: nobody sees it unlocked while its owner lives.
+fn lock(folder: &Path) -> std::io::Result<File> {
+    let early = folder.join("lock.new");
+    let file = File::create(&early)?;
+    file.lock()?;
+    std::fs::rename(early, folder.join(LOCK))?;
+    Ok(file)
+}
+
+/// Removes what runs left behind that were killed. What cannot be read, locked or removed is somebody else's, or in use.
+fn remove_abandoned(place: &Path) {
+    let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
+    for entry in entries {
+        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if !ours || !is_folder {
+            continue;
+        }
+        let Ok(lock) = File::open(entry.path().join(LOCK)) else {
+            continue;
+        };
+        if lock.try_lock().is_ok() {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 
@@ -114,4 +153,32 @@ fn ignored_signals() -> u64 {
 
 fn folders() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     FOLDERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_run_left_is_removed_and_nothing_else() {
+        let place = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let folder = place.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("image.fpi"), b"x").unwrap();
+            folder
+        };
+        let (killed, alive) = (make("foolproof-killed"), make("foolproof-alive"));
+        let (unlocked, other) = (make("foolproof-other"), make("other"));
+        drop(lock(&killed).unwrap());
+        let held = lock(&alive).unwrap();
+        drop(lock(&other).unwrap());
+        remove_abandoned(place.path());
+        assert!(!killed.exists());
+        assert!(alive.exists() && unlocked.exists() && other.exists());
+        drop(held);
+        remove_abandoned(place.path());
+        assert!(!alive.exists() && unlocked.exists() && other.exists());
+        remove_abandoned(&place.path().join("nothing"));
+    }
 }

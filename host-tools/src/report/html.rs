@@ -25,8 +25,8 @@ pub fn page(data: &ReportData) -> String {
                     (tiles(data))
                     @for warning in &document.warnings { p.warning { "Warning: " (warning) } }
                     div.cards { (robustness(data)) (training(data)) }
-                    (gallery(&data.gallery))
                     (checks(&document.checks))
+                    (gallery(&data.gallery))
                     (attacks(&document.attacks))
                     (gradients(document))
                     (devices(&document.device))
