@@ -45,6 +45,7 @@
 //! ```
 //!
 //! # Features
+//! - `train`: [`memory::Mode::Train`]; chips that only infer and attack save the flash.
 //! - `std`: run-time detection of CPU features ([`kernels::Kernels::detect`]).
 //! - `link`: the messages between host and chip.
 //! - `defmt`: `defmt::Format` on public types.

@@ -24,7 +24,20 @@ pub enum Mode {
     /// Forward, and the gradient with respect to the input. Weights stay in the image.
     Attack,
     /// Forward, and the gradients with respect to the input and all parameters. The parameters are in the buffer.
+    /// Needs the crate's feature `train`; without it no image supports this mode.
     Train,
+}
+
+impl Mode {
+    /// Whether this is Train mode. A constant in a build without it, so that the code for it is left out.
+    pub(crate) const fn trains(self) -> bool {
+        cfg!(feature = "train") && matches!(self, Mode::Train)
+    }
+
+    /// Whether this build has the mode at all.
+    pub(crate) const fn is_built_in(self) -> bool {
+        cfg!(feature = "train") || !matches!(self, Mode::Train)
+    }
 }
 
 /// What a slot holds.

@@ -15,7 +15,7 @@ use foolproof_host::device::{
     Board, Chip, Emulator, Options, Payload, Work, board, compare_emulated, fitted, prepare,
 };
 use foolproof_host::graph::{Cut, Image, from_image, to_image, to_image_within};
-use foolproof_host::import::tflite;
+use foolproof_host::import::{ImportError, tflite};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -25,10 +25,9 @@ const BOARDS: [&str; 2] = ["mps2-an386", "mps3-an547"];
 /// Emulators run slowly when many share a machine.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Every int8 model with golden outputs, and the file that holds these; both chips run all 32 inputs of each.
-///
-/// Left out: `trained_lstm_int8`, whose operator the importer does not know (`tests/tflite.rs` lists it as missing).
-const GOLDEN: [(&str, &str); 12] = [
+/// Every int8 model with golden outputs, and the file that holds these; both chips run all 32 inputs of each. What the importer
+/// does not read yet is left out with a word.
+const GOLDEN: [(&str, &str); 13] = [
     ("ad01_int8", "mlperf_ad_int8"),
     ("arm_cifar10_int8", "arm_cifar_int8"),
     ("hello_world_int8", "tflm_hello_world_int8"),
@@ -38,6 +37,7 @@ const GOLDEN: [(&str, &str); 12] = [
     ("person_detect", "tflm_person_detect_int8"),
     ("pretrainedResnet_quant", "mlperf_resnet8_int8"),
     ("str_ww_ref_model", "mlperf_sww_int8"),
+    ("trained_lstm_int8", "tflm_mnist_lstm_int8"),
     ("tinymaix_mnist_resnet_int8", "tinymaix_mnist_resnet_int8"),
     ("tinymaix_mnist_valid_int8", "tinymaix_mnist_valid_int8"),
     ("vww_96_int8", "mlperf_vww_mbv1_int8"),
@@ -133,7 +133,14 @@ fn every_model_answers_on_the_chip_what_tflite_micro_answers() {
     let boards = BOARDS.map(|name| board(name).expect(name));
     let elves = boards.map(|board| prepare(board).unwrap_or_else(|error| panic!("{error:#}")));
     let mut failures = Vec::new();
+    let mut compared = 0;
     for (name, file) in GOLDEN {
+        let bytes = std::fs::read(models.join(format!("{name}.tflite"))).expect(name);
+        if let Err(error @ ImportError::Unsupported(_)) = tflite::import(&bytes) {
+            eprintln!("LEFT OUT: {name}: {error}");
+            continue;
+        }
+        compared += 1;
         let image = image(&models, name);
         let (inputs, expected) = golden(&goldens, file, ALL);
         let first = expected[0][0];
@@ -156,6 +163,7 @@ fn every_model_answers_on_the_chip_what_tflite_micro_answers() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(compared >= 12, "only {compared} models were compared");
 }
 
 /// The four of MLPerf Tiny, the file of their inputs, and how many are attacked.

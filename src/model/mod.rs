@@ -50,7 +50,7 @@ impl<'a> Model<'a> {
         }
         validate::operators(&tables)?;
         for mode in [Mode::Infer, Mode::Attack, Mode::Train] {
-            if tables.arena_bytes(mode) > 0 {
+            if mode.is_built_in() && tables.arena_bytes(mode) > 0 {
                 validate::plan(&tables, mode)?;
             }
         }
@@ -118,9 +118,9 @@ impl<'a> Model<'a> {
         self.stateful
     }
 
-    /// Whether the image can run in this mode: Train needs an f32 image that was built for it.
+    /// Whether the image can run in this mode: Train needs an f32 image that was built for it, and the feature `train`.
     pub fn supports(&self, mode: Mode) -> bool {
-        self.tables.arena_bytes(mode) > 0
+        mode.is_built_in() && self.tables.arena_bytes(mode) > 0
     }
 
     /// Exactly how many bytes a session for one sample needs in this mode. 0: the mode is not supported.

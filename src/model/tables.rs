@@ -452,9 +452,9 @@ impl<'a> Tables<'a> {
     /// What an operator's backward needs in this mode.
     pub fn needs(&self, node: &Node, mode: Mode) -> Needs {
         let dtype = self.dtype(node.inputs().next().unwrap_or(0));
-        let mut needs = node.op.needs(dtype, mode == Mode::Train);
+        let mut needs = node.op.needs(dtype, mode.trains());
         if let Op::Mul(_) = node.op
-            && mode != Mode::Train
+            && !mode.trains()
         {
             // a factor is needed for the gradient of the other one, and nobody asks for a constant's
             let constant = |i: usize| node.inputs().nth(i).is_some_and(|t| self.is_in_image(t));

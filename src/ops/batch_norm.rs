@@ -105,7 +105,8 @@ impl BatchNorm {
                 (mean[k], inverse[k]) = self.normalizer(inputs, saved, first + k);
                 scale[k] = gamma.f32()[first + k] * inverse[k];
             }
-            if saved.is_empty() {
+            // what it saves is for training only
+            if !cfg!(feature = "train") || saved.is_empty() {
                 for (gy, gx) in gy.chunks_exact(channels).zip(gx.chunks_exact_mut(channels)) {
                     let (gy, gx) = (&gy[first..first + width], &mut gx[first..first + width]);
                     for k in 0..width {

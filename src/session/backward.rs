@@ -185,7 +185,8 @@ impl<'a> Session<'a> {
             if node.op.unrolls() && !parameter {
                 continue;
             }
-            if parameter && self.slot(t, Role::Gradient).is_none() {
+            let trains = self.options.mode.trains();
+            if parameter && !(trains && self.slot(t, Role::Gradient).is_some()) {
                 continue;
             }
             self.with_output(t, Role::Gradient, |s, rest, out| {
@@ -203,7 +204,7 @@ impl<'a> Session<'a> {
                     output: &output,
                     saved,
                 };
-                match parameter {
+                match parameter && trains {
                     false => node.op.input_gradient(&cx, i, &seen, gy, gx),
                     true => node.op.parameter_gradient(&cx, i, &seen, gy, gx),
                 }

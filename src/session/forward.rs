@@ -116,7 +116,7 @@ impl Session<'_> {
             true => tables.needs(&node, self.options.mode).saved,
             false => Saved::Nothing,
         };
-        if saved == Saved::Statistics {
+        if self.options.mode.trains() && saved == Saved::Statistics {
             self.with_output(node.output, Role::Saved, |s, rest, saved| {
                 node.op.prepare(&s.inputs(k, rest), saved);
             });

@@ -131,7 +131,7 @@ impl<'a> Session<'a> {
             state: State::Empty,
             pass: 0,
         };
-        if mode == Mode::Train {
+        if mode.trains() {
             session.load_parameters();
         }
         session.reset_state();

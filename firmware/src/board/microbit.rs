@@ -9,7 +9,7 @@ use crate::mmio::Registers;
 pub const NAME: &str = "microbit";
 
 /// The slot for a bundle: address and size in bytes.
-pub const SLOT: (usize, usize) = (0x0002_0000, 0x0002_0000);
+pub const SLOT: (usize, usize) = (0x0002_c000, 0x0001_4000);
 /// The longest frame that the serial line can receive, in bytes.
 pub const FRAME: usize = 1024;
 /// Memory for a session, in bytes.

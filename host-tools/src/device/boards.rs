@@ -86,7 +86,7 @@ mod tests {
         for board in boards() {
             assert_eq!(super::board(&board.name).unwrap(), board);
             assert_eq!(board.slot.address % 16, 0, "{}", board.name);
-            assert!(board.slot.size >= 128 << 10, "{}", board.name);
+            assert!(board.slot.size >= 80 << 10, "{}", board.name);
             assert!(board.session_ram > 0 && board.session_ram < board.ram);
         }
     }
