@@ -1,9 +1,11 @@
 //! Same seed, same result, whatever the number of threads.
 
+use foolproof::attack::Norm;
 use foolproof::kernels::Kernels;
+use foolproof_host::attack::{Choice, Terms};
 use foolproof_host::classifier::{Classifier, Inputs};
 use foolproof_host::data::{Samples, digits};
-use foolproof_host::evaluate::{Plan, evaluate};
+use foolproof_host::evaluate::evaluate;
 use foolproof_host::graph::{Graph, to_image};
 use foolproof_host::networks;
 use foolproof_host::train::classifier::{Config, Samples as TrainSamples, train};
@@ -49,17 +51,27 @@ fn attacks_do_not_depend_on_the_number_of_threads() {
     let Samples::F32(x) = data.samples() else {
         panic!("the digits are f32");
     };
-    let run = |threads, seed| -> Inputs {
+    let x = &x[..40 * classifier.input_len()];
+    let run = |name: &str, threads, seed| -> Inputs {
         with_threads(threads, || {
             let inputs = classifier.inputs(x);
-            let labels = data.labels().unwrap();
-            let plans = [Plan::pgd(0.1, 5)];
+            let labels = &data.labels().unwrap()[..40];
+            let mut terms = Terms::new(Norm::Linf, 0.1);
+            terms.settings.values.insert("steps".into(), 5.0);
+            let plans = Choice::find(name).unwrap().plans(&terms).unwrap();
             let e = evaluate(&classifier, &inputs, labels, &plans, seed, &|_| {}).unwrap();
             e.attacks[0].attacked.inputs.clone()
         })
     };
-    let one = run(1, 7);
-    assert_eq!(one, run(2, 7));
-    assert_eq!(one, run(5, 7));
-    assert_ne!(one, run(1, 8), "the seed matters");
+    for (name, is_random) in [
+        ("pgd", true),
+        ("apgd-t", true),
+        ("fab-t", false),
+        ("universal", true),
+    ] {
+        let one = run(name, 1, 7);
+        assert_eq!(one, run(name, 2, 7), "{name}");
+        assert_eq!(one, run(name, 5, 7), "{name}");
+        assert_eq!(one != run(name, 1, 8), is_random, "{name}: the seed");
+    }
 }

@@ -99,37 +99,39 @@ impl Ball {
         boxed && self.norm.distance(x, y) <= self.epsilon * (1.0 + 1e-5) + 1e-6
     }
 
-    /// Soft-thresholds the change so that its l1 length fits (Duchi et al. 2008, "Efficient projections onto
-    /// the l1-ball", theorem 1); the threshold is found by bisection, which needs no sorting.
-    fn project_l1<E: Element>(&self, v: &mut [f32], x: &[E]) {
-        let mut most = 0.0_f32;
-        for (v, x) in v.iter_mut().zip(x) {
-            *v = v.min(self.high).max(self.low);
-            most = most.max(libm::fabsf(*v - x.to_f32()));
-        }
+    /// Soft-thresholds the change, then cuts it to the box, with the threshold at which its l1 length fits: that is the nearest
+    /// point of the ball and the box (Croce and Hein 2021, "Mind the box", proposition 3.1). The threshold is found by
+    /// bisection, which needs no sorting.
+    pub(super) fn project_l1<E: Element>(&self, v: &mut [f32], x: &[E]) {
+        let change_at = |v: f32, x: f32, threshold: f32| {
+            let change = v - x;
+            let kept = sign(change) * (libm::fabsf(change) - threshold).max(0.0);
+            (x + kept).min(self.high).max(self.low) - x
+        };
         let length_at = |v: &[f32], threshold: f32| -> f64 {
-            let kept = v.iter().zip(x).map(|(v, x)| {
-                let change = libm::fabsf(*v - x.to_f32());
-                f64::from((change - threshold).max(0.0))
+            let changes = v.iter().zip(x).map(|(v, x)| {
+                let change = change_at(*v, x.to_f32(), threshold);
+                f64::from(libm::fabsf(change))
             });
-            kept.sum()
+            changes.sum()
         };
         let epsilon = f64::from(self.epsilon);
-        if length_at(v, 0.0) <= epsilon {
-            return;
-        }
-        let (mut below, mut above) = (0.0, most);
-        for _ in 0..40 {
-            let middle = 0.5 * (below + above);
-            match length_at(v, middle) > epsilon {
-                true => below = middle,
-                false => above = middle,
+        let mut threshold = 0.0;
+        if length_at(v, 0.0) > epsilon {
+            let most = |most: f32, (v, x): (&f32, &E)| most.max(libm::fabsf(*v - x.to_f32()));
+            let (mut below, mut above) = (0.0, v.iter().zip(x).fold(0.0, most));
+            for _ in 0..40 {
+                let middle = 0.5 * (below + above);
+                match length_at(v, middle) > epsilon {
+                    true => below = middle,
+                    false => above = middle,
+                }
             }
+            threshold = above;
         }
         for (v, x) in v.iter_mut().zip(x) {
             let x = x.to_f32();
-            let change = *v - x;
-            *v = x + sign(change) * (libm::fabsf(change) - above).max(0.0);
+            *v = x + change_at(*v, x, threshold);
         }
     }
 
@@ -198,15 +200,15 @@ impl Ball {
     }
 
     /// A random point of the ball around `x`, box included: uniform in the linf ball (whole steps on the
-    /// lattice), and in the l2 ball a uniform direction with a uniform radius^n.
+    /// lattice), and in the l2 and l1 balls a uniform direction with a uniform radius^n.
     pub(super) fn random_start<E: Element>(
         &self,
         x: &[E],
         rng: &mut impl Rng,
         mut put: impl FnMut(usize, f32),
     ) {
-        match self.norm {
-            Norm::Linf | Norm::L1 | Norm::L0 => {
+        let variate: fn(u32, u32) -> f32 = match self.norm {
+            Norm::Linf | Norm::L0 => {
                 for (i, v) in x.iter().enumerate() {
                     let v = v.to_f32();
                     let offset = match E::LATTICE {
@@ -218,20 +220,26 @@ impl Ball {
                     };
                     put(i, self.clip(v + offset, v));
                 }
+                return;
             }
-            Norm::L2 => {
-                // two passes over one random stream: the first measures, the second places
-                let n = x.len();
-                let radius = self.epsilon * libm::powf(uniform(rng), 1.0 / n.max(1) as f32);
-                let base = rng.next_u32();
-                let normal = |i: usize| gaussian(base, i as u32);
-                let norm = length((0..n).map(normal));
-                let scale = if norm > 0.0 { radius / norm } else { 0.0 };
-                for (i, v) in x.iter().enumerate() {
-                    let v = v.to_f32() + normal(i) * scale;
-                    put(i, v.min(self.high).max(self.low));
-                }
-            }
+            Norm::L2 => gaussian,
+            Norm::L1 => laplacian,
+        };
+        // two passes over one random stream: the first measures, the second places
+        let n = x.len();
+        let radius = self.epsilon * libm::powf(uniform(rng), 1.0 / n.max(1) as f32);
+        let base = rng.next_u32();
+        let direction = |i: usize| variate(base, i as u32);
+        let size = match self.norm {
+            Norm::L1 => (0..n)
+                .map(|i| f64::from(libm::fabsf(direction(i))))
+                .sum::<f64>() as f32,
+            _ => length((0..n).map(direction)),
+        };
+        let scale = if size > 0.0 { radius / size } else { 0.0 };
+        for (i, v) in x.iter().enumerate() {
+            let v = v.to_f32() + direction(i) * scale;
+            put(i, v.min(self.high).max(self.low));
         }
     }
 
@@ -303,6 +311,15 @@ pub(super) fn gaussian(seed: u32, i: u32) -> f32 {
     let radius = libm::sqrtf(-2.0 * libm::logf(((a >> 8) + 1) as f32 * (1.0 / 16_777_216.0)));
     let angle = (b >> 8) as f32 * (core::f32::consts::TAU / 16_777_216.0);
     radius * libm::cosf(angle)
+}
+
+/// A Laplace number from a hash: directions of these are uniform in the l1 norm.
+fn laplacian(seed: u32, i: u32) -> f32 {
+    let size = -libm::logf(((hash(seed, 2 * i) >> 8) + 1) as f32 * (1.0 / 16_777_216.0));
+    match hash(seed, 2 * i + 1) >> 31 {
+        0 => size,
+        _ => -size,
+    }
 }
 
 /// A well-mixed 32-bit hash: two rounds of multiply and xor-shift (constants of murmur3's finalizer).

@@ -11,6 +11,7 @@ mod fgsm;
 mod nes;
 mod pgd;
 mod square;
+pub mod universal;
 
 pub use ball::{Ball, Norm};
 pub use fgsm::fgsm;
@@ -178,7 +179,7 @@ impl Spec {
     /// Elements of scratch that [`Spec::run`] needs for inputs of `n` elements and so many classes.
     pub fn scratch_len(&self, n: usize, classes: usize) -> usize {
         match (self.kind, self.ball.norm) {
-            (Kind::Pgd, Norm::L2) => n,
+            (Kind::Pgd, Norm::L2 | Norm::L1) => n,
             (Kind::Square { shape, .. }, norm) => {
                 Square::scratch_len(norm, shape.map(usize::from), classes)
             }
@@ -188,7 +189,7 @@ impl Spec {
     }
 
     /// Whether every number is usable: epsilon and step finite and not negative, low < high, at least one
-    /// step and one start, and a norm that the attack knows (linf or l2).
+    /// step and one start, and a norm that the attack knows (linf, l2 or l1).
     pub fn is_valid(&self) -> bool {
         let Ball {
             epsilon, low, high, ..
@@ -201,11 +202,14 @@ impl Spec {
             && low < high
             && self.steps > 0
             && self.starts > 0
-            && matches!(self.ball.norm, Norm::Linf | Norm::L2)
             && match self.kind {
                 Kind::Square { share, .. } => share > 0.0 && share <= 1.0,
                 Kind::Nes { pairs, sigma } => pairs > 0 && finite(sigma) && sigma > 0.0,
                 Kind::Fgsm | Kind::Pgd => true,
+            }
+            && match (self.ball.norm, self.kind) {
+                (Norm::Linf | Norm::L2, _) | (Norm::L1, Kind::Fgsm | Kind::Pgd) => true,
+                (Norm::L1 | Norm::L0, _) => false,
             }
     }
 
@@ -451,7 +455,7 @@ impl<E: core::fmt::Display> core::fmt::Display for AttackError<E> {
             }
             AttackError::Parameters => write!(
                 f,
-                "epsilon and step must be finite and not negative, low < high, steps, starts and probes at least 1, the norm linf or l2"
+                "epsilon and step must be finite and not negative, low < high, steps, starts and probes at least 1, the norm linf or l2, or l1 for FGSM and PGD"
             ),
             AttackError::Class { class, classes } => {
                 write!(f, "class {class}; the model has {classes}")

@@ -1,5 +1,6 @@
 //! The attacks by name: what they need to know, which norms they have, and how their settings are read.
 
+use super::universal::{Method, Universal};
 use super::{Attack, Portable, labels, scores, white};
 use crate::error::{Error, Result};
 use foolproof::attack::Norm;
@@ -162,13 +163,14 @@ pub fn find(name: &str) -> Option<&'static Entry> {
     all().find(|entry| entry.name == name)
 }
 
-/// All attacks: the portable ones first, then by what they ask, most first.
+/// All attacks: the portable ones first, then by what they ask, most first, then those on all samples at once.
 pub fn all() -> impl Iterator<Item = &'static Entry> {
     PORTABLE
         .iter()
         .chain(white::CATALOG)
         .chain(scores::CATALOG)
         .chain(labels::CATALOG)
+        .chain(UNIVERSAL)
 }
 
 impl Entry {
@@ -211,25 +213,26 @@ impl Entry {
 
 /// Those of the engine, which run on the chip too.
 const PORTABLE: &[Entry] = &[
-    Entry::new("fgsm", Access::Gradients, &[Norm::Linf, Norm::L2], |_| {
+    Entry::new("fgsm", Access::Gradients, L_NORMS, |_| {
         Ok(Attack::Portable(Portable::Fgsm))
     })
     .about("fast gradient sign, one step (Goodfellow et al. 2014)"),
-    Entry::new("bim", Access::Gradients, &[Norm::Linf, Norm::L2], |s| {
-        pgd(s, 10, 1, false)
-    })
-    .about("iterated FGSM with clip, from the sample itself (Kurakin et al. 2016)")
-    .with(&[("steps", "10"), ("step", "2.5 eps / steps")]),
-    Entry::new("pgd", Access::Gradients, &[Norm::Linf, Norm::L2], |s| {
-        pgd(s, 20, 1, true)
+    Entry::new("bim", Access::Gradients, L_NORMS, bim)
+        .about("iterated FGSM with clip, from the sample itself (Kurakin et al. 2016)")
+        .with(&[("steps", "10"), ("step", "2.5 eps / steps")]),
+    Entry::new("pgd", Access::Gradients, L_NORMS, |s| {
+        pgd(s, Loss::CrossEntropy)
     })
     .about("projected gradient descent, random start (Madry et al. 2017)")
-    .with(&[
-        ("steps", "20"),
-        ("starts", "1"),
-        ("step", "2.5 eps / steps"),
-        ("random_start", "1"),
-    ]),
+    .with(PGD_SETTINGS),
+    Entry::new("pgd-margin", Access::Gradients, L_NORMS, |s| {
+        pgd(s, Loss::Margin)
+    })
+    .about("pgd on the margin of logits (Carlini and Wagner 2017)")
+    .with(PGD_SETTINGS),
+    Entry::new("pgd-dlr", Access::Gradients, L_NORMS, |s| pgd(s, Loss::Dlr))
+        .about("pgd on the difference of logits ratio (Croce and Hein 2020)")
+        .with(PGD_SETTINGS),
     Entry::new("square", Access::Scores, &[Norm::Linf, Norm::L2], square)
         .about("random search with squares (Andriushchenko et al. 2020)")
         .with(&[
@@ -246,6 +249,14 @@ const PORTABLE: &[Entry] = &[
             ("step", "eps / 10"),
             ("margin", "0"),
         ]),
+];
+
+const L_NORMS: &[Norm] = &[Norm::Linf, Norm::L2, Norm::L1];
+const PGD_SETTINGS: &[(&str, &str)] = &[
+    ("steps", "20"),
+    ("starts", "1"),
+    ("step", "2.5 eps / steps"),
+    ("random_start", "1"),
 ];
 
 fn square(s: &mut Settings) -> Result<Attack> {
@@ -272,22 +283,54 @@ fn nes(s: &mut Settings) -> Result<Attack> {
     }))
 }
 
-fn pgd(s: &mut Settings, steps: u32, starts: u32, random_start: bool) -> Result<Attack> {
-    let steps = s.whole("steps", steps, 1, 10_000)?;
-    let starts = match random_start {
-        true => s.whole("starts", starts, 1, 1_000)?,
-        false => starts,
-    };
-    let step = s.given("step", 0.0, 1e9)?;
-    let random = match random_start {
-        true => s.whole("random_start", 1, 0, 1)? == 1,
-        false => false,
-    };
+fn bim(s: &mut Settings) -> Result<Attack> {
     Ok(Attack::Portable(Portable::Pgd {
-        steps: steps as u16,
-        starts: starts as u16,
-        step,
-        random_start: random,
+        steps: s.whole("steps", 10, 1, 10_000)? as u16,
+        starts: 1,
+        step: s.given("step", 0.0, 1e9)?,
+        random_start: false,
         loss: Loss::CrossEntropy,
+    }))
+}
+
+fn pgd(s: &mut Settings, loss: Loss) -> Result<Attack> {
+    Ok(Attack::Portable(Portable::Pgd {
+        steps: s.whole("steps", 20, 1, 10_000)? as u16,
+        starts: s.whole("starts", 1, 1, 1_000)? as u16,
+        step: s.given("step", 0.0, 1e9)?,
+        random_start: s.whole("random_start", 1, 0, 1)? == 1,
+        loss,
+    }))
+}
+
+/// One perturbation for all samples.
+const UNIVERSAL: &[Entry] = &[
+    Entry::new(
+        "universal",
+        Access::Gradients,
+        &[Norm::Linf, Norm::L2],
+        |s| universal(s, Method::Gradient, 20),
+    )
+    .about("one perturbation for all samples, by gradient ascent (Shafahi et al. 2020); judged on samples that it was not fitted on")
+    .with(&[("steps", "20"), ("fit", "half")]),
+    Entry::new(
+        "universal-deepfool",
+        Access::Gradients,
+        &[Norm::Linf, Norm::L2],
+        |s| universal(s, Method::DeepFool, 10),
+    )
+    .about("one perturbation for all samples, a sum of DeepFool's (Moosavi-Dezfooli et al. 2017); judged on samples that it was not fitted on")
+    .with(&[("steps", "10"), ("fit", "half")]),
+];
+
+fn universal(s: &mut Settings, method: Method, steps: u32) -> Result<Attack> {
+    let fit = match s.values.contains_key("fit") {
+        true => Some(s.whole("fit", 1, 1, u32::MAX)?),
+        false => None,
+    };
+    Ok(Attack::Universal(Universal {
+        method,
+        steps: s.whole("steps", steps, 1, 10_000)? as u16,
+        fit,
     }))
 }

@@ -18,6 +18,8 @@ pub enum Aim {
     Any,
     /// The adversarial input nearest to the sample; the hunt goes on to the attack's own end.
     Nearest,
+    /// The same of an attack that searches a ball: in ever better balls (see [`super::minimum`]).
+    Shrink,
 }
 
 /// Why a hunt ended before the attack did.
@@ -166,7 +168,7 @@ fn note<E: Element, Error>(
     }
     match aim {
         Aim::Any => Err(Stop::Fooled),
-        Aim::Nearest => Ok(()),
+        Aim::Nearest | Aim::Shrink => Ok(()),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod boxes;
 pub mod catalog;
 pub mod hunt;
 pub mod labels;
+pub mod minimum;
 pub mod problem;
 pub mod random;
 pub mod run;
@@ -17,6 +18,7 @@ pub mod suite;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod universal;
 pub mod white;
 
 pub use catalog::{Access, Entry, Settings};
@@ -41,6 +43,8 @@ pub enum Attack {
     Scores(scores::Scores),
     /// Asks for labels.
     Labels(labels::Labels),
+    /// One perturbation for all samples; asks for gradients.
+    Universal(universal::Universal),
 }
 
 /// An attack of the engine with its settings.
@@ -177,7 +181,7 @@ impl Attack {
             Attack::Portable(Portable::Ready(spec)) if !spec.kind.needs_gradients() => {
                 Access::Scores
             }
-            Attack::Portable(_) | Attack::White(_) => Access::Gradients,
+            Attack::Portable(_) | Attack::White(_) | Attack::Universal(_) => Access::Gradients,
             Attack::Scores(_) => Access::Scores,
             Attack::Labels(_) => Access::Labels,
         }
@@ -205,6 +209,7 @@ impl Attack {
         match self {
             Attack::Portable(portable) => run::portable(portable, oracle, problem, stream),
             Attack::White(attack) => attack.run(oracle, problem, rng),
+            Attack::Universal(attack) => attack.alone(oracle, problem),
             Attack::Scores(attack) => attack.run(oracle, problem, rng),
             Attack::Labels(attack) => attack.run(oracle, problem, rng),
         }
@@ -224,7 +229,7 @@ impl Attack {
             Attack::Portable(portable) => {
                 run::portable_on_scores(portable, oracle, problem, stream)
             }
-            Attack::White(_) => None,
+            Attack::White(_) | Attack::Universal(_) => None,
         }
     }
 

@@ -1,7 +1,8 @@
 //! Attacks over many samples: one session per thread, the same result for any number of threads.
 
+use super::minimum::Bisection;
 use super::problem::image_shape;
-use super::{Aim, Attack, Hunt, InputKind, Portable, Problem, Stop, Stream};
+use super::{Aim, Attack, Hunt, InputKind, Portable, Problem, Stop, Stream, universal};
 use crate::classifier::{Classifier, Inputs};
 use foolproof::attack::{AttackError, Ball, Norm, Outcome, Spec, Task};
 use foolproof::loss::Goal;
@@ -106,6 +107,9 @@ pub fn attack(
     inputs: &Inputs,
     run: &Run<'_>,
 ) -> Result<Attacked, AttackError<SessionError>> {
+    if let Attack::Universal(attack) = &run.attack {
+        return universal::attack(classifier, inputs, run, attack);
+    }
     let n = classifier.input_len();
     let scale = classifier.input_scale();
     match inputs {
@@ -194,6 +198,14 @@ pub fn white_box<E: Element, O: GradientOracle<E>>(
     stream: Stream,
 ) -> Result<Found<E>, AttackError<O::Error>> {
     match &run.attack {
+        attack if run.aim == Aim::Shrink => {
+            hunt(oracle, problem, (Aim::Nearest, run.budget), |oracle| {
+                Bisection::default().run(oracle, problem, |oracle, problem| {
+                    attack.on_gradients(oracle, problem, stream)
+                })
+            })
+            .map_err(AttackError::Oracle)
+        }
         // one of the engine's: exactly what a chip does, so its own answer counts
         Attack::Portable(portable) => {
             let spec = portable.spec(problem.ball, problem.input_kind());

@@ -1,7 +1,7 @@
 //! Suites: several attacks under one name.
 
 use super::catalog::{Settings, find};
-use super::{Aim, Entry};
+use super::{Aim, Attack, Entry};
 use crate::error::{Error, Result};
 use crate::evaluate::Plan;
 use foolproof::attack::Norm;
@@ -60,6 +60,8 @@ pub struct Terms {
     pub settings: Settings,
     /// The ball's radius, real units; infinite where only the box is the bound.
     pub epsilon: f32,
+    /// Whether attacks that search a ball are to find the nearest adversarial input, too.
+    pub nearest: bool,
     /// The class to reach, if there is one.
     pub target: Option<usize>,
     /// What each sample may cost.
@@ -72,6 +74,7 @@ impl Terms {
         Terms {
             settings: Settings::new(norm),
             epsilon,
+            nearest: false,
             target: None,
             budget: Budget::UNLIMITED,
         }
@@ -142,19 +145,28 @@ impl Suite {
 }
 
 fn plan(entry: &Entry, settings: &Settings, terms: &Terms) -> Result<Plan> {
-    if !entry.nearest && !terms.epsilon.is_finite() {
+    let attack = entry.attack(settings)?;
+    if !entry.nearest && !terms.nearest && !terms.epsilon.is_finite() {
         return Err(Error::new(
             format!("{} searches in a ball", entry.name),
             "--eps",
-            "the size of the ball, for example 0.1 or 8/255",
+            "the size of the ball, for example 0.1 or 8/255, or --nearest to find the smallest",
+        ));
+    }
+    if terms.nearest && matches!(attack, Attack::Universal(_)) {
+        return Err(Error::new(
+            format!("{} looks for one perturbation for all samples", entry.name),
+            "--nearest",
+            "--eps instead",
         ));
     }
     Ok(Plan {
         name: entry.name,
-        attack: entry.attack(settings)?,
-        aim: match entry.nearest {
-            true => Aim::Nearest,
-            false => Aim::Any,
+        attack,
+        aim: match (entry.nearest, terms.nearest) {
+            (true, _) => Aim::Nearest,
+            (false, true) => Aim::Shrink,
+            (false, false) => Aim::Any,
         },
         norm: settings.norm,
         epsilon: terms.epsilon,

@@ -204,6 +204,9 @@ pub(crate) struct AttackArgs {
     /// input can do without
     #[arg(long, value_name = "E", allow_hyphen_values = true, value_parser = epsilon)]
     pub eps: Option<f32>,
+    /// Find the nearest adversarial input by bisection over the size of the ball, for attacks that search a ball of fixed size
+    #[arg(long, conflicts_with = "boxes")]
+    pub nearest: bool,
     /// Make the model say this class instead of any wrong one; with --box no class: each row's label is the target
     #[arg(long, value_name = "CLASS", allow_hyphen_values = true, value_parser = class, num_args = 0..=1)]
     pub targeted: Option<Option<usize>>,
@@ -264,6 +267,7 @@ impl SettingArgs {
         Terms {
             settings,
             epsilon,
+            nearest: false,
             target,
             budget: Budget {
                 queries: self.max_queries.unwrap_or(u64::MAX),

@@ -8,6 +8,7 @@ use super::console::Console;
 use super::evaluate::{self, Subject};
 use super::model::{ModelFile, preprocess};
 use super::target::TargetSpec;
+use crate::attack::Terms;
 use crate::classifier::Inputs;
 use crate::data::{self, Dataset, Purpose, npy, npz};
 use crate::document::{Data, Document, summary};
@@ -47,10 +48,11 @@ fn on_samples(
         Some(target) => target,
         None => None,
     };
-    let terms = args
-        .attack
-        .settings
-        .terms(args.eps.unwrap_or(f32::INFINITY), target);
+    let epsilon = args.eps.unwrap_or(f32::INFINITY);
+    let terms = Terms {
+        nearest: args.nearest,
+        ..args.attack.settings.terms(epsilon, target)
+    };
     let plans = args.attack.attack.plans(&terms)?;
     let read = data::files_of(data);
     let read = read.iter().chain(&args.model).map(PathBuf::as_path);

@@ -1,0 +1,564 @@
+//! One perturbation for all inputs: Moosavi-Dezfooli, Fawzi, Fawzi, Frossard, "Universal adversarial perturbations" (CVPR 2017).
+//!
+//! Two ways to fit it:
+//! - `universal`: stochastic gradient ascent, as in Shafahi et al., "Universal adversarial training" (AAAI 2020), algorithm 2, with
+//!   the momentum of Dong et al. (CVPR 2018), equation 6. Only samples that are not fooled yet pull. 20 passes over batches of 50, steps
+//!   that fall from epsilon / 4 to zero, and the best of the passes counts.
+//! - `universal-deepfool`: algorithm 1 of the 2017 paper. Sample after sample, the shortest step that DeepFool finds is added
+//!   where the sample is not fooled yet; it ends when 80 % are (`delta = 0.2`, the paper's), or after 10 passes.
+//!
+//! A perturbation says nothing about the samples that it was fitted on, so every sample is judged by one that never saw it: of the
+//! first `fit` samples one is made for all others, and of the following `fit` one for the first. By default that is half and half.
+//!
+//! With a goal that names a class to reach the perturbation is a targeted one.
+//!
+//! Costs, for each sample that is fitted on, a gradient and a query in every pass of `universal`; and a query for every sample.
+
+use super::run::{Attacked, Found, Run, norms};
+use super::white::deepfool::DeepFool;
+use super::{Aim, Hunt, Problem, Stop, random};
+use crate::classifier::{Classifier, Inputs};
+use foolproof::attack::universal::{apply, climb, into_ball, learn};
+use foolproof::attack::{AttackError, AttackRng, Ball, Outcome, rng};
+use foolproof::loss::{Goal, Loss, Objective};
+use foolproof::memory::Mode;
+use foolproof::session::{Session, SessionError};
+use foolproof::threat::{Budget, Element, GradientOracle, LabelOracle};
+use rayon::prelude::*;
+
+/// The universal perturbation with its settings.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Universal {
+    /// How it is found.
+    pub method: Method,
+    /// Passes over the samples that it is fitted on.
+    pub steps: u16,
+    /// Samples to fit on; `None` for half of them.
+    pub fit: Option<u32>,
+}
+
+/// How a universal perturbation is found.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Method {
+    /// By gradient ascent.
+    Gradient,
+    /// Sample after sample by DeepFool.
+    DeepFool,
+}
+
+/// Samples of one gradient step.
+const BATCH: usize = 50;
+/// How much of the older gradients stays.
+const MOMENTUM: f32 = 0.9;
+/// The first step, as a share of epsilon; the last is all but zero.
+const FIRST_STEP: f32 = 0.25;
+/// DeepFool's way ends when no more than this share is not fooled.
+const UNFOOLED: f64 = 0.2;
+
+impl Universal {
+    /// On one sample there is nothing to generalize to: plain gradient ascent.
+    ///
+    /// # Errors
+    /// The oracle's, which is also how a hunt ends.
+    pub fn alone<E: Element, O: GradientOracle<E>>(
+        &self,
+        oracle: &mut O,
+        problem: &Problem<'_, E>,
+    ) -> Result<(), O::Error> {
+        let n = problem.x.len();
+        let (mut delta, mut v, mut out) = (vec![0.0; n], vec![0.0; n], problem.x.to_vec());
+        let objective = objective(problem.goal);
+        for pass in 0..self.steps {
+            let step = self.step(&problem.ball, f32::from(pass) / f32::from(self.steps));
+            let terms = (&problem.ball, objective, step);
+            learn(oracle, terms, problem.x, &mut delta, (&mut v, &mut out))?;
+        }
+        apply(&problem.ball, &delta, problem.x, &mut v, &mut out);
+        oracle.classify(&out)?;
+        Ok(())
+    }
+
+    fn step(&self, ball: &Ball, done: f32) -> f32 {
+        FIRST_STEP * ball.epsilon * (1.0 - done)
+    }
+}
+
+fn objective(goal: Goal) -> Objective {
+    Objective {
+        loss: Loss::Margin,
+        goal,
+    }
+}
+
+/// Fits perturbations and judges every sample by one that never saw it.
+///
+/// # Errors
+/// A class that the model does not have, or inputs of another type than the model's.
+pub fn attack(
+    classifier: &Classifier<'_>,
+    inputs: &Inputs,
+    run: &Run<'_>,
+    universal: &Universal,
+) -> Result<Attacked, AttackError<SessionError>> {
+    let n = classifier.input_len();
+    let scale = f64::from(classifier.input_scale());
+    Ok(match inputs {
+        Inputs::F32(x) => {
+            let (adversarial, outcomes) = elements(classifier, x, run, universal)?;
+            Attacked {
+                norms: norms(x, &adversarial, n, 1.0),
+                inputs: Inputs::F32(adversarial),
+                outcomes,
+            }
+        }
+        Inputs::I8(x) => {
+            let (adversarial, outcomes) = elements(classifier, x, run, universal)?;
+            Attacked {
+                norms: norms(x, &adversarial, n, scale),
+                inputs: Inputs::I8(adversarial),
+                outcomes,
+            }
+        }
+    })
+}
+
+type Answers<E> = (Vec<E>, Vec<Outcome>);
+
+fn elements<E>(
+    classifier: &Classifier<'_>,
+    x: &[E],
+    run: &Run<'_>,
+    universal: &Universal,
+) -> Result<Answers<E>, AttackError<SessionError>>
+where
+    E: Element + Default + Send + Sync,
+    for<'s> Session<'s>: GradientOracle<E, Error = SessionError>,
+{
+    let classes = classifier.model().classes();
+    if let Some(&class) = run.classes.iter().find(|&&class| class >= classes) {
+        return Err(AttackError::Class { class, classes });
+    }
+    let samples: Vec<Sample<'_, E>> = x
+        .chunks(classifier.input_len())
+        .zip(run.classes)
+        .map(|(x, &class)| Sample {
+            x,
+            goal: match run.targeted {
+                true => Goal::Reach(class),
+                false => Goal::Avoid(class),
+            },
+        })
+        .collect();
+    let most = universal
+        .fit
+        .map_or(samples.len().div_ceil(2), |fit| fit as usize);
+    let fit = most.clamp(1, samples.len().max(2) - 1);
+    let (first, others) = samples.split_at(fit.min(samples.len()));
+    let second = &others[..fit.min(others.len())];
+    let work = |fold| Fitting {
+        classifier,
+        run,
+        universal,
+        rng: rng(run.seed, u64::MAX - fold),
+    };
+    // a single sample has no other to learn from
+    let for_others = work(0).delta(first)?;
+    let for_first = match second.is_empty() {
+        true => for_others.clone(),
+        false => work(1).delta(second)?,
+    };
+    let mut answers = work(0).judge(first, &for_first)?;
+    let rest = work(0).judge(others, &for_others)?;
+    answers.0.extend(rest.0);
+    answers.1.extend(rest.1);
+    let spent = |fitted: &Fitted, of: usize, i: usize| match i < of {
+        true => (fitted.queries[i], fitted.gradients[i]),
+        false => (0, 0),
+    };
+    for (i, outcome) in answers.1.iter_mut().enumerate() {
+        let (queries, gradients) = match i.checked_sub(first.len()) {
+            None => spent(&for_others, first.len(), i),
+            Some(i) => spent(&for_first, second.len(), i),
+        };
+        outcome.queries += queries;
+        outcome.gradients += gradients;
+    }
+    Ok(answers)
+}
+
+/// One sample to fool.
+#[derive(Clone, Copy)]
+struct Sample<'a, E> {
+    x: &'a [E],
+    goal: Goal,
+}
+
+/// A perturbation, and what it cost for each sample that it was fitted on.
+#[derive(Clone)]
+struct Fitted {
+    delta: Vec<f32>,
+    queries: Vec<u64>,
+    gradients: Vec<u64>,
+}
+
+struct Fitting<'a, 'c> {
+    classifier: &'a Classifier<'c>,
+    run: &'a Run<'a>,
+    universal: &'a Universal,
+    rng: AttackRng,
+}
+
+impl Fitting<'_, '_> {
+    /// Asks about every sample, in parallel; answers come in order.
+    fn ask<E, T>(
+        &self,
+        samples: &[Sample<'_, E>],
+        about: impl Fn(&mut Session<'_>, Sample<'_, E>) -> Result<T, SessionError> + Sync,
+    ) -> Result<Vec<T>, AttackError<SessionError>>
+    where
+        E: Element + Sync,
+        T: Send,
+    {
+        let answers: Vec<Result<T, SessionError>> = samples
+            .par_iter()
+            .map_init(
+                || self.classifier.buffer(Mode::Attack),
+                |buffer, &sample| {
+                    about(&mut self.classifier.session(Mode::Attack, buffer)?, sample)
+                },
+            )
+            .collect();
+        let answers: Result<Vec<T>, SessionError> = answers.into_iter().collect();
+        answers.map_err(AttackError::Oracle)
+    }
+
+    fn placed<E: Element>(&self, sample: Sample<'_, E>, delta: &[f32]) -> Vec<E> {
+        let (mut v, mut out) = (vec![0.0; delta.len()], sample.x.to_vec());
+        apply(&self.run.ball, delta, sample.x, &mut v, &mut out);
+        out
+    }
+
+    /// The label of every sample with the perturbation.
+    fn labels<E>(
+        &self,
+        samples: &[Sample<'_, E>],
+        delta: &[f32],
+    ) -> Result<Vec<usize>, AttackError<SessionError>>
+    where
+        E: Element + Sync,
+        for<'s> Session<'s>: LabelOracle<E, Error = SessionError>,
+    {
+        self.ask(samples, |session, sample| {
+            session.classify(&self.placed(sample, delta))
+        })
+    }
+
+    fn delta<E>(mut self, samples: &[Sample<'_, E>]) -> Result<Fitted, AttackError<SessionError>>
+    where
+        E: Element + Send + Sync,
+        for<'s> Session<'s>: GradientOracle<E, Error = SessionError>,
+    {
+        let mut fitted = Fitted {
+            delta: vec![0.0; self.classifier.input_len()],
+            queries: vec![0; samples.len()],
+            gradients: vec![0; samples.len()],
+        };
+        let mut best = (fitted.delta.clone(), 0);
+        for pass in 0..self.universal.steps {
+            // what a pass costs, and the query of judging at the end
+            let (queries, gradients) = match self.universal.method {
+                Method::Gradient => (2, 1),
+                Method::DeepFool => (DEEPFOOL_COST + 1, DEEPFOOL_COST),
+            };
+            let budget = self.run.budget;
+            let is_left = |i: usize| {
+                fitted.queries[i] + queries < budget.queries
+                    && fitted.gradients[i] + gradients <= budget.gradients
+            };
+            if !(0..samples.len()).all(is_left) {
+                break;
+            }
+            match self.universal.method {
+                Method::Gradient => self.ascend(samples, &mut fitted, pass)?,
+                Method::DeepFool => self.add_steps(samples, &mut fitted)?,
+            }
+            let labels = self.labels(samples, &fitted.delta)?;
+            fitted.queries.iter_mut().for_each(|q| *q += 1);
+            let pairs = samples.iter().zip(&labels);
+            let fooled = pairs.filter(|(s, label)| s.goal.is_met(**label)).count();
+            if fooled >= best.1 {
+                best = (fitted.delta.clone(), fooled);
+            }
+            let unfooled = (samples.len() - fooled) as f64;
+            if self.universal.method == Method::DeepFool
+                && unfooled <= UNFOOLED * samples.len() as f64
+            {
+                break;
+            }
+        }
+        fitted.delta = best.0;
+        Ok(fitted)
+    }
+
+    /// The samples in random order.
+    fn shuffled(&mut self, count: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..count).collect();
+        for i in (1..count).rev() {
+            order.swap(i, random::below(&mut self.rng, i + 1));
+        }
+        order
+    }
+
+    /// One pass of gradient ascent.
+    fn ascend<E>(
+        &mut self,
+        samples: &[Sample<'_, E>],
+        fitted: &mut Fitted,
+        pass: u16,
+    ) -> Result<(), AttackError<SessionError>>
+    where
+        E: Element + Sync,
+        for<'s> Session<'s>: GradientOracle<E, Error = SessionError>,
+    {
+        let order = self.shuffled(samples.len());
+        let mut sum = vec![0.0; fitted.delta.len()];
+        for (k, batch) in order.chunks(BATCH).enumerate() {
+            let chosen: Vec<Sample<'_, E>> = batch.iter().map(|&i| samples[i]).collect();
+            let gradients = self.ask(&chosen, |session, sample| {
+                let out = self.placed(sample, &fitted.delta);
+                let answer = session.gradient(&out, objective(sample.goal))?;
+                let pulls = !sample.goal.is_met(answer.label);
+                Ok(pulls.then(|| answer.input.to_vec()))
+            })?;
+            for &i in batch {
+                fitted.queries[i] += 1;
+                fitted.gradients[i] += 1;
+            }
+            let mut total = vec![0.0; sum.len()];
+            for gradient in gradients.iter().flatten() {
+                total.iter_mut().zip(gradient).for_each(|(t, g)| *t += g);
+            }
+            let size: f32 = total.iter().map(|t| t.abs()).sum();
+            if size > 0.0 {
+                let pairs = sum.iter_mut().zip(&total);
+                pairs.for_each(|(s, t)| *s = MOMENTUM * *s + t / size);
+            }
+            let passes = f32::from(self.universal.steps);
+            let done = f32::from(pass) + (k * BATCH) as f32 / samples.len() as f32;
+            let step = self.universal.step(&self.run.ball, done / passes);
+            climb(&self.run.ball, step, &sum, &mut fitted.delta);
+        }
+        Ok(())
+    }
+
+    /// One pass of the 2017 paper's algorithm 1.
+    fn add_steps<E>(
+        &mut self,
+        samples: &[Sample<'_, E>],
+        fitted: &mut Fitted,
+    ) -> Result<(), AttackError<SessionError>>
+    where
+        E: Element,
+        for<'s> Session<'s>: GradientOracle<E, Error = SessionError>,
+    {
+        let mut buffer = self.classifier.buffer(Mode::Attack);
+        let mut session = self
+            .classifier
+            .session(Mode::Attack, &mut buffer)
+            .map_err(AttackError::Oracle)?;
+        for i in self.shuffled(samples.len()) {
+            let moved = self.placed(samples[i], &fitted.delta);
+            let problem = Problem {
+                x: &moved,
+                goal: samples[i].goal,
+                ball: Ball {
+                    epsilon: f32::INFINITY,
+                    ..self.run.ball
+                },
+                unit: self.classifier.input_scale(),
+                classes: self.classifier.model().classes(),
+                shape: self.classifier.image_shape(),
+            };
+            let budget = Budget {
+                queries: DEEPFOOL_COST,
+                gradients: DEEPFOOL_COST,
+            };
+            let mut hunt = Hunt::new(&mut session, problem, Aim::Any, budget);
+            if let Err(Stop::Oracle(error)) = DeepFool::default().run(&mut hunt, &problem) {
+                return Err(AttackError::Oracle(error));
+            }
+            fitted.queries[i] += hunt.queries;
+            fitted.gradients[i] += hunt.gradients;
+            let Found { x, outcome } = hunt.into_found();
+            if outcome.fooled {
+                let ways = fitted.delta.iter_mut().zip(x.iter().zip(&moved));
+                ways.for_each(|(d, (to, from))| *d += to.to_f32() - from.to_f32());
+                into_ball(&self.run.ball, &mut fitted.delta);
+            }
+        }
+        Ok(())
+    }
+
+    fn judge<E>(
+        self,
+        samples: &[Sample<'_, E>],
+        fitted: &Fitted,
+    ) -> Result<Answers<E>, AttackError<SessionError>>
+    where
+        E: Element + Send + Sync,
+        for<'s> Session<'s>: GradientOracle<E, Error = SessionError>,
+    {
+        (self.run.progress)(samples.len() as u64);
+        if self.run.budget.queries == 0 {
+            let outcome = |sample: &Sample<'_, E>| Outcome {
+                // nothing was asked, so the label is not known
+                label: match sample.goal {
+                    Goal::Avoid(class) => class,
+                    Goal::Reach(class) => usize::from(class == 0),
+                },
+                fooled: false,
+                queries: 0,
+                gradients: 0,
+            };
+            let x = samples.iter().flat_map(|sample| sample.x.to_vec());
+            return Ok((x.collect(), samples.iter().map(outcome).collect()));
+        }
+        let labels = self.labels(samples, &fitted.delta)?;
+        let inputs = samples
+            .iter()
+            .flat_map(|&sample| self.placed(sample, &fitted.delta));
+        let outcomes = samples.iter().zip(labels).map(|(sample, label)| Outcome {
+            label,
+            fooled: sample.goal.is_met(label),
+            queries: 1,
+            gradients: 0,
+        });
+        Ok((inputs.collect(), outcomes.collect()))
+    }
+}
+
+/// What DeepFool may ask about one sample in one pass.
+const DEEPFOOL_COST: u64 = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Samples, digits};
+    use crate::graph::to_image;
+    use crate::networks;
+    use foolproof::attack::Norm;
+    use foolproof::kernels::Kernels;
+
+    const SAMPLES: usize = 30;
+
+    /// Attacks what an untrained network says about digits.
+    fn attacked(
+        universal: Universal,
+        ball: Ball,
+        targeted: Option<usize>,
+        budget: Budget,
+    ) -> (Vec<f32>, Attacked) {
+        let image = to_image(&networks::digits(3).unwrap()).unwrap();
+        let classifier = Classifier::new(image.model().unwrap(), Kernels::Scalar);
+        let data = digits::load(digits::Part::Test).unwrap();
+        let Samples::F32(x) = data.samples() else {
+            panic!("the digits are f32");
+        };
+        let x = x[..SAMPLES * classifier.input_len()].to_vec();
+        let inputs = classifier.inputs(&x);
+        let answers = classifier.answers(&inputs).unwrap();
+        let classes: Vec<usize> = answers
+            .iter()
+            .map(|answer| targeted.unwrap_or(answer.label))
+            .collect();
+        let run = Run {
+            attack: crate::attack::Attack::Universal(universal),
+            aim: Aim::Any,
+            ball,
+            classes: &classes,
+            targeted: targeted.is_some(),
+            budget,
+            seed: 5,
+            progress: &|_| {},
+        };
+        let attacked = crate::attack::attack(&classifier, &inputs, &run).unwrap();
+        (x, attacked)
+    }
+
+    fn ball(norm: Norm, epsilon: f32) -> Ball {
+        Ball {
+            norm,
+            epsilon,
+            low: 0.0,
+            high: 1.0,
+        }
+    }
+
+    #[test]
+    fn others_are_fooled_by_one_perturbation_inside_the_ball() {
+        for method in [Method::Gradient, Method::DeepFool] {
+            for ball in [ball(Norm::Linf, 0.3), ball(Norm::L2, 3.0)] {
+                let universal = Universal {
+                    method,
+                    steps: 5,
+                    fit: Some(10),
+                };
+                let (x, attacked) = attacked(universal, ball, None, Budget::UNLIMITED);
+                let fooled = attacked.outcomes.iter().filter(|o| o.fooled).count();
+                assert!(fooled > SAMPLES / 4, "{method:?} {:?}: {fooled}", ball.norm);
+                let Inputs::F32(y) = &attacked.inputs else {
+                    panic!("a float model");
+                };
+                let n = x.len() / SAMPLES;
+                for i in 0..SAMPLES {
+                    let range = i * n..(i + 1) * n;
+                    assert!(ball.contains(&x[range.clone()], &y[range]));
+                }
+                // two samples of one fold, where neither is cut to the box: one perturbation
+                if ball.norm == Norm::Linf {
+                    let change = |i: usize, k: usize| y[i * n + k] - x[i * n + k];
+                    let free = |i: usize, k: usize| y[i * n + k] > 0.0 && y[i * n + k] < 1.0;
+                    for k in (0..n).filter(|&k| free(15, k) && free(20, k)) {
+                        assert!((change(15, k) - change(20, k)).abs() < 1e-6);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_targeted_one_leads_to_its_class() {
+        let universal = Universal {
+            method: Method::Gradient,
+            steps: 5,
+            fit: None,
+        };
+        let (_, attacked) = attacked(universal, ball(Norm::Linf, 0.5), Some(4), Budget::UNLIMITED);
+        let fooled = attacked.outcomes.iter().filter(|o| o.fooled).count();
+        assert!(fooled > SAMPLES / 2, "{fooled}");
+        let labels = attacked.outcomes.iter().map(|o| (o.fooled, o.label));
+        assert!(
+            labels
+                .into_iter()
+                .all(|(fooled, label)| fooled == (label == 4))
+        );
+    }
+
+    #[test]
+    fn each_sample_costs_what_it_may() {
+        for method in [Method::Gradient, Method::DeepFool] {
+            for (queries, gradients) in [(0, 0), (1, 0), (6, 100), (500, 1)] {
+                let universal = Universal {
+                    method,
+                    steps: 5,
+                    fit: None,
+                };
+                let budget = Budget { queries, gradients };
+                let (_, attacked) = attacked(universal, ball(Norm::Linf, 0.2), None, budget);
+                for outcome in attacked.outcomes {
+                    assert!(outcome.queries <= queries && outcome.gradients <= gradients);
+                }
+            }
+        }
+    }
+}
