@@ -15,10 +15,10 @@ pub enum Loss {
     ProbabilityMargin,
     /// Difference of logits ratio: the margin over `z_(1) - z_(3)`, the largest minus the third largest logit
     /// (Croce and Hein 2020, "Reliable evaluation of adversarial robustness", equation 6). Two classes have no third: the
-    /// plain margin.
+    /// plain margin. Where an attack is to reach a class, the denominator is that of equation 7.
     Dlr,
     /// Towards one other class: `(z_other - z_class) / (z_(1) - (z_(3) + z_(4)) / 2)` (Croce and Hein 2020,
-    /// equation 7). With fewer than four classes the last one counts twice, or the plain difference is taken.
+    /// equation 7). With fewer than four classes the plain difference.
     DlrToward(u16),
     /// `z_other - z_class`: the boundary between two classes (DeepFool, FAB).
     Difference(u16),
@@ -67,6 +67,13 @@ impl Objective {
     /// Replaces logits by the gradient of the objective with respect to them, and returns the objective's
     /// value. A class that does not exist gives 0 and a zero gradient.
     pub fn differentiate(&self, logits: &mut [f32]) -> f32 {
+        if let (Goal::Reach(class), Loss::Dlr) = (self.goal, self.loss) {
+            // over z_(1) - z_(3) the ratio would be flat for a class that is third
+            let Some(rival) = rival(logits, class).filter(|_| class < logits.len()) else {
+                return nothing(logits);
+            };
+            return Loss::DlrToward(class as u16).differentiate(rival, logits);
+        }
         let value = self.loss.differentiate(self.goal.class(), logits);
         match self.goal {
             Goal::Avoid(_) => value,
@@ -171,7 +178,7 @@ fn ranks(z: &[f32]) -> [usize; 4] {
 }
 
 /// `(z_other - z_class) / (z_first - mean of z_low)` and its gradient; the plain difference where the
-/// denominator is no positive number, or where there are fewer than three classes.
+/// denominator is no positive number, or where there are too few classes.
 fn ratio(logits: &mut [f32], (other, class): (usize, usize), first: usize, low: &[usize]) -> f32 {
     let share = 1.0 / low.len() as f32;
     let below: f32 = low
@@ -179,7 +186,7 @@ fn ratio(logits: &mut [f32], (other, class): (usize, usize), first: usize, low: 
         .map(|&i| logits.get(i).copied().unwrap_or(0.0))
         .sum();
     let spread = logits.get(first).copied().unwrap_or(0.0) - below * share;
-    let enough = spread > 1e-12 && spread.is_finite() && logits.len() > 2;
+    let enough = spread > 1e-12 && spread.is_finite() && logits.len() > low.len() + 1;
     let top = difference(logits, other, class);
     if !enough {
         return top;
@@ -262,6 +269,24 @@ mod tests {
         let mut z = [1.0, 5.0, 3.0];
         assert_eq!(objective.differentiate(&mut z), -4.0);
         assert_eq!(z, [1.0, -1.0, 0.0]);
+    }
+
+    #[test]
+    fn no_class_to_reach_is_on_a_plateau_of_the_ratio() {
+        for z in [[4.0, 3.0, 2.0, 1.0, 0.5].as_slice(), &[4.0, 3.0, 2.0]] {
+            for class in 1..z.len() {
+                let objective = Objective {
+                    loss: Loss::Dlr,
+                    goal: Goal::Reach(class),
+                };
+                let mut gradient = [0.0; 5];
+                let gradient = &mut gradient[..z.len()];
+                gradient.copy_from_slice(z);
+                let value = objective.differentiate(gradient);
+                assert!(value < 0.0);
+                assert!(gradient[class] > 0.0 && gradient[0] < 0.0);
+            }
+        }
     }
 
     #[test]

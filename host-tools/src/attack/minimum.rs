@@ -102,13 +102,13 @@ mod tests {
 
     const STREAM: Stream = Stream { seed: 3, sample: 4 };
 
-    fn pgd(norm: Norm) -> Attack {
-        let entry = catalog::find("pgd").unwrap();
+    fn apgd(norm: Norm) -> Attack {
+        let entry = catalog::find("apgd-t").unwrap();
         entry.attack(&Settings::new(norm)).unwrap()
     }
 
     #[test]
-    fn pgd_finds_the_nearest_on_linear_classifiers() {
+    fn a_strong_attack_finds_the_nearest_on_linear_classifiers() {
         for (norm, slack) in [(Norm::Linf, 1.03), (Norm::L2, 1.03)] {
             let known = &mut in_reals();
             let x = real_input();
@@ -116,7 +116,7 @@ mod tests {
             let watched = (Aim::Nearest, Budget::UNLIMITED);
             let found = attacked(known, &problem, watched, |oracle, _| {
                 Bisection::default().run(oracle, &problem, |oracle, problem| {
-                    pgd(norm).on_gradients(oracle, problem, STREAM)
+                    apgd(norm).on_gradients(oracle, problem, STREAM)
                 })
             });
             assert!(found.outcome.fooled);
@@ -135,7 +135,7 @@ mod tests {
         let watched = (Aim::Nearest, Budget::UNLIMITED);
         let found = attacked(known, &problem, watched, |oracle, _| {
             Bisection::default().run(oracle, &problem, |oracle, problem| {
-                pgd(Norm::Linf).on_gradients(oracle, problem, STREAM)
+                apgd(Norm::Linf).on_gradients(oracle, problem, STREAM)
             })
         });
         // 0.339 in steps of 0.02
@@ -155,7 +155,7 @@ mod tests {
         for budget in [budget, Budget::UNLIMITED] {
             let found = attacked(known, &problem, (Aim::Nearest, budget), |oracle, _| {
                 Bisection::default().run(oracle, &problem, |oracle, problem| {
-                    pgd(Norm::Linf).on_gradients(oracle, problem, STREAM)
+                    apgd(Norm::Linf).on_gradients(oracle, problem, STREAM)
                 })
             });
             assert!(!found.outcome.fooled);

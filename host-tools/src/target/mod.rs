@@ -7,8 +7,9 @@ mod program;
 pub use chip::ChipTarget;
 pub use program::{PROTOCOL, Program};
 
+use crate::attack::minimum::Bisection;
 use crate::attack::run::{Found, hunt, norms};
-use crate::attack::{Access, Attack, Attacked, Hunt, Problem, Stop, Stream, image_shape};
+use crate::attack::{Access, Aim, Attacked, Hunt, Problem, Stop, Stream, image_shape};
 use crate::classifier::{Answer, InputForm, Inputs};
 use crate::error::{Error, Result};
 use crate::evaluate::{AttackResult, Evaluation, Plan, Threat};
@@ -215,25 +216,40 @@ fn black_box<E: Asked>(
     stream: Stream,
 ) -> Result<Found<E>> {
     let limits = (plan.aim, plan.budget);
-    let refuse = |attack: &Attack| {
+    let access = target.access();
+    let refuse = || {
         // `check` came first
         Error::new(
-            format!("the attack asks for {}", attack.access().name()),
+            format!("the attack asks for {}", plan.attack.access().name()),
             "the target",
             "an attack that asks for less",
         )
     };
-    let scores = target.access() == Access::Scores;
     hunt(
         Remote::new(target),
         problem,
         limits,
-        |oracle: &mut Hunt<'_, E, Remote<'_>>| {
-            let ran = match scores {
-                true => plan.attack.on_scores(oracle, problem, stream),
-                false => plan.attack.on_labels(oracle, problem, stream),
-            };
-            ran.unwrap_or_else(|| Err(Stop::Oracle(refuse(&plan.attack))))
+        |oracle: &mut Hunt<'_, E, Remote<'_>>| match plan.aim {
+            Aim::Shrink => Bisection::default().run(oracle, problem, |oracle, problem| {
+                ask(plan, access, oracle, problem, stream)
+                    .unwrap_or_else(|| Err(Stop::Oracle(Stop::Oracle(refuse()))))
+            }),
+            _ => ask(plan, access, oracle, problem, stream)
+                .unwrap_or_else(|| Err(Stop::Oracle(refuse()))),
         },
     )
+}
+
+/// Lets the attack ask for what the target gives; `None` where it needs more.
+fn ask<E: Element, O: ScoreOracle<E>>(
+    plan: &Plan,
+    access: Access,
+    oracle: &mut O,
+    problem: &Problem<'_, E>,
+    stream: Stream,
+) -> Option<std::result::Result<(), O::Error>> {
+    match access {
+        Access::Scores => plan.attack.on_scores(oracle, problem, stream),
+        _ => plan.attack.on_labels(oracle, problem, stream),
+    }
 }
