@@ -36,10 +36,14 @@ pub const SUITES: &[Suite] = &[
     },
     Suite {
         name: "standard",
-        about: "fgsm and pgd with 40 steps from 5 starts",
+        about: "fgsm and pgd, then AutoAttack's four with its defaults: apgd-ce, apgd-t, fab-t and square (Croce and Hein 2020)",
         members: &[
             member("fgsm", &[]),
-            member("pgd", &[("steps", 40.0), ("starts", 5.0)]),
+            member("pgd", &[("steps", 40.0)]),
+            member("apgd-ce", &[]),
+            member("apgd-t", &[]),
+            member("fab-t", &[]),
+            member("square", &[]),
         ],
     },
 ];
@@ -126,7 +130,12 @@ impl Suite {
                     taken.push(name);
                 }
             }
-            plans.push(plan(entry, &settings, terms)?);
+            let mut plan = plan(entry, &settings, terms)?;
+            if terms.epsilon.is_finite() && !terms.nearest {
+                // a suite asks whether the ball holds an adversarial input, as AutoAttack does
+                plan.aim = Aim::Any;
+            }
+            plans.push(plan);
         }
         match terms
             .settings
