@@ -507,7 +507,7 @@ mod tests {
                 };
                 let (x, attacked) = attacked(universal, ball, false, Budget::UNLIMITED);
                 let fooled = attacked.outcomes.iter().filter(|o| o.fooled).count();
-                assert!(fooled > SAMPLES / 4, "{method:?} {:?}: {fooled}", ball.norm);
+                assert!(fooled > SAMPLES / 6, "{method:?} {:?}: {fooled}", ball.norm);
                 let Inputs::F32(y) = &attacked.inputs else {
                     panic!("a float model");
                 };
