@@ -137,6 +137,44 @@ fn conv_cases(random: &mut Random, cases: &mut Vec<Case>) {
         tensor(random, &[5]).constant(),
     ];
     cases.push(case(Op::Conv2d(odd), inputs));
+    // groups
+    for (activation, groups, o) in [
+        (Activation::None, 2, 4),
+        (Activation::Relu, 3, 3),
+        (Activation::Relu6, 6, 12),
+    ] {
+        let conv = Conv2d { activation, ..odd };
+        let inputs = vec![
+            tensor(random, &[2, 6, 5, 6]),
+            tensor(random, &[o, 2, 3, 6 / groups]).constant(),
+            tensor(random, &[o]).constant(),
+        ];
+        cases.push(case(Op::Conv2d(conv), inputs));
+    }
+    for (stride, dilation, extra, share, activation) in [
+        ([1, 1], [1, 1], [0, 0], 4, Activation::None),
+        ([2, 3], [1, 2], [1, 2], 4, Activation::Relu),
+        ([3, 1], [2, 1], [2, 0], 2, Activation::None),
+    ] {
+        let conv = ConvTranspose2d {
+            stride,
+            dilation,
+            padding: Padding {
+                top: 1,
+                left: 0,
+                bottom: 0,
+                right: 1,
+            },
+            extra,
+            activation,
+        };
+        let inputs = vec![
+            tensor(random, &[2, 3, 2, 4]),
+            tensor(random, &[6, 3, 2, share]).constant(),
+            tensor(random, &[6]).constant(),
+        ];
+        cases.push(case(Op::ConvTranspose2d(conv), inputs));
+    }
     for (x, o, activation) in [
         (vec![1, 1], 1, Activation::None),
         (vec![3, 7], 5, Activation::Relu),
@@ -186,12 +224,26 @@ fn elementwise_cases(random: &mut Random, cases: &mut Vec<Case>) {
         Unary::Tanh,
         Unary::Sigmoid,
         Unary::Requantize,
+        Unary::Clip {
+            low: -1.5,
+            high: 2.5,
+        },
+        Unary::Elu { alpha: 0.7 },
+        Unary::Abs,
+        Unary::Exp,
+        Unary::Softplus,
+        Unary::Erf,
     ] {
         for dims in [&[1][..], &[3, 2, 5], &[17]] {
             let n = dims.iter().product::<u32>() as usize;
             let x = Tensor::new(dims, Values::F32(random.floats(n, -4.0, 9.0)));
             cases.push(case(Op::Unary(unary), vec![x]));
         }
+    }
+    // of positive numbers
+    for unary in [Unary::Log, Unary::Sqrt, Unary::Reciprocal] {
+        let x = Tensor::new(&[23], Values::F32(random.floats(23, 0.2, 9.0)));
+        cases.push(case(Op::Unary(unary), vec![x]));
     }
     for (dims, beta) in [
         (&[3, 10][..], 1.0),
@@ -611,7 +663,7 @@ fn attributes_survive_the_image() {
         assert_eq!(Op::decode(code, &words), Some(case.op));
     }
     assert_eq!(Op::decode(0, &[0; WORDS]), None);
-    assert_eq!(Op::decode(16, &[0; WORDS]), None);
+    assert_eq!(Op::decode(17, &[0; WORDS]), None);
     let mut unused = Op::Reshape.words();
     unused[WORDS - 1] = 1;
     assert_eq!(Op::decode(Op::Reshape.code(), &unused), None);

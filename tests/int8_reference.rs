@@ -116,6 +116,50 @@ fn conv_case(random: &mut Random, depthwise: bool) -> Case {
     }
 }
 
+fn grouped_case(random: &mut Random) -> Case {
+    let groups = random.int(2, 3) as u32;
+    let (share, filters) = (random.int(1, 5) as u32, random.int(1, 4) as u32);
+    let conv = Conv2d {
+        stride: [random.int(1, 2) as u16, 1],
+        dilation: [1, random.int(1, 2) as u16],
+        padding: Padding {
+            top: 1,
+            left: 0,
+            bottom: 0,
+            right: 2,
+        },
+        activation: random.pick(&ACTIVATIONS),
+    };
+    let x = quantized(random, &[2, 4, 5, groups * share]);
+    let w = quantized(random, &[groups * filters, 2, 2, share]);
+    let (channels, depth) = ((groups * filters) as usize, 4 * share as usize);
+    finish_weights(random, Op::Conv2d(conv), x, w, channels, depth)
+}
+
+fn transposed_case(random: &mut Random) -> Case {
+    let groups = random.int(1, 2) as u32;
+    let (share, filters) = (random.int(1, 5) as u32, random.int(1, 4) as u32);
+    let mut pair = |low, n| [random.int(low, n) as u16, random.int(low, n) as u16];
+    let (stride, dilation, extra) = (pair(1, 3), pair(1, 2), pair(0, 2));
+    let (before, after) = (pair(0, 1), pair(0, 1));
+    let conv = ConvTranspose2d {
+        stride,
+        dilation,
+        padding: Padding {
+            top: before[0],
+            left: before[1],
+            bottom: after[0],
+            right: after[1],
+        },
+        extra,
+        activation: random.pick(&ACTIVATIONS),
+    };
+    let x = quantized(random, &[2, 3, 4, groups * share]);
+    let w = quantized(random, &[groups * filters, 3, 2, share]);
+    let (channels, depth) = ((groups * filters) as usize, 4 * share as usize);
+    finish_weights(random, Op::ConvTranspose2d(conv), x, w, channels, depth)
+}
+
 fn dense_case(random: &mut Random) -> Case {
     let (n, i, o) = (
         random.int(1, 3) as u32,
@@ -418,6 +462,8 @@ fn cases(random: &mut Random) -> Vec<Case> {
     for _ in 0..60 {
         cases.push(conv_case(random, false));
         cases.push(conv_case(random, true));
+        cases.push(grouped_case(random));
+        cases.push(transposed_case(random));
         cases.push(dense_case(random));
         cases.push(arithmetic_case(random, true));
         cases.push(arithmetic_case(random, false));
@@ -482,7 +528,7 @@ fn forward_is_exact_in_both_roundings() {
             "{name}: the test saturates too much to mean anything"
         );
     }
-    assert_eq!(seen.len(), 19);
+    assert_eq!(seen.len(), 20);
 }
 
 #[test]
@@ -588,6 +634,7 @@ fn input_gradients_are_straight_through() {
             Op::Conv2d(_) | Op::DepthwiseConv2d(_) | Op::AvgPool2d(_) | Op::MaxPool2d(_) => {
                 op.words()[8]
             }
+            Op::ConvTranspose2d(_) => op.words()[10],
             Op::Dense(_) | Op::Add(_) | Op::Mul(_) => op.words()[0],
             _ => 0,
         })
@@ -638,7 +685,7 @@ fn input_gradients_are_straight_through() {
         }
     }
     println!("{count:?}, {clamped} outputs clamped");
-    assert!(count.len() == 17 && clamped > 100);
+    assert!(count.len() == 18 && clamped > 100);
 }
 
 fn straight_through(case: &Case, which: usize, gy: &[f64]) -> Vec<f64> {
@@ -734,6 +781,7 @@ fn without_activation(op: &Op) -> Op {
     match &mut op {
         Op::Conv2d(Conv2d { activation, .. })
         | Op::DepthwiseConv2d(DepthwiseConv2d { activation, .. })
+        | Op::ConvTranspose2d(ConvTranspose2d { activation, .. })
         | Op::Dense(Dense { activation })
         | Op::Add(Add { activation, .. })
         | Op::Mul(Mul { activation, .. })

@@ -21,6 +21,7 @@ pub use x86::Avx2;
 
 pub use activation::Activation;
 pub use fixed_point::{Multiplier, Rounding};
+pub use scalar::spread::Spread;
 
 /// Which implementation of the inner loops runs. The one dispatch point.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -360,5 +361,73 @@ pub fn dense_weight_gradient_f32(
         Kernels::Scalar => scalar::dense::weight_gradient_f32(depth, x, gy, gw),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.dense_weight_gradient_f32(depth, x, gy, gw),
+    }
+}
+
+/// Forward of a convolution in groups, or of a transposed one, in f32.
+pub fn spread_f32(kernels: Kernels, spread: Spread, p: &ConvF32, y: &mut [f32]) {
+    match kernels {
+        Kernels::Scalar => scalar::spread::forward_f32(spread, p, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.spread_f32(spread, p, y),
+    }
+}
+
+/// The same in int8.
+pub fn spread_i8(kernels: Kernels, spread: Spread, p: &ConvI8, y: &mut [i8]) {
+    match kernels {
+        Kernels::Scalar => scalar::spread::forward_i8(spread, p, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.spread_i8(spread, p, y),
+    }
+}
+
+/// `gx += w^T gy` of a convolution in groups, or of a transposed one, in f32.
+pub fn spread_input_gradient_f32(
+    kernels: Kernels,
+    spread: Spread,
+    g: &Window,
+    w: &[f32],
+    gy: &[f32],
+    gx: &mut [f32],
+) {
+    match kernels {
+        Kernels::Scalar => scalar::spread::input_gradient_f32(spread, g, w, gy, gx),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.spread_input_gradient_f32(spread, g, w, gy, gx),
+    }
+}
+
+/// The same with dequantized int8 weights.
+pub fn spread_input_gradient_i8(
+    kernels: Kernels,
+    spread: Spread,
+    g: &Window,
+    w: WeightsI8,
+    gy: &[f32],
+    gx: &mut [f32],
+) {
+    match kernels {
+        Kernels::Scalar => {
+            scalar::spread::input_gradient_i8(spread, g, w.w, |o| w.quant.scale_of(o), gy, gx)
+        }
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.spread_input_gradient_i8(spread, g, w, gy, gx),
+    }
+}
+
+/// `gw += gy x^T` of a convolution in groups, or of a transposed one, in f32.
+pub fn spread_weight_gradient_f32(
+    kernels: Kernels,
+    spread: Spread,
+    g: &Window,
+    x: &[f32],
+    gy: &[f32],
+    gw: &mut [f32],
+) {
+    match kernels {
+        Kernels::Scalar => scalar::spread::weight_gradient_f32(spread, g, x, gy, gw),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.spread_weight_gradient_f32(spread, g, x, gy, gw),
     }
 }

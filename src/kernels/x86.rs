@@ -2,8 +2,8 @@
 //! reordered and nothing is fused (no FMA), so the results are those of `scalar` to the bit.
 #![allow(unsafe_code)] // calls of functions that need a CPU feature; the token proves that it is there
 
-use super::scalar::{conv, dense, depthwise};
-use super::{ConvF32, ConvI8, DenseF32, DenseI8, WeightsI8, Window};
+use super::scalar::{conv, dense, depthwise, spread};
+use super::{ConvF32, ConvI8, DenseF32, DenseI8, Spread, WeightsI8, Window};
 
 /// Proof that this CPU has AVX2: one exists only where [`Avx2::new`] found it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -147,6 +147,67 @@ impl Avx2 {
         // SAFETY: `self` exists, so the CPU has AVX2.
         unsafe { dense_weight_gradient_f32(depth, x, gy, gw) }
     }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn spread_f32(self, spread: Spread, p: &ConvF32, y: &mut [f32]) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2.
+        unsafe { spread_f32(spread, p, y) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn spread_i8(self, spread: Spread, p: &ConvI8, y: &mut [i8]) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2.
+        unsafe { spread_i8(spread, p, y) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn spread_input_gradient_f32(
+        self,
+        spread: Spread,
+        g: &Window,
+        w: &[f32],
+        gy: &[f32],
+        gx: &mut [f32],
+    ) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2.
+        unsafe { spread_input_gradient_f32(spread, g, w, gy, gx) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn spread_input_gradient_i8(
+        self,
+        spread: Spread,
+        g: &Window,
+        w: WeightsI8,
+        gy: &[f32],
+        gx: &mut [f32],
+    ) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2.
+        unsafe { spread_input_gradient_i8(spread, g, w, gy, gx) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn spread_weight_gradient_f32(
+        self,
+        spread: Spread,
+        g: &Window,
+        x: &[f32],
+        gy: &[f32],
+        gw: &mut [f32],
+    ) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2.
+        unsafe { spread_weight_gradient_f32(spread, g, x, gy, gw) }
+    }
 }
 
 /// Counts a run in tests.
@@ -229,6 +290,31 @@ fn dense_input_gradient_i8(depth: usize, w: WeightsI8, gy: &[f32], gx: &mut [f32
 #[target_feature(enable = "avx2")]
 fn dense_weight_gradient_f32(depth: usize, x: &[f32], gy: &[f32], gw: &mut [f32]) {
     dense::weight_gradient_f32(depth, x, gy, gw);
+}
+
+#[target_feature(enable = "avx2")]
+fn spread_f32(spread: Spread, p: &ConvF32, y: &mut [f32]) {
+    spread::forward_f32(spread, p, y);
+}
+
+#[target_feature(enable = "avx2")]
+fn spread_i8(spread: Spread, p: &ConvI8, y: &mut [i8]) {
+    spread::forward_i8(spread, p, y);
+}
+
+#[target_feature(enable = "avx2")]
+fn spread_input_gradient_f32(spread: Spread, g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32]) {
+    spread::input_gradient_f32(spread, g, w, gy, gx);
+}
+
+#[target_feature(enable = "avx2")]
+fn spread_input_gradient_i8(spread: Spread, g: &Window, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
+    spread::input_gradient_i8(spread, g, w.w, |o| w.quant.scale_of(o), gy, gx);
+}
+
+#[target_feature(enable = "avx2")]
+fn spread_weight_gradient_f32(spread: Spread, g: &Window, x: &[f32], gy: &[f32], gw: &mut [f32]) {
+    spread::weight_gradient_f32(spread, g, x, gy, gw);
 }
 
 #[cfg(test)]
@@ -395,6 +481,70 @@ mod tests {
     }
 
     /// Over shapes that leave every kind of remainder. (One test, since the runs are counted globally.)
+    fn compare_spread(avx2: Avx2, g: &Window, transposed: bool) {
+        let spread = Spread {
+            groups: 1,
+            transposed,
+        };
+        let large = g.batch * g.input[0] * g.input[1] * g.in_channels;
+        let small = g.batch * g.output[0] * g.output[1] * g.out_channels;
+        let (x_len, y_len, o) = match transposed {
+            true => (small, large, g.in_channels),
+            false => (large, small, g.out_channels),
+        };
+        let w_len = g.kernel[0] * g.kernel[1] * g.in_channels * g.out_channels;
+        let (x, w, gy) = (floats(x_len, 1), floats(w_len, 2), floats(y_len, 3));
+        let (x8, w8) = (ints(x_len, 4), ints(w_len, 5));
+        let bias = floats(o, 6);
+        let bias8: Vec<i32> = bias.iter().map(|b| (b * 1e4) as i32).collect();
+        let (multiplier, shift) = (std::vec![1 << 30; o], std::vec![-6; o]);
+        let pf = ConvF32 {
+            window: g,
+            x: &x,
+            w: &w,
+            bias: &bias,
+            activation: Activation::Relu,
+        };
+        let pi = ConvI8 {
+            window: g,
+            x: &x8,
+            x_zero_point: -3,
+            w: &w8,
+            output: Requantize {
+                bias: &bias8,
+                multiplier: &multiplier,
+                shift: &shift,
+                rounding: Rounding::Double,
+                zero_point: 5,
+                range: (-128, 127),
+            },
+        };
+        let weights = WeightsI8 {
+            w: &w8,
+            quant: Quant {
+                scale: 0.3,
+                zero_point: 0,
+                channel_scales: &[],
+            },
+        };
+        use super::super as kernels;
+        same(avx2, &std::vec![9.0; y_len], |k, y| {
+            kernels::spread_f32(k, spread, &pf, y)
+        });
+        same(avx2, &std::vec![99; y_len], |k, y| {
+            kernels::spread_i8(k, spread, &pi, y)
+        });
+        same(avx2, &floats(x_len, 7), |k, gx| {
+            kernels::spread_input_gradient_f32(k, spread, g, &w, &gy, gx)
+        });
+        same(avx2, &floats(x_len, 7), |k, gx| {
+            kernels::spread_input_gradient_i8(k, spread, g, weights, &gy, gx)
+        });
+        same(avx2, &floats(w_len, 8), |k, gw| {
+            kernels::spread_weight_gradient_f32(k, spread, g, &x, &gy, gw)
+        });
+    }
+
     #[test]
     fn same_bits_as_scalar() {
         let Some(avx2) = Avx2::new() else {
@@ -424,6 +574,7 @@ mod tests {
                     dilation: [dilation; 2],
                     padding: [padding; 2],
                 };
+                compare_spread(avx2, &g, depthwise);
                 compare_window(avx2, &g, depthwise);
             }
         }

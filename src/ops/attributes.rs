@@ -2,7 +2,8 @@
 //! per operator, one attribute per word, unused words 0.
 
 use super::{
-    Activation, LogSoftmax, Lstm, Multiplier, Op, ReduceMax, Slice, Svdf, Transpose, WORDS,
+    Activation, ConvTranspose2d, LogSoftmax, Lstm, Multiplier, Op, ReduceMax, Slice, Svdf,
+    Transpose, WORDS,
 };
 use crate::tensor::MAX_RANK;
 
@@ -48,7 +49,8 @@ impl Padding {
     }
 }
 
-/// 2-D convolution, groups 1.
+/// 2-D convolution. Groups follow from the shapes: with weights of `C / groups` channels, output channel `o` of `O` sees group
+/// `o / (O / groups)` of the input's channels only.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Conv2d {
     /// Rows, columns between windows; at least 1.
@@ -192,6 +194,32 @@ pub enum Unary {
     Sigmoid,
     /// The identity: from one quantization to another.
     Requantize,
+    /// min(high, max(low, x)).
+    Clip {
+        /// Smallest result; may be minus infinity.
+        low: f32,
+        /// Largest result, not below `low`; may be infinity.
+        high: f32,
+    },
+    /// x where x > 0, else alpha (exp(x) - 1).
+    Elu {
+        /// Finite.
+        alpha: f32,
+    },
+    /// |x|; its slope at 0 counts as 0.
+    Abs,
+    /// e^x.
+    Exp,
+    /// Natural logarithm.
+    Log,
+    /// Square root.
+    Sqrt,
+    /// 1 / x.
+    Reciprocal,
+    /// log(1 + exp(x)).
+    Softplus,
+    /// The error function.
+    Erf,
 }
 
 /// Batch normalization over the last axis: `gamma (x - mean) / sqrt(variance + epsilon) + beta`.
@@ -326,6 +354,7 @@ impl Op {
             Op::BatchNorm(_) => 13,
             Op::Quantize => 14,
             Op::Dequantize => 15,
+            Op::ConvTranspose2d(_) => 16,
             Op::LogSoftmax(_) => 20,
             Op::ReduceMax(_) => 21,
             Op::Transpose(_) => 22,
@@ -360,6 +389,13 @@ impl Op {
                     .pair(*dilation)
                     .padding(*padding)
                     .put(&[*activation as u32]);
+            }
+            Op::ConvTranspose2d(conv) => {
+                w.pair(conv.stride)
+                    .pair(conv.dilation)
+                    .padding(conv.padding)
+                    .pair(conv.extra)
+                    .put(&[conv.activation as u32]);
             }
             Op::Dense(dense) => {
                 w.put(&[dense.activation as u32]);
@@ -399,6 +435,15 @@ impl Op {
                     Unary::Tanh => w.put(&[3]),
                     Unary::Sigmoid => w.put(&[4]),
                     Unary::Requantize => w.put(&[5]),
+                    Unary::Clip { low, high } => w.put(&[6, low.to_bits(), high.to_bits()]),
+                    Unary::Elu { alpha } => w.put(&[7, alpha.to_bits()]),
+                    Unary::Abs => w.put(&[8]),
+                    Unary::Exp => w.put(&[9]),
+                    Unary::Log => w.put(&[10]),
+                    Unary::Sqrt => w.put(&[11]),
+                    Unary::Reciprocal => w.put(&[12]),
+                    Unary::Softplus => w.put(&[13]),
+                    Unary::Erf => w.put(&[14]),
                 };
             }
             Op::BatchNorm(norm) => {
@@ -511,11 +556,30 @@ impl Op {
                 3 => Unary::Tanh,
                 4 => Unary::Sigmoid,
                 5 => Unary::Requantize,
+                6 => Unary::Clip {
+                    low: r.float(),
+                    high: r.float(),
+                },
+                7 => Unary::Elu { alpha: r.float() },
+                8 => Unary::Abs,
+                9 => Unary::Exp,
+                10 => Unary::Log,
+                11 => Unary::Sqrt,
+                12 => Unary::Reciprocal,
+                13 => Unary::Softplus,
+                14 => Unary::Erf,
                 _ => return None,
             }),
             13 => Op::BatchNorm(BatchNorm { epsilon: r.float() }),
             14 => Op::Quantize,
             15 => Op::Dequantize,
+            16 => Op::ConvTranspose2d(ConvTranspose2d {
+                stride: r.pair(),
+                dilation: r.pair(),
+                padding: r.padding(),
+                extra: r.pair(),
+                activation: r.activation(),
+            }),
             20 => Op::LogSoftmax(LogSoftmax {
                 input: r.multiplier(),
                 diff_min: r.int(),

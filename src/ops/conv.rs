@@ -1,8 +1,8 @@
-//! Conv2d and DepthwiseConv2d: x `[N, H, W, C]`, w `[O, kh, kw, C]` or `[1, kh, kw, C m]`, bias `[O]`.
+//! Conv2d and DepthwiseConv2d: x `[N, H, W, C]`, w `[O, kh, kw, C / groups]` or `[1, kh, kw, C m]`, bias `[O]`.
 
 use super::check;
 use super::{Activation, Context, Conv2d, DepthwiseConv2d, Numerics, OpError, activation};
-use crate::kernels::{self, ConvF32, ConvI8, Requantize, WeightsI8, Window};
+use crate::kernels::{self, ConvF32, ConvI8, Requantize, Spread, WeightsI8, Window};
 use crate::tensor::{DType, DataMut, Operand, Shape};
 
 /// What both convolutions are, apart from which channels meet.
@@ -48,7 +48,7 @@ impl Convolution {
         let fits = if self.depthwise {
             w.dim(0) == 1 && w.dim(3).is_multiple_of(x.dim(3))
         } else {
-            w.dim(3) == x.dim(3)
+            super::conv_transpose::groups(x.dim(3), w).is_some()
         };
         if w.rank() != 4 || !fits {
             return Err(OpError::Shape { operand: 1 });
@@ -94,6 +94,15 @@ impl Convolution {
         check::weights(inputs, channels, numerics.convolution())
     }
 
+    /// In groups, where the weights have fewer channels than the input.
+    fn spread(&self, x: &Shape, w: &Shape) -> Option<Spread> {
+        let groups = x.dim(3) / w.dim(3).max(1);
+        (!self.depthwise && groups > 1).then_some(Spread {
+            groups,
+            transposed: false,
+        })
+    }
+
     fn window(&self, x: &Shape, w: &Shape, y: &Shape) -> Window {
         Window {
             batch: x.dim(0),
@@ -113,6 +122,7 @@ impl Convolution {
             return;
         };
         let window = &self.window(&x.shape, &w.shape, &output.shape);
+        let spread = self.spread(&x.shape, &w.shape);
         match y {
             DataMut::F32(y) => {
                 let p = ConvF32 {
@@ -122,10 +132,10 @@ impl Convolution {
                     bias: bias.f32(),
                     activation: self.activation,
                 };
-                if self.depthwise {
-                    kernels::depthwise_f32(cx.kernels, &p, y);
-                } else {
-                    kernels::conv_f32(cx.kernels, &p, y);
+                match spread {
+                    Some(spread) => kernels::spread_f32(cx.kernels, spread, &p, y),
+                    None if self.depthwise => kernels::depthwise_f32(cx.kernels, &p, y),
+                    None => kernels::conv_f32(cx.kernels, &p, y),
                 }
             }
             DataMut::I8(y) => {
@@ -144,10 +154,10 @@ impl Convolution {
                         range: self.activation.range_i8(&output.quant),
                     },
                 };
-                if self.depthwise {
-                    kernels::depthwise_i8(cx.kernels, &p, y);
-                } else {
-                    kernels::conv_i8(cx.kernels, &p, y);
+                match spread {
+                    Some(spread) => kernels::spread_i8(cx.kernels, spread, &p, y),
+                    None if self.depthwise => kernels::depthwise_i8(cx.kernels, &p, y),
+                    None => kernels::conv_i8(cx.kernels, &p, y),
                 }
             }
         }
@@ -167,6 +177,13 @@ impl Convolution {
             w: w.i8(),
             quant: w.quant,
         };
+        if let Some(spread) = self.spread(&x.shape, &w.shape) {
+            match w.dtype {
+                DType::I8 => kernels::spread_input_gradient_i8(cx.kernels, spread, g, int8, gy, gx),
+                _ => kernels::spread_input_gradient_f32(cx.kernels, spread, g, w.f32(), gy, gx),
+            }
+            return;
+        }
         match (w.dtype, self.depthwise) {
             (DType::I8, true) => kernels::depthwise_input_gradient_i8(cx.kernels, g, int8, gy, gx),
             (DType::I8, false) => kernels::conv_input_gradient_i8(cx.kernels, g, int8, gy, gx),
@@ -193,7 +210,9 @@ impl Convolution {
             return;
         }
         let g = &self.window(&x.shape, &w.shape, &output.shape);
-        if self.depthwise {
+        if let Some(spread) = self.spread(&x.shape, &w.shape) {
+            kernels::spread_weight_gradient_f32(cx.kernels, spread, g, x.f32(), gy, gw);
+        } else if self.depthwise {
             kernels::depthwise_weight_gradient_f32(cx.kernels, g, x.f32(), gy, gw);
         } else {
             kernels::conv_weight_gradient_f32(cx.kernels, g, x.f32(), gy, gw);

@@ -7,14 +7,15 @@
 //!
 //! | operator | f32 | int8 |
 //! |---|---|---|
-//! | Conv2d | x `[N,H,W,C]`, w `[O,kh,kw,C]`, bias `[O]` | the same, bias int32, multiplier `[O]`, shift `[O]` |
+//! | Conv2d | x `[N,H,W,C]`, w `[O,kh,kw,C/groups]`, bias `[O]` | the same, bias int32, multiplier `[O]`, shift `[O]` |
+//! | ConvTranspose2d | x `[N,H,W,C]`, w `[O,kh,kw,C/groups]`, bias `[O]` | the same, bias int32, multiplier `[O]`, shift `[O]` |
 //! | DepthwiseConv2d | x, w `[1,kh,kw,C*m]`, bias `[C*m]` | the same, multiplier, shift |
 //! | Dense | x (flattened to `[N,I]`), w `[O,I]`, bias `[O]` | the same, multiplier `[O]`, shift `[O]` |
 //! | Add, Mul | a, b (NumPy broadcasting) | a, b |
 //! | AvgPool2d, MaxPool2d, Pad, Reshape | x | x |
 //! | Softmax | x | x; for XNNPACK exponentials f32 `[256]` |
 //! | Concat | 1 to 8 tensors | the same, all of the output's quantization |
-//! | Unary (Relu, Relu6, LeakyRelu, Tanh, Sigmoid, Requantize) | x | x, table int8 `[256]`, slope f32 `[256]` |
+//! | Unary (Relu, Relu6, LeakyRelu, Tanh, Sigmoid, Requantize, Clip, Elu, Abs, Exp, Log, Sqrt, Reciprocal, Softplus, Erf) | x | x, table int8 `[256]`, slope f32 `[256]` |
 //! | LogSoftmax, ReduceMax, Transpose, Slice | x | x |
 //! | Lstm | x `[N,T,I]`, state `[N,2S]`, w `[4S,I]`, recurrent w `[4S,S]`, bias `[4S]` | the same, state and bias int32, multiplier `[8]`, shift `[8]` |
 //! | Svdf | x `[N,I]`, state `[N,F*M]`, feature w `[F,I]`, time w `[F,M]`, bias `[U]` | the same; state, time w and bias int32 |
@@ -30,6 +31,7 @@ mod attributes;
 mod batch_norm;
 mod check;
 mod conv;
+mod conv_transpose;
 mod dense;
 mod layout;
 mod log_softmax;
@@ -50,6 +52,7 @@ pub use attributes::{
     Add, BatchNorm, Concat, Conv2d, Dense, DepthwiseConv2d, Mul, Pad, Padding, Pool2d, Softmax,
     Unary,
 };
+pub use conv_transpose::ConvTranspose2d;
 pub use log_softmax::LogSoftmax;
 pub use lstm::Lstm;
 pub use numerics::Numerics;
@@ -234,6 +237,8 @@ pub enum Op {
     Conv2d(Conv2d),
     /// Depthwise 2-D convolution.
     DepthwiseConv2d(DepthwiseConv2d),
+    /// Transposed 2-D convolution.
+    ConvTranspose2d(ConvTranspose2d),
     /// Fully connected layer: `[N, I]` to `[N, O]`, where `I` is the weights' and `N` the number of elements over `I`.
     Dense(Dense),
     /// Elementwise sum.
@@ -284,6 +289,7 @@ impl Op {
         match self {
             Op::Conv2d(_) => "conv2d",
             Op::DepthwiseConv2d(_) => "depthwise_conv2d",
+            Op::ConvTranspose2d(_) => "conv_transpose2d",
             Op::Dense(_) => "dense",
             Op::Add(_) => "add",
             Op::Mul(_) => "mul",
@@ -299,6 +305,15 @@ impl Op {
             Op::Unary(Unary::Tanh) => "tanh",
             Op::Unary(Unary::Sigmoid) => "sigmoid",
             Op::Unary(Unary::Requantize) => "requantize",
+            Op::Unary(Unary::Clip { .. }) => "clip",
+            Op::Unary(Unary::Elu { .. }) => "elu",
+            Op::Unary(Unary::Abs) => "abs",
+            Op::Unary(Unary::Exp) => "exp",
+            Op::Unary(Unary::Log) => "log",
+            Op::Unary(Unary::Sqrt) => "sqrt",
+            Op::Unary(Unary::Reciprocal) => "reciprocal",
+            Op::Unary(Unary::Softplus) => "softplus",
+            Op::Unary(Unary::Erf) => "erf",
             Op::BatchNorm(_) => "batch_norm",
             Op::Quantize => "quantize",
             Op::Dequantize => "dequantize",
@@ -335,6 +350,7 @@ impl Op {
         match self {
             Op::Conv2d(conv) => Convolution::from(conv).check(numerics, inputs, output)?,
             Op::DepthwiseConv2d(conv) => Convolution::from(conv).check(numerics, inputs, output)?,
+            Op::ConvTranspose2d(conv) => conv.check(numerics, inputs, output)?,
             Op::Dense(dense) => dense.check(numerics, inputs, output)?,
             Op::Add(add) => add.check(numerics, inputs, output)?,
             Op::Mul(mul) => mul.check(numerics, inputs, output)?,
@@ -369,6 +385,7 @@ impl Op {
         match self {
             Op::Conv2d(conv) => Convolution::from(conv).output_shape(inputs),
             Op::DepthwiseConv2d(conv) => Convolution::from(conv).output_shape(inputs),
+            Op::ConvTranspose2d(conv) => conv.output_shape(inputs),
             Op::Dense(dense) => dense.output_shape(inputs),
             Op::Add(_) | Op::Mul(_) => arithmetic::output_shape(inputs),
             Op::AvgPool2d(pool) | Op::MaxPool2d(pool) => pool.output_shape(inputs),
@@ -399,6 +416,7 @@ impl Op {
         let (inputs, output, saved) = match self {
             Op::Conv2d(Conv2d { activation, .. })
             | Op::DepthwiseConv2d(DepthwiseConv2d { activation, .. })
+            | Op::ConvTranspose2d(ConvTranspose2d { activation, .. })
             | Op::Dense(Dense { activation }) => (training as u8, false, fused(*activation)),
             Op::Add(add) => (0, false, fused(add.activation)),
             Op::Mul(mul) => (0b11, false, fused(mul.activation)),
@@ -415,6 +433,7 @@ impl Op {
             }
             Op::Unary(Unary::Tanh | Unary::Sigmoid) => (0, true, Saved::Nothing),
             Op::Unary(Unary::Requantize) => (0, false, Saved::Nothing),
+            Op::Unary(_) => (1, false, Saved::Nothing),
             Op::BatchNorm(_) if training => (1, false, Saved::Statistics),
             Op::BatchNorm(_) => (0, false, Saved::Nothing),
             Op::Quantize => (0, false, Saved::Bits),
@@ -438,6 +457,7 @@ impl Op {
         match self {
             Op::Conv2d(Conv2d { activation, .. })
             | Op::DepthwiseConv2d(DepthwiseConv2d { activation, .. })
+            | Op::ConvTranspose2d(ConvTranspose2d { activation, .. })
             | Op::Dense(Dense { activation })
             | Op::Add(Add { activation, .. })
             | Op::Mul(Mul { activation, .. })
@@ -524,6 +544,7 @@ impl Op {
         match self {
             Op::Conv2d(conv) => Convolution::from(conv).forward(cx, inputs, output, y),
             Op::DepthwiseConv2d(conv) => Convolution::from(conv).forward(cx, inputs, output, y),
+            Op::ConvTranspose2d(conv) => conv.forward(cx, inputs, output, y),
             Op::Dense(dense) => dense.forward(cx, inputs, output, y),
             Op::Add(add) => add.forward(cx, inputs, output, y),
             Op::Mul(mul) => mul.forward(cx, inputs, output, y),
@@ -609,6 +630,7 @@ impl Op {
             Op::DepthwiseConv2d(conv) => {
                 Convolution::from(conv).input_gradient(cx, inputs, output, gy, gx)
             }
+            Op::ConvTranspose2d(conv) => conv.input_gradient(cx, inputs, output, gy, gx),
             Op::Dense(dense) => dense.input_gradient(cx, inputs, gy, gx),
             Op::Add(add) => add.input_gradient(which, inputs, output, gy, gx),
             Op::Mul(mul) => mul.input_gradient(which, inputs, output, gy, gx),
@@ -654,6 +676,7 @@ impl Op {
             Op::DepthwiseConv2d(conv) => {
                 Convolution::from(conv).parameter_gradient(cx, which, inputs, output, gy, gw)
             }
+            Op::ConvTranspose2d(conv) => conv.parameter_gradient(cx, which, inputs, output, gy, gw),
             Op::Dense(dense) => dense.parameter_gradient(cx, which, inputs, gy, gw),
             Op::BatchNorm(norm) => norm.parameter_gradient(which, inputs, saved, gy, gw),
             // A constant addend or factor is a parameter like any other.
@@ -671,6 +694,15 @@ impl Op {
         let per_output = match (self, weights) {
             (Op::Conv2d(_), Some(w)) => w.dim(1) * w.dim(2) * w.dim(3),
             (Op::DepthwiseConv2d(_), Some(w)) => w.dim(1) * w.dim(2),
+            (Op::ConvTranspose2d(_), Some(w)) => {
+                // every input cell meets every window
+                let x = inputs.first().map_or(0, |x| x.len()) as u64;
+                let groups = inputs.first().map_or(1, |x| x.channels() / w.dim(3).max(1));
+                let filters = w.dim(0) / groups.max(1);
+                return x
+                    .saturating_mul((w.dim(1) * w.dim(2)) as u64)
+                    .saturating_mul(filters as u64);
+            }
             (Op::Dense(_), Some(w)) => w.dim(1),
             (Op::Lstm(_), Some(state)) => {
                 let inputs = inputs.first().map_or(0, |x| x.channels());

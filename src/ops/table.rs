@@ -36,8 +36,13 @@ impl Unary {
                         _ => (fixed, slope),
                     }
                 }
-                _ if numerics == Numerics::Xnnpack => self.linear_8_bits(x, input, output)?,
-                _ => self.linear(x, input, output, rounding)?,
+                Unary::Relu | Unary::Relu6 | Unary::LeakyRelu { .. } | Unary::Requantize => {
+                    match numerics {
+                        Numerics::Xnnpack => self.linear_8_bits(x, input, output)?,
+                        _ => self.linear(x, input, output, rounding)?,
+                    }
+                }
+                _ => self.sampled(x, input, output),
             };
         }
         Some(table)
@@ -86,6 +91,22 @@ impl Unary {
             1.0 - y * y
         };
         Some((q.clamp(-128, 127) as i8, slope as f32))
+    }
+
+    /// The function itself, rounded once: TFLite has no arithmetic of its own for these, or another one in each version.
+    fn sampled(&self, x: i32, input: &Quant, output: &Quant) -> (i8, f32) {
+        let real = x as f32 * input.scale;
+        let steps = libm::round(self.apply(real) as f64 / output.scale as f64);
+        // saturates; not-a-number becomes 0
+        let q = (steps + output.zero_point as f64) as i32;
+        let inside = (-128..=127).contains(&q);
+        let slope = self.slope(real);
+        let slope = if inside && slope.is_finite() {
+            slope
+        } else {
+            0.0
+        };
+        (q.clamp(-128, 127) as i8, slope)
     }
 
     /// XNNPACK's table, made by its reference operator: the real function, rounded with halves to even.

@@ -16,6 +16,14 @@ impl Unary {
         {
             return Err(OpError::Attribute);
         }
+        match *self {
+            // not-a-number is in no order
+            Unary::Clip { low, high } if low.is_nan() || high.is_nan() || low > high => {
+                return Err(OpError::Attribute);
+            }
+            Unary::Elu { alpha } if !alpha.is_finite() => return Err(OpError::Attribute),
+            _ => {}
+        }
         match check::activation_types(x, output)? {
             DType::I8 => {
                 check::count(inputs.len(), 3)?;
@@ -39,13 +47,44 @@ impl Unary {
     }
 
     /// The function itself.
-    fn apply(&self, x: f32) -> f32 {
+    pub(super) fn apply(&self, x: f32) -> f32 {
         match *self {
             Unary::Relu | Unary::Relu6 => self.clamp().apply(x),
             Unary::LeakyRelu { alpha } if x < 0.0 => alpha * x,
             Unary::LeakyRelu { .. } | Unary::Requantize => x,
             Unary::Tanh => crate::math::tanh(x),
             Unary::Sigmoid => 1.0 / (1.0 + crate::math::exp(-x)),
+            // not-a-number stays
+            Unary::Clip { low, .. } if x < low => low,
+            Unary::Clip { high, .. } if x > high => high,
+            Unary::Clip { .. } => x,
+            Unary::Elu { alpha } if x < 0.0 => alpha * libm::expm1f(x),
+            Unary::Elu { .. } => x,
+            Unary::Abs => x.abs(),
+            Unary::Exp => crate::math::exp(x),
+            Unary::Log => crate::math::log(x),
+            Unary::Sqrt => libm::sqrtf(x),
+            Unary::Reciprocal => 1.0 / x,
+            Unary::Softplus => x.max(0.0) + libm::log1pf(libm::expf(-x.abs())),
+            Unary::Erf => libm::erff(x),
+        }
+    }
+
+    /// The derivative at `x`, of those whose backward sees their input.
+    pub(super) fn slope(&self, x: f32) -> f32 {
+        match *self {
+            Unary::Clip { low, high } => f32::from(u8::from(x > low && x < high)),
+            Unary::Elu { alpha } if x < 0.0 => alpha * libm::expf(x),
+            Unary::Abs if x < 0.0 => -1.0,
+            Unary::Abs if x > 0.0 => 1.0,
+            Unary::Abs => 0.0,
+            Unary::Exp => libm::expf(x),
+            Unary::Log => 1.0 / x,
+            Unary::Sqrt => 0.5 / libm::sqrtf(x),
+            Unary::Reciprocal => -1.0 / (x * x),
+            Unary::Softplus => 1.0 / (1.0 + libm::expf(-x)),
+            Unary::Erf => core::f32::consts::FRAC_2_SQRT_PI * libm::expf(-x * x),
+            _ => 1.0,
         }
     }
 
@@ -111,6 +150,12 @@ impl Unary {
                 }
             }
             Unary::Requantize => {}
+            _ => {
+                let x = inputs.first().map_or(&[][..], |x| x.f32());
+                for (gy, &x) in gy.iter_mut().zip(x) {
+                    *gy *= self.slope(x);
+                }
+            }
         }
     }
 }

@@ -300,6 +300,7 @@ fn saturates_only(op: &Op) -> bool {
     let activation = match op {
         Op::Conv2d(conv) => conv.activation,
         Op::DepthwiseConv2d(conv) => conv.activation,
+        Op::ConvTranspose2d(conv) => conv.activation,
         Op::Dense(dense) => dense.activation,
         Op::Add(add) => add.activation,
         Op::Mul(mul) => mul.activation,

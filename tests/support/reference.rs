@@ -1,7 +1,7 @@
 //! Every operator in double precision, written from its definition: one output element at a time, indices
 //! spelled out, nothing shared with the kernels.
 
-use foolproof::ops::{Activation, Op, Padding, Unary};
+use foolproof::ops::{Activation, ConvTranspose2d, Op, Padding, Unary};
 use foolproof::tensor::Shape;
 
 /// A tensor of real numbers.
@@ -57,6 +57,31 @@ pub fn cell(
     )
 }
 
+/// Input rows and columns, and cells of the window, that a transposed convolution adds up at output `o`: from its definition,
+/// every input cell puts a window down.
+pub fn meeting(
+    conv: &ConvTranspose2d,
+    x: &Shape,
+    w: &Shape,
+    o: &[i64],
+) -> Vec<(i64, i64, i64, i64)> {
+    let mut all = Vec::new();
+    for y in 0..x.dim(1) as i64 {
+        for z in 0..x.dim(2) as i64 {
+            for i in 0..w.dim(1) as i64 {
+                for j in 0..w.dim(2) as i64 {
+                    let from = [o[0], y, z];
+                    let at = cell(&from, [i, j], conv.stride, conv.dilation, conv.padding);
+                    if at == (o[1], o[2]) {
+                        all.push((y, z, i, j));
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
 /// The element of a broadcast operand that output position `o` reads.
 pub fn broadcast(shape: &Shape, o: &[i64]) -> Vec<i64> {
     let skip = o.len() - shape.rank();
@@ -91,9 +116,23 @@ fn element(
             for i in 0..dims(w, 1) {
                 for j in 0..dims(w, 2) {
                     let (y, z) = cell(o, [i, j], conv.stride, conv.dilation, conv.padding);
-                    for c in 0..dims(x, 3) {
-                        sum += x.at(&[o[0], y, z, c]) * w.at(&[o[3], i, j, c]);
+                    let share = dims(w, 3);
+                    let group = o[3] / (dims(w, 0) / (dims(x, 3) / share));
+                    for c in 0..share {
+                        sum += x.at(&[o[0], y, z, group * share + c]) * w.at(&[o[3], i, j, c]);
                     }
+                }
+            }
+            clamp(conv.activation, sum)
+        }
+        Op::ConvTranspose2d(conv) => {
+            let (w, bias) = (&inputs[1], &inputs[2]);
+            let mut sum = bias.data[o[3] as usize];
+            for (y, z, i, j) in meeting(conv, &x.shape, &w.shape, o) {
+                let share = dims(w, 3);
+                let group = o[3] / (dims(w, 0) / (dims(x, 3) / share));
+                for c in 0..share {
+                    sum += x.at(&[o[0], y, z, group * share + c]) * w.at(&[o[3], i, j, c]);
                 }
             }
             clamp(conv.activation, sum)
@@ -231,6 +270,16 @@ fn element(
                 Unary::Tanh => v.tanh(),
                 Unary::Sigmoid => 1.0 / (1.0 + (-v).exp()),
                 Unary::Requantize => v,
+                Unary::Clip { low, high } => v.max(low.into()).min(high.into()),
+                Unary::Elu { alpha } if v < 0.0 => f64::from(alpha) * (v.exp() - 1.0),
+                Unary::Elu { .. } => v,
+                Unary::Abs => v.abs(),
+                Unary::Exp => v.exp(),
+                Unary::Log => v.ln(),
+                Unary::Sqrt => v.sqrt(),
+                Unary::Reciprocal => 1.0 / v,
+                Unary::Softplus => (1.0 + v.exp()).ln(),
+                Unary::Erf => libm::erf(v),
                 _ => unimplemented!("{}", op.name()),
             }
         }

@@ -2,7 +2,7 @@
 //! exact division of 128-bit integers, nothing shared with the kernels.
 
 use super::Tensor;
-use super::reference::{broadcast, cell, position};
+use super::reference::{broadcast, cell, meeting, position};
 use foolproof::kernels::lut;
 use foolproof::ops::{Activation, Lstm, Multiplier, Op, Rounding};
 use foolproof::tensor::Quant;
@@ -132,9 +132,23 @@ fn element(
             for i in 0..dims(w, 1) {
                 for j in 0..dims(w, 2) {
                     let (y, z) = cell(o, [i, j], conv.stride, conv.dilation, conv.padding);
-                    for c in 0..dims(x, 3) {
-                        sum += real(x, &[o[0], y, z, c]) * at(w, &[o[3], i, j, c]);
+                    let share = dims(w, 3);
+                    let group = o[3] / (dims(w, 0) / (dims(x, 3) / share));
+                    for c in 0..share {
+                        sum += real(x, &[o[0], y, z, group * share + c]) * at(w, &[o[3], i, j, c]);
                     }
+                }
+            }
+            (finish(sum, o[3]), conv.activation)
+        }
+        Op::ConvTranspose2d(conv) => {
+            let w = &inputs[1];
+            let mut sum = 0;
+            for (y, z, i, j) in meeting(conv, &x.shape, &w.shape, o) {
+                let share = dims(w, 3);
+                let group = o[3] / (dims(w, 0) / (dims(x, 3) / share));
+                for c in 0..share {
+                    sum += real(x, &[o[0], y, z, group * share + c]) * at(w, &[o[3], i, j, c]);
                 }
             }
             (finish(sum, o[3]), conv.activation)

@@ -4,7 +4,7 @@ use super::{Graph, Node, Quant, Tensor, TensorData, TensorId};
 use foolproof::attack::AttackRng;
 use foolproof::model::format::TensorRole;
 use foolproof::ops::{
-    Activation, Add, BatchNorm, Concat, Conv2d, Dense, DepthwiseConv2d, Lstm, Mul, Multiplier,
+    Activation, Add, BatchNorm, Concat, Conv2d, ConvTranspose2d, Dense, DepthwiseConv2d, Lstm, Mul, Multiplier,
     Numerics, Op, OpError, Pad, Padding, Pool2d, Softmax, Unary,
 };
 use foolproof::tensor::{DType, Shape};
@@ -229,6 +229,58 @@ impl Builder {
             stride: window.stride,
             dilation: window.dilation,
             padding: window.padding(&shape),
+            activation,
+        });
+        self.op(op, vec![x, w, b])
+    }
+
+    /// A transposed convolution with `filters` output channels. With `same` in the window, the output has `stride` times as many
+    /// rows and columns as the input; else every window is whole.
+    ///
+    /// # Errors
+    /// The shapes do not fit.
+    pub fn conv_transpose2d(
+        &mut self,
+        x: TensorId,
+        filters: u32,
+        window: Window,
+        activation: Activation,
+    ) -> Result<TensorId, OpError> {
+        let shape = self.shape(x);
+        let [kh, kw] = window.kernel.map(u32::from);
+        let c = shape.channels() as u32;
+        // so many inputs add up at one output
+        let met = |axis: usize| u32::from(window.kernel[axis].div_ceil(window.stride[axis].max(1)));
+        let fan_in = met(0) * met(1) * c;
+        let w = self.weights(&[filters, kh, kw, c], fan_in as usize)?;
+        let b = self.parameter(&[filters], vec![0.0; filters as usize])?;
+        let along = |axis: usize| -> Result<(u16, u16, u16), OpError> {
+            let reach =
+                (u32::from(window.kernel[axis]).max(1) - 1) * u32::from(window.dilation[axis]) + 1;
+            let stride = u32::from(window.stride[axis]);
+            if !window.same {
+                return Ok((0, 0, 0));
+            }
+            // the output is `stride` per input: cut off what is more, add what is missing
+            let more = reach.saturating_sub(stride);
+            let narrow = |v: u32| u16::try_from(v).map_err(|_| OpError::Attribute);
+            Ok((
+                narrow(more / 2)?,
+                narrow(more - more / 2)?,
+                narrow(stride.saturating_sub(reach))?,
+            ))
+        };
+        let ((top, bottom, below), (left, right, beside)) = (along(0)?, along(1)?);
+        let op = Op::ConvTranspose2d(ConvTranspose2d {
+            stride: window.stride,
+            dilation: window.dilation,
+            padding: Padding {
+                top,
+                left,
+                bottom,
+                right,
+            },
+            extra: [below, beside],
             activation,
         });
         self.op(op, vec![x, w, b])

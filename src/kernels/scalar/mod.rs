@@ -8,6 +8,7 @@
 pub mod conv;
 pub mod dense;
 pub mod depthwise;
+pub mod spread;
 
 /// Lanes of a dot product.
 pub const LANES: usize = 8;
