@@ -4,7 +4,7 @@ use super::node::{Node, axis};
 use super::value::{Const, Elements, Layout, Value, long_axes, walk};
 use super::{Importer, Reason};
 use crate::graph::{TensorData, TensorId};
-use foolproof::ops::{Activation, Add, Mul, Multiplier, Op, Softmax, Unary};
+use foolproof::ops::{Activation, Add, LogSoftmax, Mul, Multiplier, Op, Softmax, Unary};
 
 /// What is done with a constant.
 #[derive(Clone, Copy, PartialEq)]
@@ -38,8 +38,18 @@ impl<'a> Importer<'a> {
                 let negative = self.negative(node, &x)?;
                 self.apply(node, &negative, &c, Step::Plus)
             }
+            ("Div", Some(c), None) => {
+                let x = self.real(node, 1)?;
+                let inverse = self.of(node, &x, Unary::Reciprocal)?;
+                self.apply(node, &inverse, &c, Step::Times)
+            }
+            ("Div", None, None) => {
+                let (a, b) = (self.real(node, 0)?, self.real(node, 1)?);
+                let inverse = self.of(node, &b, Unary::Reciprocal)?;
+                self.product(node, &a, &inverse)
+            }
             ("Add" | "Mul" | "Sub", None, None) => self.both(node),
-            _ => Err("it is supported with a constant divisor only".into()),
+            _ => Err("both of its inputs are constants".into()),
         }
     }
 
@@ -148,6 +158,7 @@ impl<'a> Importer<'a> {
         let (activation, depthwise) = match layer.op {
             Op::Conv2d(conv) => (conv.activation, false),
             Op::DepthwiseConv2d(conv) => (conv.activation, true),
+            Op::ConvTranspose2d(conv) => (conv.activation, false),
             Op::Dense(dense) => (dense.activation, false),
             _ => return Ok(false),
         };
@@ -192,6 +203,16 @@ impl<'a> Importer<'a> {
         Ok(true)
     }
 
+    /// `x` plus a constant.
+    pub(super) fn plus(&mut self, node: &Node<'a>, x: &Value, c: &Const) -> Result<Value, Reason> {
+        self.apply(node, x, c, Step::Plus)
+    }
+
+    /// `x` times a constant.
+    pub(super) fn times(&mut self, node: &Node<'a>, x: &Value, c: &Const) -> Result<Value, Reason> {
+        self.apply(node, x, c, Step::Times)
+    }
+
     /// `x` plus or times a constant, as an operator.
     fn apply(
         &mut self,
@@ -200,12 +221,47 @@ impl<'a> Importer<'a> {
         c: &Const,
         step: Step,
     ) -> Result<Value, Reason> {
-        let (input, dims, data) = self.beside(x, c)?;
-        let constant = self.parameter(format!("{}.constant", node.name()), &dims, data)?;
         let op = match step {
             Step::Plus => Op::Add(Add::float(Activation::None)),
             Step::Times => Op::Mul(Mul::float(Activation::None)),
         };
+        let missing = c.dims.len().saturating_sub(x.dims.len());
+        let wider = c.dims[..missing].iter().any(|&d| d != 1)
+            || c.dims[missing..]
+                .iter()
+                .rev()
+                .zip(x.dims.iter().rev())
+                .any(|(&c, &x)| x == 1 && c != 1);
+        if wider {
+            // the activation is the one that repeats
+            let name = format!("{}.constant", self.part_name(node));
+            let dims = if c.dims.is_empty() { &[1] } else { &c.dims[..] };
+            let id = self.parameter(name, dims, c.f32()?.into_owned())?;
+            let constant = Value::plain(id, c.dims.clone());
+            let plain = Value::plain(self.plain(x)?, x.dims.clone());
+            let rank = c.dims.len().max(x.dims.len());
+            let (x_dims, c_dims) = (extended(&x.dims, rank), extended(&c.dims, rank));
+            let fits = |(&a, &b): (&u32, &u32)| a == b || a == 1 || b == 1;
+            if !x_dims.iter().zip(&c_dims).all(fits) {
+                return Err(format!(
+                    "its constant has dimensions {:?}, its input {:?}",
+                    c.dims, x.dims
+                ));
+            }
+            let left = self.shaped(plain.id, &x_dims)?;
+            // constants have no views: its shape is given anew
+            self.graph.tensors[constant.id].shape =
+                foolproof::tensor::Shape::new(&c_dims).ok_or("it has too many axes")?;
+            let id = self.emit(op, vec![left, constant.id], self.part_name(node))?;
+            let dims = x_dims
+                .iter()
+                .zip(&c_dims)
+                .map(|(&a, &b)| a.max(b))
+                .collect();
+            return Ok(Value::plain(id, dims));
+        }
+        let (input, dims, data) = self.beside(x, c)?;
+        let constant = self.parameter(format!("{}.constant", node.name()), &dims, data)?;
         let id = self.emit(op, vec![input, constant], node.name())?;
         Ok(Value { id, ..x.clone() })
     }
@@ -312,25 +368,9 @@ impl<'a> Importer<'a> {
         Ok(x)
     }
 
-    /// Relu, LeakyRelu, Sigmoid, Tanh, Clip.
-    pub(super) fn unary(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
+    /// A function that the engine has; part of the operator before where that is a fused activation.
+    pub(super) fn unary(&mut self, node: &Node<'a>, function: Unary) -> Result<Value, Reason> {
         let x = self.value(node, 0)?;
-        let function = match node.operator {
-            "Relu" => Unary::Relu,
-            "LeakyRelu" => self.leaky(node)?,
-            "Sigmoid" => Unary::Sigmoid,
-            "Tanh" => Unary::Tanh,
-            _ => match self.bounds(node)? {
-                (0.0, 6.0) => Unary::Relu6,
-                (0.0, high) if high >= f32::MAX => Unary::Relu,
-                (low, high) if low <= f32::MIN && high >= f32::MAX => return Ok(x),
-                (low, high) => {
-                    return Err(format!(
-                        "its bounds are {low} and {high}; 0 and 6, and 0 without an upper bound are supported"
-                    ));
-                }
-            },
-        };
         let fused = match function {
             Unary::Relu => Activation::Relu,
             Unary::Relu6 => Activation::Relu6,
@@ -342,6 +382,7 @@ impl<'a> Importer<'a> {
             let place = match &mut before.op {
                 Op::Conv2d(conv) => Some(&mut conv.activation),
                 Op::DepthwiseConv2d(conv) => Some(&mut conv.activation),
+                Op::ConvTranspose2d(conv) => Some(&mut conv.activation),
                 Op::Dense(dense) => Some(&mut dense.activation),
                 Op::Add(add) => Some(&mut add.activation),
                 Op::Mul(mul) => Some(&mut mul.activation),
@@ -372,7 +413,7 @@ impl<'a> Importer<'a> {
     }
 
     /// What Clip clips to: attributes before opset 11, inputs from then on.
-    fn bounds(&mut self, node: &Node<'a>) -> Result<(f32, f32), Reason> {
+    pub(super) fn bounds(&mut self, node: &Node<'a>) -> Result<(f32, f32), Reason> {
         let (mut low, mut high) = (node.float("min", f32::MIN), node.float("max", f32::MAX));
         for (i, bound) in [(1, &mut low), (2, &mut high)] {
             if node.has_input(i) {
@@ -387,14 +428,22 @@ impl<'a> Importer<'a> {
     pub(super) fn softmax(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
         let x = self.real(node, 0)?;
         let rank = x.dims.len();
-        let op = Op::Softmax(Softmax {
-            beta: 1.0,
-            input: Multiplier {
-                mantissa: 0,
-                shift: 0,
-            },
-            diff_min: 0,
-        });
+        let none = Multiplier {
+            mantissa: 0,
+            shift: 0,
+        };
+        let op = match node.operator {
+            "LogSoftmax" => Op::LogSoftmax(LogSoftmax {
+                input: none,
+                diff_min: 0,
+                back: none,
+            }),
+            _ => Op::Softmax(Softmax {
+                beta: 1.0,
+                input: none,
+                diff_min: 0,
+            }),
+        };
         let product = |dims: &[u32]| dims.iter().product::<u32>();
         if self.opset < 13 {
             let axis = axis(node.int("axis", 1), rank)?;
@@ -411,6 +460,13 @@ impl<'a> Importer<'a> {
         let id = self.emit(op, vec![rows], node.name())?;
         Ok(Value::new(id, x.dims, &axes))
     }
+}
+
+/// With axes of length 1 in front.
+fn extended(dims: &[u32], rank: usize) -> Vec<u32> {
+    let mut all = vec![1; rank - dims.len()];
+    all.extend(dims);
+    all
 }
 
 fn floats(data: &mut crate::graph::TensorData) -> &mut [f32] {

@@ -3,13 +3,9 @@
 use super::value::{Layout, Value, long_axes};
 use super::{Importer, Reason};
 use crate::graph::{self, Quant, Tensor, TensorData, TensorId};
-use crate::quantize::multiplier;
 use foolproof::model::format::TensorRole;
-use foolproof::ops::{Activation, Conv2d, Op, Padding};
-use foolproof::tensor::{DType, Data, Operand, Shape};
-
-/// Weights of a convolution that swaps two blocks of axes; more would be slower than useful.
-const MOST_MOVES: usize = 1 << 18;
+use foolproof::ops::{Op, Transpose};
+use foolproof::tensor::{DType, Data, MAX_RANK, Operand, Shape};
 
 const NO_SHAPE: &str = "it needs a tensor of a shape that no tensor can have";
 
@@ -198,7 +194,7 @@ impl Importer<'_> {
         self.shaped(id, &dims)
     }
 
-    /// From one order of the axes longer than 1 to another. At run time where they differ: `[P, A, B, S]` becomes `[P, B, A, S]`.
+    /// From one order of the axes longer than 1 to another. At run time where they differ.
     fn moved(
         &mut self,
         id: TensorId,
@@ -209,62 +205,21 @@ impl Importer<'_> {
         if from == to {
             return Ok(id);
         }
-        let first = from.iter().zip(to).take_while(|(a, b)| a == b).count();
-        let last = from
-            .iter()
-            .rev()
-            .zip(to.iter().rev())
-            .take_while(|(a, b)| a == b)
-            .count();
-        let middle = &from[first..from.len().saturating_sub(last)];
-        let wanted = &to[first.min(to.len())..to.len().saturating_sub(last)];
-        let turn = (1..middle.len()).find(|&k| [&middle[k..], &middle[..k]].concat() == wanted);
-        let turn = turn.ok_or("it needs its input with the axes in another order, which is supported for two blocks of axes only")?;
-        let product = |axes: &[usize]| axes.iter().map(|&a| dims[a] as usize).product::<usize>();
-        let (p, a) = (product(&from[..first]), product(&middle[..turn]));
-        let (b, s) = (
-            product(&middle[turn..]),
-            product(&from[from.len() - last..]),
-        );
-        let channels = a.saturating_mul(s);
-        let weights = channels.saturating_mul(channels);
-        if weights > MOST_MOVES {
-            return Err(format!(
-                "it needs its input with the axes in another order, and blocks of {a} and {b} are too large for that"
-            ));
+        if from.len() > MAX_RANK {
+            return Err(NO_SHAPE.into());
         }
-        let image = self.shaped(id, &[p, a, b, s].map(|v| v as u32))?;
-        // output channel (a, s) takes row a, channel s
-        let cells = (0..weights).map(|i| i / channels == i % channels);
+        // an axis of length 1 in front, where there is room: samples of a batch then stay apart
+        let front = usize::from(from.len() < MAX_RANK);
+        let mut shape = vec![1; front];
+        shape.extend(from.iter().map(|&a| dims[a]));
+        let place = |a: &usize| from.iter().position(|f| f == a).map(|p| (p + front) as u8);
+        let mut axes = [0; MAX_RANK];
+        for (axis, to) in axes[front..].iter_mut().zip(to) {
+            *axis = place(to).ok_or("it needs its input with an axis that is not there")?;
+        }
+        let image = self.shaped(id, &shape)?;
         let name = format!("{}.moved", self.graph.tensors[id].name);
-        let dims = [channels as u32, a as u32, 1, s as u32];
-        let vector = [channels as u32];
-        let mut inputs = vec![image];
-        if self.is_int8(id) {
-            let cells = TensorData::I8(cells.map(i8::from).collect());
-            inputs.push(self.fixed(format!("{name}.weights"), &dims, cells)?);
-            let one = multiplier::quantize_multiplier(1.0).ok_or("one is no factor")?;
-            for (what, v) in [
-                ("bias", 0),
-                ("multiplier", one.mantissa),
-                ("shift", one.shift),
-            ] {
-                let data = TensorData::I32(vec![v; channels]);
-                inputs.push(self.fixed(format!("{name}.{what}"), &vector, data)?);
-            }
-        } else {
-            let cells = cells.map(|c| f32::from(u8::from(c))).collect();
-            inputs.push(self.fixed(format!("{name}.weights"), &dims, TensorData::F32(cells))?);
-            let zeros = TensorData::F32(vec![0.0; channels]);
-            inputs.push(self.fixed(format!("{name}.bias"), &vector, zeros)?);
-        }
-        let op = Op::Conv2d(Conv2d {
-            stride: [1, 1],
-            dilation: [1, 1],
-            padding: Padding::VALID,
-            activation: Activation::None,
-        });
-        self.emit(op, inputs, name)
+        self.emit(Op::Transpose(Transpose { axes }), vec![image], name)
     }
 }
 

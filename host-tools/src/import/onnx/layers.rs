@@ -61,14 +61,11 @@ impl<'a> Importer<'a> {
         }
         let groups = node.int("group", 1);
         let depthwise = groups > 1 && groups == i64::from(channels) && share == 1;
-        if !depthwise && groups != 1 {
-            return Err(format!(
-                "it has {groups} groups; 1, and one per input channel are supported"
-            ));
-        }
+        let count = u32::try_from(groups).ok().filter(|&g| g > 0);
+        let count = count.ok_or_else(|| format!("it has {groups} groups"))?;
         if outputs == 0
-            || (!depthwise && share != channels)
-            || (depthwise && !outputs.is_multiple_of(channels))
+            || share.checked_mul(count) != Some(channels)
+            || !outputs.is_multiple_of(count)
         {
             return Err(format!(
                 "its weights are {:?} for {channels} input channels",
@@ -121,13 +118,78 @@ impl<'a> Importer<'a> {
         Ok(self.of_image(id, rank))
     }
 
+    /// Weights `[C, O/groups, kh, kw]`.
+    pub(super) fn conv_transpose(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
+        let x = self.value(node, 0)?;
+        let w = self.needed(node, 1, "weights")?;
+        let bias = self.constant(node, 2)?;
+        if bias.is_none() && node.has_input(2) {
+            return Err("its bias must be a constant".into());
+        }
+        let rank = x.dims.len();
+        let (image, channels) = self.image(&x)?;
+        let kernel = match w.dims.get(2..) {
+            Some(&[length]) if rank == 3 => [length, 1],
+            Some(&[rows, columns]) if rank == 4 => [rows, columns],
+            _ => return Err(format!("its weights are {:?}", w.dims)),
+        };
+        let groups = node.int("group", 1);
+        let count = u32::try_from(groups).ok().filter(|&g| g > 0);
+        let count = count.ok_or_else(|| format!("it has {groups} groups"))?;
+        let (c, filters) = (w.dims[0], w.dims[1]);
+        if c != channels || !channels.is_multiple_of(count) || filters == 0 {
+            return Err(format!(
+                "its weights are {:?} for {channels} input channels",
+                w.dims
+            ));
+        }
+        let outputs = filters
+            .checked_mul(count)
+            .ok_or("it has too many outputs")?;
+        let dims = self.graph.tensors[image].shape;
+        let image_size = [dims.dim(1) as u32, dims.dim(2) as u32];
+        let op = Sliding::read(node, kernel, rank - 2)?.transposed(node, image_size)?;
+        let [kh, kw] = kernel;
+        let (cells, share) = (kh as usize * kw as usize, (channels / count) as usize);
+        self.spend(8 * w.len())?;
+        // O, cells, C/groups from C, O/groups, cells
+        let from = |i: usize| {
+            let (o, cell, k) = (i / (cells * share), i / share % cells, i % share);
+            let (group, filter) = (o / filters as usize, o % filters as usize);
+            ((group * share + k) * filters as usize + filter) * cells + cell
+        };
+        let order: Vec<usize> = (0..w.len()).map(from).collect();
+        let shape = [outputs, kh, kw, share as u32];
+        let layer = Filters {
+            w: &w,
+            axis: 1,
+            bias: bias.as_deref(),
+            target: self.target(node).filter(|_| count == 1),
+        };
+        let int8 = self.int8_layer(image, &layer, outputs as usize)?;
+        let image = match int8 {
+            Some(_) => image,
+            None => self.real_id(image)?,
+        };
+        let mut inputs = vec![image];
+        let constants = (&shape[..], &order[..]);
+        let o = outputs as usize;
+        inputs.extend(self.layer_constants(node, &layer, int8.as_ref(), constants, o)?);
+        let op = Op::ConvTranspose2d(op);
+        let id = match int8 {
+            Some(layer) => self.emit_on(op, inputs, node.name(), layer.target)?,
+            None => self.emit(op, inputs, node.name())?,
+        };
+        Ok(self.of_image(id, rank))
+    }
+
     /// `alpha A B + beta C` with constant B and C.
     pub(super) fn gemm(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
-        if node.int("transA", 0) != 0 {
-            return Err("its first input is transposed".into());
-        }
-        let x = self.value(node, 0)?;
+        let mut x = self.value(node, 0)?;
         let w = self.needed(node, 1, "second input")?;
+        if node.int("transA", 0) != 0 && x.dims.len() == 2 {
+            x = self.turned(&x, &[1, 0])?;
+        }
         if x.dims.len() != 2 {
             return Err(format!("its first input has {} axes, not 2", x.dims.len()));
         }
@@ -135,12 +197,9 @@ impl<'a> Importer<'a> {
         if bias.is_none() && node.has_input(2) {
             return Err("its third input must be a constant".into());
         }
-        if bias
-            .as_ref()
-            .is_some_and(|b| b.dims.iter().rev().skip(1).any(|&d| d != 1))
-        {
-            return Err("its third input differs from row to row".into());
-        }
+        let by_row = |b: &Rc<Const>| b.dims.iter().rev().skip(1).any(|&d| d != 1);
+        let rows = bias.clone().filter(by_row);
+        let bias = bias.filter(|b| !by_row(b));
         let transposed = node.int("transB", 0) != 0;
         let (alpha, beta) = (node.float("alpha", 1.0), node.float("beta", 1.0));
         let scaled = |c: &Const, factor: f32| -> Result<Const, Reason> {
@@ -161,22 +220,71 @@ impl<'a> Importer<'a> {
             bias: bias.as_deref(),
             target: self.target(node),
         };
-        self.dense(node, &x, &filters, transposed)
+        let y = self.dense(node, &x, &filters, transposed)?;
+        match rows {
+            // it differs from row to row
+            Some(rows) => {
+                let id = self.real_id(y.id)?;
+                self.plus(node, &Value { id, ..y }, &scaled(&rows, beta)?)
+            }
+            None => Ok(y),
+        }
     }
 
     pub(super) fn matmul(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
-        if self.constant(node, 0)?.is_some() {
-            return Err("it is supported with a constant second input only".into());
+        if let Some(a) = self.constant(node, 0)? {
+            // (A x)^T = x^T A^T
+            let x = self.value(node, 1)?;
+            let ([_, _], [_, _]) = (&a.dims[..], &x.dims[..]) else {
+                return Err("its first input is a constant, and one of them has not 2 axes".into());
+            };
+            let x = self.turned(&x, &[1, 0])?;
+            let filters = Filters {
+                w: &a,
+                axis: 0,
+                bias: None,
+                target: self.target(node),
+            };
+            let y = self.dense(node, &x, &filters, true)?;
+            return self.turned(&y, &[1, 0]);
         }
-        let x = self.value(node, 0)?;
-        let w = self.needed(node, 1, "second input")?;
+        let mut x = self.value(node, 0)?;
+        let mut w = self.needed(node, 1, "second input")?;
+        // vectors are matrices of one row, or of one column
+        let (row, column) = (x.dims.len() == 1, w.dims.len() == 1);
+        if row {
+            let n = x.dims[0];
+            x = x.reshaped(vec![1, n]);
+        }
+        if column {
+            w = Rc::new(Const {
+                dims: vec![w.dims[0], 1],
+                ..Const::clone(&w)
+            });
+        }
+        let y = self.matrices(node, &x, &w)?;
+        if !row && !column {
+            return Ok(y);
+        }
+        let mut dims = y.dims.clone();
+        if column {
+            dims.pop();
+        }
+        if row {
+            let last = dims.len() - usize::from(!column);
+            dims.remove(last - 1);
+        }
+        Ok(y.reshaped(dims))
+    }
+
+    fn matrices(&mut self, node: &Node<'a>, x: &Value, w: &Const) -> Result<Value, Reason> {
         let filters = Filters {
-            w: &w,
+            w,
             axis: 1,
             bias: None,
             target: self.target(node),
         };
-        self.dense(node, &x, &filters, false)
+        self.dense(node, x, &filters, false)
     }
 
     /// Weights `[I, O]`, or `[O, I]` where they are transposed.

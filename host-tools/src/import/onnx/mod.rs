@@ -23,21 +23,24 @@ mod arithmetic;
 mod batch;
 mod emit;
 mod fold;
+mod functions;
 mod layers;
 mod movement;
 mod node;
 mod order;
+mod pick;
 mod pool;
 mod proto;
 mod qlinear;
 mod quantized;
+mod reduce;
 mod value;
 
 use super::{ImportError, Missing};
 use crate::graph::{Graph, Quant, Tensor, TensorData, TensorId};
 use foolproof::model::format::{MAX_OPS, TensorRole};
-use foolproof::ops::{Numerics, Op};
-use foolproof::tensor::{DType, Shape};
+use foolproof::ops::{Numerics, Op, Transpose};
+use foolproof::tensor::{DType, MAX_RANK, Shape};
 use node::Node;
 pub use order::SampleOrder;
 use prost::Message;
@@ -351,6 +354,17 @@ impl<'a> Importer<'a> {
             .shaped(id, dims)
             .map_err(|what| invalid(&place, what))?;
         self.drop_unread();
+        if self.graph.nodes.is_empty() {
+            // nothing to do is an operator too
+            let mut axes = [0; MAX_RANK];
+            let rank = self.graph.tensors[self.graph.output].shape.rank();
+            for (i, axis) in axes.iter_mut().enumerate().take(rank) {
+                *axis = i as u8;
+            }
+            let op = Op::Transpose(Transpose { axes });
+            let id = self.emit(op, vec![self.graph.output], clean(name));
+            self.graph.output = id.map_err(|what| invalid(&place, what))?;
+        }
         self.graph.input_range = self.input_range();
         if self.graph.is_quantized() {
             for tensor in &mut self.graph.tensors {
@@ -395,15 +409,26 @@ impl<'a> Importer<'a> {
             "MatMul" => self.matmul(node)?,
             "Add" | "Sub" | "Mul" | "Div" => self.arithmetic(node)?,
             "BatchNormalization" => self.batch_norm(node)?,
-            "Relu" | "LeakyRelu" | "Sigmoid" | "Tanh" | "Clip" => self.unary(node)?,
-            "Softmax" => self.softmax(node)?,
+            "Max" | "Min" | "Sum" | "Mean" => self.several(node)?,
+            "ConvTranspose" => self.conv_transpose(node)?,
+            "Softmax" | "LogSoftmax" => self.softmax(node)?,
+            "Slice" => self.slice_of(node)?,
+            "Split" => self.split(node)?,
+            "Gather" => self.gather_of(node)?,
+            "Tile" => self.tile(node)?,
+            "Expand" => self.expand(node)?,
+            "DepthToSpace" | "SpaceToDepth" => self.depth_and_space(node)?,
+            name if node::is_function(name) => self.function(node)?,
+            name if name.starts_with("Reduce") => self.reduce(node)?,
             "MaxPool" | "AveragePool" => self.pool(node)?,
             "GlobalAveragePool" | "GlobalMaxPool" => self.global_pool(node)?,
-            "ReduceMean" => self.reduce_mean(node)?,
             "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" => self.reshape(node)?,
             "Transpose" => self.transpose(node)?,
             "Concat" => self.concat(node)?,
             "Pad" => self.pad(node)?,
+            "Dropout" if node.has_input(2) && self.drops(node)? => {
+                return Err("it drops elements at random, as in training".into());
+            }
             "Identity" | "Dropout" => self.any(node, 0)?,
             "Cast" if node.int("to", 0) == 1 => self.value(node, 0)?,
             "QuantizeLinear" => self.quantize(node)?,
@@ -415,7 +440,17 @@ impl<'a> Importer<'a> {
         if node::moves(node.operator)
             || matches!(
                 node.operator,
-                "MaxPool" | "GlobalMaxPool" | "Concat" | "Pad"
+                "MaxPool"
+                    | "GlobalMaxPool"
+                    | "Concat"
+                    | "Pad"
+                    | "Slice"
+                    | "Split"
+                    | "Gather"
+                    | "Tile"
+                    | "Expand"
+                    | "DepthToSpace"
+                    | "SpaceToDepth"
             )
         {
             let raw = node.input(0).ok().and_then(|name| self.raw.get(name));
@@ -475,6 +510,16 @@ impl<'a> Importer<'a> {
     fn needed(&mut self, node: &Node<'a>, i: usize, what: &str) -> Result<Rc<Const>, Reason> {
         self.constant(node, i)?
             .ok_or_else(|| format!("its {what} must be a constant"))
+    }
+
+    /// Whether a Dropout is one of training: input 2 says so, and its ratio is not 0.
+    fn drops(&mut self, node: &Node<'a>) -> Result<bool, Reason> {
+        let training = self.needed(node, 2, "mode")?;
+        let ratio = match node.has_input(1) {
+            true => self.needed(node, 1, "ratio")?.scalar(),
+            false => None,
+        };
+        Ok(training.whole(0) != 0 && ratio != Some(0.0))
     }
 
     /// Counts bytes of constants against what a file of this size can mean.

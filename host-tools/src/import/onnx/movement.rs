@@ -3,7 +3,8 @@
 use super::node::{Node, axis};
 use super::value::{Layout, Value};
 use super::{Importer, Reason};
-use foolproof::ops::{Concat, MAX_INPUTS, Op, Pad};
+use crate::graph::TensorData;
+use foolproof::ops::{Activation, Add, Concat, MAX_INPUTS, Op, Pad};
 use foolproof::tensor::MAX_RANK;
 
 impl<'a> Importer<'a> {
@@ -104,11 +105,16 @@ impl<'a> Importer<'a> {
     /// Costs nothing: the elements stay where they are.
     pub(super) fn transpose(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
         let x = self.any(node, 0)?;
-        let x = match x.layout {
-            Layout::Axes(_) => x,
-            Layout::Scattered { .. } => Value::plain(self.plain(&x)?, x.dims),
-        };
         let from = permutation(node, x.dims.len())?;
+        self.turned(&x, &from)
+    }
+
+    /// With its axes in another order.
+    pub(super) fn turned(&mut self, x: &Value, from: &[usize]) -> Result<Value, Reason> {
+        let x = match x.layout {
+            Layout::Axes(_) => x.clone(),
+            Layout::Scattered { .. } => Value::plain(self.plain(x)?, x.dims.clone()),
+        };
         let (_, order) = x.view();
         let dims = from.iter().map(|&a| x.dims[a]).collect();
         let to = |a: &usize| from.iter().position(|f| f == a).unwrap_or(0);
@@ -120,8 +126,7 @@ impl<'a> Importer<'a> {
         let mut inputs = Vec::new();
         let target = self.target(node);
         for i in 0..node.inputs.len() {
-            let x = self.any(node, i)?;
-            inputs.push(x);
+            inputs.push(self.part_of_concat(node, i)?);
         }
         let raw = self.raw.contains_key(node.input(0)?);
         let differs = |name: &&str| self.raw.contains_key(name) != raw;
@@ -141,20 +146,27 @@ impl<'a> Importer<'a> {
         self.joined(node, inputs)
     }
 
+    /// Input `i`. A constant becomes an activation that is computed from nothing else.
+    fn part_of_concat(&mut self, node: &Node<'a>, i: usize) -> Result<Value, Reason> {
+        let Some(c) = self.constant(node, i)? else {
+            return self.any(node, i);
+        };
+        let name = format!("{}.{i}", node.name());
+        let values = TensorData::F32(c.f32()?.into_owned());
+        let constant = self.fixed(name.clone(), &c.dims, values)?;
+        let zero = self.fixed(format!("{name}.zero"), &[1], TensorData::F32(vec![0.0]))?;
+        let op = Op::Add(Add::float(Activation::None));
+        let id = self.emit(op, vec![constant, zero], name)?;
+        Ok(Value::plain(id, c.dims.clone()))
+    }
+
     /// Activations of one type and grid, one after another along an axis.
     pub(super) fn joined(&mut self, node: &Node<'a>, parts: Vec<Value>) -> Result<Value, Reason> {
         let first = parts.first().cloned().ok_or("it has no input")?;
         let rank = first.dims.len();
         let along = axis(node.int("axis", 1), rank)?;
-        // in memory as the first of them, with the axes of length 1 in front; the joined axis may be one of those
-        let long = match &first.layout {
-            Layout::Axes(long) => long.clone(),
-            Layout::Scattered { .. } => {
-                return Err("its input was reshaped in a way that moves elements".into());
-            }
-        };
-        let mut axes: Vec<usize> = (0..rank).filter(|a| !long.contains(a)).collect();
-        axes.extend(long);
+        // in memory as the first of them; the joined axis may be one of those of length 1
+        let axes = self.all_axes(&first);
         let mut inputs = Vec::new();
         let mut total = 0u32;
         for x in parts {
@@ -184,7 +196,7 @@ impl<'a> Importer<'a> {
 
     /// Zeros around a tensor.
     pub(super) fn pad(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
-        let x = self.any(node, 0)?;
+        let mut x = self.any(node, 0)?;
         let rank = x.dims.len();
         if node.text("mode").is_some_and(|mode| mode != b"constant") {
             return Err("its mode is not supported (constant is)".into());
@@ -194,11 +206,17 @@ impl<'a> Importer<'a> {
             let c = self.needed(node, 2, "value")?;
             fill = c.scalar().ok_or("its value is not one number")?;
         }
-        if fill != 0.0
-            || self.raw.contains_key(node.input(0)?)
-                && self.graph.tensors[x.id].quant.zero_point != 0
-        {
-            return Err(format!("it pads with {fill}; 0 is supported"));
+        let raw = self.raw.contains_key(node.input(0)?);
+        if raw && (fill != 0.0 || self.graph.tensors[x.id].quant.zero_point != 0) {
+            return Err("it pads whole numbers".into());
+        }
+        if fill != 0.0 {
+            if !fill.is_finite() {
+                return Err(format!("it pads with {fill}"));
+            }
+            // zeros around what is left above the fill
+            let real = self.real(node, 0)?;
+            x = self.shifted(node, &real, -fill)?;
         }
         let amounts = match node.ints("pads") {
             Some(pads) => pads.to_vec(),
@@ -242,7 +260,11 @@ impl<'a> Importer<'a> {
             dims[a] = x.dims[a].saturating_add(u32::from(before) + u32::from(after));
         }
         let id = self.emit(Op::Pad(pad), vec![input], node.name())?;
-        Ok(Value::new(id, dims, &axes))
+        let padded = Value::new(id, dims, &axes);
+        match fill {
+            0.0 => Ok(padded),
+            fill => self.shifted(node, &padded, fill),
+        }
     }
 }
 

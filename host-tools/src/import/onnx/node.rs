@@ -75,30 +75,76 @@ pub(super) fn axis(axis: i64, rank: usize) -> Result<usize, Reason> {
 
 /// Operators that can be imported, in some form.
 pub(super) fn is_known(operator: &str) -> bool {
-    const OTHERS: [&str; 18] = [
+    const OTHERS: [&str; 32] = [
+        "Cast",
         "Constant",
+        "ConvTranspose",
+        "DepthToSpace",
         "DequantizeLinear",
+        "Expand",
         "Gather",
         "Gemm",
-        "LeakyRelu",
+        "LogSoftmax",
         "MatMul",
+        "Max",
+        "Mean",
+        "Min",
         "QLinearConv",
         "QLinearMatMul",
         "QuantizeLinear",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "ReduceMax",
         "ReduceMean",
-        "Relu",
+        "ReduceMin",
+        "ReduceSum",
+        "ReduceSumSquare",
         "Shape",
-        "Sigmoid",
         "Slice",
         "Softmax",
-        "Tanh",
-        "Cast",
-        "Clip",
+        "SpaceToDepth",
+        "Split",
+        "Sum",
+        "Tile",
     ];
     OTHERS.contains(&operator)
+        || is_function(operator)
         || moves(operator)
         || takes_channels_first(operator)
         || keeps_axes(operator)
+}
+
+/// Functions of each element.
+pub(super) fn is_function(operator: &str) -> bool {
+    matches!(
+        operator,
+        "Abs"
+            | "Celu"
+            | "Clip"
+            | "Elu"
+            | "Erf"
+            | "Exp"
+            | "Gelu"
+            | "HardSigmoid"
+            | "HardSwish"
+            | "LeakyRelu"
+            | "Log"
+            | "Mish"
+            | "Neg"
+            | "PRelu"
+            | "Pow"
+            | "Reciprocal"
+            | "Relu"
+            | "Selu"
+            | "Sigmoid"
+            | "Softplus"
+            | "Softsign"
+            | "Sqrt"
+            | "Swish"
+            | "Tanh"
+    )
 }
 
 /// Operators of the domain `com.microsoft` that can be imported, in some form.
@@ -141,6 +187,9 @@ pub(super) fn takes_channels_first(operator: &str) -> bool {
             | "GlobalAveragePool"
             | "GlobalMaxPool"
             | "BatchNormalization"
+            | "ConvTranspose"
+            | "DepthToSpace"
+            | "SpaceToDepth"
             | "QLinearConv"
             | "QLinearAveragePool"
             | "QLinearGlobalAveragePool"
@@ -149,28 +198,28 @@ pub(super) fn takes_channels_first(operator: &str) -> bool {
 
 /// Operators whose output has the axes of their input, whatever they mean.
 pub(super) fn keeps_axes(operator: &str) -> bool {
-    matches!(
-        operator,
-        "Add"
-            | "Sub"
-            | "Mul"
-            | "Div"
-            | "Relu"
-            | "LeakyRelu"
-            | "Sigmoid"
-            | "Tanh"
-            | "Clip"
-            | "Pad"
-            | "Concat"
-            | "Identity"
-            | "Dropout"
-            | "Cast"
-            | "QuantizeLinear"
-            | "DequantizeLinear"
-            | "QLinearAdd"
-            | "QLinearMul"
-            | "QLinearSigmoid"
-            | "QLinearLeakyRelu"
-            | "QLinearConcat"
-    )
+    is_function(operator)
+        || matches!(
+            operator,
+            "Max"
+                | "Min"
+                | "Sum"
+                | "Mean"
+                | "Add"
+                | "Sub"
+                | "Mul"
+                | "Div"
+                | "Pad"
+                | "Concat"
+                | "Identity"
+                | "Dropout"
+                | "Cast"
+                | "QuantizeLinear"
+                | "DequantizeLinear"
+                | "QLinearAdd"
+                | "QLinearMul"
+                | "QLinearSigmoid"
+                | "QLinearLeakyRelu"
+                | "QLinearConcat"
+        )
 }

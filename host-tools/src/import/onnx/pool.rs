@@ -1,10 +1,10 @@
 //! Windows: kernels, strides, dilations and padding from the file's numbers to the engine's, and the pools.
 
-use super::node::{Node, axis};
+use super::node::Node;
 use super::value::Value;
 use super::{Importer, Reason};
 use crate::graph::{Quant, TensorId};
-use foolproof::ops::{Activation, Op, Pad, Padding, Pool2d};
+use foolproof::ops::{Activation, ConvTranspose2d, Op, Pad, Padding, Pool2d};
 use foolproof::tensor::MAX_RANK;
 
 /// What slides over rows and columns. A window over a sequence has one column.
@@ -138,6 +138,64 @@ impl Sliding {
             beyond,
         })
     }
+
+    /// Of a transposed convolution over an image of so many rows and columns.
+    pub fn transposed(&self, node: &Node<'_>, image: [u32; 2]) -> Result<ConvTranspose2d, Reason> {
+        let pair = |name: &str| -> Result<Option<[i64; 2]>, Reason> {
+            match node.ints(name) {
+                None | Some([]) => Ok(None),
+                Some([rows]) => Ok(Some([*rows, if name == "output_shape" { 1 } else { 0 }])),
+                Some([rows, columns]) => Ok(Some([*rows, *columns])),
+                Some(values) => Err(format!("its {name} is {values:?}")),
+            }
+        };
+        let extra = pair("output_padding")?.unwrap_or([0, 0]);
+        let wanted = pair("output_shape")?;
+        let mut pads = self.pads.map(|p| p.map(i64::from));
+        let mut more = extra;
+        for i in 0..2 {
+            let reach = (i64::from(self.kernel[i]) - 1) * i64::from(self.dilation[i]) + 1;
+            let all = i64::from(self.stride[i]) * (i64::from(image[i]) - 1) + reach + extra[i];
+            let out = match (&wanted, &self.auto) {
+                (Some(wanted), _) => wanted[i],
+                (None, Auto::Upper | Auto::Lower) => {
+                    i64::from(image[i]) * i64::from(self.stride[i])
+                }
+                (None, Auto::None) => {
+                    pads[i] = [0, 0];
+                    continue;
+                }
+                (None, Auto::File) => continue,
+            };
+            let total = all - out;
+            // what is missing is added at the end
+            more[i] += (-total).max(0);
+            let total = total.max(0);
+            let (less, rest) = (total / 2, total - total / 2);
+            // an odd one falls on the end for SAME_UPPER only
+            let begins_small = matches!(self.auto, Auto::Upper);
+            pads[i] = if begins_small {
+                [less, rest]
+            } else {
+                [rest, less]
+            };
+        }
+        let narrow = |v: i64| {
+            u16::try_from(v).map_err(|_| format!("its padding is {v}; 0 to 65535 are supported"))
+        };
+        Ok(ConvTranspose2d {
+            stride: self.stride.map(|v| v as u16),
+            dilation: self.dilation.map(|v| v as u16),
+            padding: Padding {
+                top: narrow(pads[0][0])?,
+                bottom: narrow(pads[0][1])?,
+                left: narrow(pads[1][0])?,
+                right: narrow(pads[1][1])?,
+            },
+            extra: [narrow(more[0])?, narrow(more[1])?],
+            activation: Activation::None,
+        })
+    }
 }
 
 impl<'a> Importer<'a> {
@@ -263,72 +321,10 @@ impl<'a> Importer<'a> {
         };
         Ok(self.of_image(id, x.dims.len()))
     }
-
-    /// The mean over axes that lie next to one another in memory.
-    pub(super) fn reduce_mean(&mut self, node: &Node<'a>) -> Result<Value, Reason> {
-        let x = self.value(node, 0)?;
-        let rank = x.dims.len();
-        let named = match node.ints("axes") {
-            Some(axes) => Some(axes.to_vec()),
-            None if node.has_input(1) => {
-                Some(self.needed(node, 1, "list of axes")?.i64()?.to_vec())
-            }
-            None => None,
-        };
-        let named = named.filter(|axes| !axes.is_empty());
-        if named.is_none() && node.int("noop_with_empty_axes", 0) != 0 {
-            return Ok(x);
-        }
-        let mut reduced = vec![named.is_none(); rank];
-        for a in named.unwrap_or_default() {
-            reduced[axis(a, rank)?] = true;
-        }
-        let (view, order) = x.view();
-        if view != x.dims {
-            return Err("its input was reshaped in a way that moves elements".into());
-        }
-        let first = order
-            .iter()
-            .position(|&a| reduced[a])
-            .unwrap_or(order.len());
-        let count = order[first..].iter().take_while(|&&a| reduced[a]).count();
-        if order.iter().filter(|&&a| reduced[a]).count() != count {
-            return Err("its axes are not next to one another".into());
-        }
-        let product = |axes: &[usize]| axes.iter().map(|&a| x.dims[a]).product::<u32>();
-        let block = &order[first..first + count];
-        let (h, w) = (
-            product(&block[..count.min(1)]),
-            product(&block[count.min(1)..]),
-        );
-        let image = [
-            product(&order[..first]),
-            h,
-            w,
-            product(&order[first + count..]),
-        ];
-        let image = self.shaped(x.id, &image)?;
-        let pool = whole(h as usize, w as usize)?;
-        let target = self.target(node);
-        let id = self.average(image, pool, false, target, node.name())?;
-        let mut dims = x.dims.clone();
-        for (dim, _) in dims.iter_mut().zip(&reduced).filter(|(_, r)| **r) {
-            *dim = 1;
-        }
-        let kept = Value::new(id, dims.clone(), &order);
-        if node.int("keepdims", 1) != 0 {
-            return Ok(kept);
-        }
-        let left = (0..rank)
-            .filter(|&a| !reduced[a])
-            .map(|a| dims[a])
-            .collect();
-        Ok(kept.reshaped(left))
-    }
 }
 
 /// One window over all of an image.
-fn whole(rows: usize, columns: usize) -> Result<Pool2d, Reason> {
+pub(super) fn whole(rows: usize, columns: usize) -> Result<Pool2d, Reason> {
     let side = |v: usize| small("window", v as i64).map(|v| v as u16);
     Ok(Pool2d {
         window: [side(rows)?, side(columns)?],
