@@ -4,8 +4,8 @@ use super::{Graph, Node, Quant, Tensor, TensorData, TensorId};
 use foolproof::attack::AttackRng;
 use foolproof::model::format::TensorRole;
 use foolproof::ops::{
-    Activation, Add, BatchNorm, Concat, Conv2d, ConvTranspose2d, Dense, DepthwiseConv2d, Lstm, Mul, Multiplier,
-    Numerics, Op, OpError, Pad, Padding, Pool2d, Softmax, Unary,
+    Activation, Add, BatchNorm, Concat, Conv2d, ConvTranspose2d, Dense, DepthwiseConv2d, Lstm, Mul,
+    Multiplier, Numerics, Op, OpError, Pad, Padding, Pool2d, Softmax, Unary,
 };
 use foolproof::tensor::{DType, Shape};
 use rand_core::Rng;
