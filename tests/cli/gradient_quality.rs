@@ -4,7 +4,6 @@
 //! them say so and pass. `docs/gradients.md` is made from them by
 //! `cargo test -p foolproof-host --test gradient_quality -- --ignored`.
 
-#[path = "cli/support.rs"]
 mod support;
 
 use foolproof::kernels::Kernels;
@@ -43,7 +42,7 @@ fn document(bench: &Bench, line: &str) -> Document {
     let value: serde_json::Value =
         serde_json::from_slice(&output.stdout).expect("stdout is one JSON document");
     let schema =
-        serde_json::from_str(include_str!("../host-tools/schema/foolproof-1.json")).unwrap();
+        serde_json::from_str(include_str!("../../host-tools/schema/foolproof-1.json")).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
     assert!(
         validator.is_valid(&value),
