@@ -18,6 +18,7 @@ pub mod suite;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod transfer;
 pub mod universal;
 pub mod white;
 

@@ -188,6 +188,16 @@ pub(crate) struct AttackArgs {
     /// Seconds that the target may take for an answer (an emulated board: for everything)
     #[arg(long, value_name = "S", default_value_t = 600, allow_hyphen_values = true, value_parser = seconds, requires = "target")]
     pub timeout: u64,
+    /// Take gradients from this model and only ask MODEL or the target for labels; may be repeated, then their mean
+    /// counts
+    #[arg(long, value_name = "MODEL", conflicts_with = "boxes")]
+    pub surrogate: Vec<PathBuf>,
+    /// Ask for the label at every step; otherwise once, about the input that was crafted on the surrogates
+    #[arg(long, requires = "surrogate")]
+    pub feedback: bool,
+    /// Probability with which the surrogates see the input resized and padded at random (input diversity)
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_hyphen_values = true, value_parser = share, requires = "surrogate")]
+    pub diverse: f64,
     /// Samples: .npz (x, y), .npy, idx or idx.gz, IMAGES,LABELS, CIFAR-10 binary, or digits[:train|:test|:all]
     #[arg(long, value_name = "D", required_unless_present = "boxes")]
     pub data: Option<String>,
@@ -338,6 +348,47 @@ pub(crate) struct TrainArgs {
 pub(crate) enum TrainWhat {
     /// A classifier: two convolutions for images, two dense layers for anything else
     Classifier(ClassifierArgs),
+    /// A classifier that imitates a model of which only labels are asked: a surrogate for attack --surrogate
+    Surrogate(SurrogateArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SurrogateArgs {
+    /// The model to imitate, told by its content; may be left out with --target program: and serial:
+    #[arg(value_name = "MODEL", required_unless_present = "target")]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// Imitate this black box, as attack --target takes it
+    #[arg(long, value_name = "TARGET", value_parser = super::target::parse)]
+    pub target: Option<TargetSpec>,
+    /// Seconds that the target may take for an answer (an emulated board: for everything)
+    #[arg(long, value_name = "S", default_value_t = 600, allow_hyphen_values = true, value_parser = seconds, requires = "target")]
+    pub timeout: u64,
+    /// Samples to begin with, a few of each class; their labels are not read
+    #[arg(long, value_name = "D")]
+    pub data: String,
+    /// Use only the first N samples
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = positive)]
+    pub limit: Option<usize>,
+    /// Questions to the target, at most
+    #[arg(long, value_name = "N", default_value_t = 6400, allow_hyphen_values = true, value_parser = positive)]
+    pub queries: usize,
+    /// Trainings; between two of them every sample is joined by a new one
+    #[arg(long, value_name = "N", default_value_t = 6, allow_hyphen_values = true, value_parser = positive)]
+    pub rounds: usize,
+    /// How far new samples are from old ones, share of the input's range
+    #[arg(long, value_name = "L", default_value_t = 0.1, allow_hyphen_values = true, value_parser = share)]
+    pub lambda: f64,
+    /// Folder for model.fpi, train.json and history.json
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Learning rate, epochs and so on, as TOML
+    #[arg(long, value_name = "F.toml")]
+    pub config: Option<PathBuf>,
+    /// Passes over the data in each training, instead of the configuration's
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = positive)]
+    pub epochs: Option<usize>,
 }
 
 #[derive(Debug, Args)]

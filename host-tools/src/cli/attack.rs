@@ -1,21 +1,22 @@
 //! `foolproof attack`: adversarial inputs in a file.
 
 mod boxes;
+mod surrogate;
 
 use super::Ended;
 use super::args::AttackArgs;
 use super::console::Console;
 use super::evaluate::{self, Subject};
 use super::model::{ModelFile, preprocess};
-use super::target::TargetSpec;
 use crate::attack::Terms;
-use crate::classifier::Inputs;
+use crate::classifier::{Classifier, Inputs};
 use crate::data::{self, Dataset, Purpose, npy, npz};
 use crate::document::{Data, Document, summary};
 use crate::error::{Error, Result};
 use crate::evaluate::{AttackResult, Evaluation, Plan};
 use crate::files;
 use crate::report::terminal;
+use crate::target::{Local, Target};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,7 +56,8 @@ fn on_samples(
     };
     let plans = args.attack.attack.plans(&terms)?;
     let read = data::files_of(data);
-    let read = read.iter().chain(&args.model).map(PathBuf::as_path);
+    let models = args.model.iter().chain(&args.surrogate);
+    let read = read.iter().chain(models).map(PathBuf::as_path);
     files::refuse_overwriting(out, read)?;
     let file = match &args.model {
         Some(model) => {
@@ -66,8 +68,17 @@ fn on_samples(
     let data = data::load(data, Purpose::Judge)?;
     let data = data.take(args.limit.unwrap_or(usize::MAX))?;
     let (evaluation, mut document) = match (&args.target, &file) {
-        (Some(target), file) => {
-            on_target(args, target, file.as_ref(), (&data, &plans, seed), console)?
+        (Some(spec), file) => {
+            let patience = Duration::from_secs(args.timeout);
+            let mut target = super::target::open(spec, file.as_ref(), patience, console)?;
+            let task = (&data, &plans[..], seed);
+            on_target(args, target.as_mut(), file.as_ref(), task, console)?
+        }
+        (None, Some(file)) if !args.surrogate.is_empty() => {
+            let classifier = Classifier::new(file.model()?, args.kernels);
+            let mut target = Local::new(file.path(), classifier);
+            let task = (&data, &plans[..], seed);
+            on_target(args, &mut target, Some(file), task, console)?
         }
         (None, Some(file)) => {
             let (classifier, inputs) = file.with_data(&args.input, args.kernels, &data)?;
@@ -83,15 +94,18 @@ fn on_samples(
         }
         (None, None) => return Err(Error::new("no model", "attack", "a model, or --target")),
     };
-    document
-        .warnings
-        .extend(evaluate::gradients_alone(&evaluation));
+    if args.surrogate.is_empty() {
+        document
+            .warnings
+            .extend(evaluate::gradients_alone(&evaluation));
+    }
     write(out, file.as_ref(), &data, &evaluation.attacks)?;
     document.outputs = vec![out.display().to_string()];
     console.finish(&document, || {
         format!(
-            "{}\n\n{} adversarial inputs written to {}",
+            "{}\n{}\n{} adversarial inputs written to {}",
             terminal::render(&document),
+            surrogate::describe(&document),
             data.len(),
             out.display()
         )
@@ -113,14 +127,12 @@ fn check_target(target: Option<usize>, classes: usize) -> Result<()> {
 /// Asks a black box instead of a model in this process.
 fn on_target(
     args: &AttackArgs,
-    spec: &TargetSpec,
+    target: &mut dyn Target,
     file: Option<&ModelFile>,
     (data, plans, seed): (&Dataset, &[Plan], u64),
     console: &Console,
 ) -> Result<(Evaluation, Document)> {
     let labels = data.require_labels("attack")?;
-    let patience = Duration::from_secs(args.timeout);
-    let mut target = super::target::open(spec, file, patience, console)?;
     let classes = target.classes();
     data.check_labels(classes)?;
     for plan in plans {
@@ -130,13 +142,24 @@ fn on_target(
         Some(file) => file.with_data(&args.input, args.kernels, data)?.1,
         None => preprocess(&args.input).inputs(data, target.form())?,
     };
+    let surrogates = surrogate::read(args)?;
     let progress = console.progress("attacking", (plans.len() * data.len()) as u64);
     let steps = |steps| progress.advance(steps);
-    let evaluation =
-        crate::target::evaluate(target.as_mut(), &inputs, labels, plans, (seed, &steps))?;
-    drop(progress);
     let mut document = Document::new("attack");
-    document.target = Some(target.name());
+    let evaluation = match surrogates.is_empty() {
+        true => crate::target::evaluate(target, &inputs, labels, plans, (seed, &steps))?,
+        false => {
+            let samples = (&inputs, labels, plans);
+            let (evaluation, used) =
+                surrogate::evaluate(args, &surrogates, target, samples, (seed, &steps))?;
+            document.surrogates = used;
+            evaluation
+        }
+    };
+    drop(progress);
+    if args.target.is_some() {
+        document.target = Some(target.name());
+    }
     if let Some(file) = file {
         document.model = Some(file.describe()?);
     }

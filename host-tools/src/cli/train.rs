@@ -1,4 +1,6 @@
-//! `foolproof train classifier`.
+//! `foolproof train`: classifiers, and surrogates in `surrogate`.
+
+mod surrogate;
 
 use super::Ended;
 use super::args::{ClassifierArgs, TrainArgs, TrainWhat};
@@ -19,14 +21,20 @@ use std::path::Path;
 use std::time::Instant;
 
 pub(crate) fn run(args: &TrainArgs, seed: u64, console: &Console) -> Result<Ended> {
-    let TrainWhat::Classifier(args) = &args.what;
+    match &args.what {
+        TrainWhat::Classifier(args) => classifier(args, seed, console),
+        TrainWhat::Surrogate(args) => surrogate::run(args, seed, console),
+    }
+}
+
+fn classifier(args: &ClassifierArgs, seed: u64, console: &Console) -> Result<Ended> {
     let data = data::load(&args.data, Purpose::Learn)?;
     let test = match &args.test {
         Some(test) => Some(data::load(test, Purpose::Judge)?),
         None if data.name() == "digits:train" => Some(data::load("digits:test", Purpose::Judge)?),
         None => None,
     };
-    let config = configuration(args)?;
+    let config = configuration(args.config.as_deref(), args.epochs)?;
     files::create_folder(&args.out)?;
     let model_path = args.out.join("model.fpi");
     let mut graph = match args.resume {
@@ -53,11 +61,23 @@ pub(crate) fn run(args: &TrainArgs, seed: u64, console: &Console) -> Result<Ende
         document.accuracy = Some(accuracy);
     }
     document.train = Some(train);
-    let (json, history) = (args.out.join("train.json"), args.out.join("history.json"));
-    document.outputs = [&model_path, &json, &history]
+    finish(document, &args.out, &trained.history, console)
+}
+
+/// Writes what a training says about itself beside its model, and ends the command.
+fn finish(
+    mut document: Document,
+    out: &Path,
+    history: &[trainer::Epoch],
+    console: &Console,
+) -> Result<Ended> {
+    let epochs = history;
+    let [model, json, history] =
+        ["model.fpi", "train.json", "history.json"].map(|name| out.join(name));
+    document.outputs = [&model, &json, &history]
         .map(|path| path.display().to_string())
         .to_vec();
-    let epochs = serde_json::to_string_pretty(&trained.history)
+    let epochs = serde_json::to_string_pretty(epochs)
         .map_err(|error| Error::new(error, history.display(), "finite figures"))?;
     files::write(&history, epochs.as_bytes())?;
     files::write(&json, to_json(&document)?.as_bytes())?;
@@ -78,8 +98,8 @@ fn resumed(path: &Path) -> Result<Graph> {
     }
 }
 
-fn configuration(args: &ClassifierArgs) -> Result<trainer::Config> {
-    let mut config = match &args.config {
+fn configuration(config: Option<&Path>, epochs: Option<usize>) -> Result<trainer::Config> {
+    let mut config = match config {
         None => trainer::Config::default(),
         Some(path) => {
             let right = "a TOML file with epochs, batch, optimizer, learning_rate, momentum, weight_decay, warmup, shift, noise";
@@ -89,7 +109,7 @@ fn configuration(args: &ClassifierArgs) -> Result<trainer::Config> {
             toml::from_str(text).map_err(|error| refuse(&error.message()))?
         }
     };
-    if let Some(epochs) = args.epochs {
+    if let Some(epochs) = epochs {
         config.epochs = epochs;
     }
     Ok(config)

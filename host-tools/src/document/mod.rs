@@ -52,6 +52,9 @@ pub struct Document {
     /// Whether the robust accuracies can be believed, one entry per check.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<Check>,
+    /// With surrogates: one entry per attack.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub surrogates: Vec<SurrogateUse>,
     /// One entry per board that was run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub device: Vec<Device>,
@@ -96,6 +99,7 @@ impl Document {
             gradients: Vec::new(),
             transfer: Vec::new(),
             checks: Vec::new(),
+            surrogates: Vec::new(),
             device: Vec::new(),
             train: None,
             inspect: None,
@@ -203,6 +207,22 @@ pub struct Attack {
     pub gradients_mean: f64,
     /// Per sample, whether the adversarial input has a wrong label (targeted: the target's).
     pub fooled: Vec<bool>,
+}
+
+/// What surrogates did for one attack.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SurrogateUse {
+    /// The attack, as in `attacks` and in the same order.
+    pub attack: String,
+    /// The surrogates' files.
+    pub surrogates: Vec<String>,
+    /// Whether the target was asked for its label at every step; otherwise once, about the crafted input.
+    pub feedback: bool,
+    /// Samples, classified correctly before, whose crafted input fools the surrogates. Absent with `feedback`.
+    pub crafted: Option<usize>,
+    /// Those of them whose crafted input fools the target too. Absent with `feedback`.
+    pub carried: Option<usize>,
 }
 
 /// Mean size of perturbations.

@@ -2,10 +2,14 @@
 //! are black boxes: labels, and mostly scores; no gradients.
 
 mod chip;
+mod local;
 mod program;
+mod surrogate;
 
 pub use chip::ChipTarget;
+pub use local::Local;
 pub use program::{PROTOCOL, Program};
+pub use surrogate::{Feedback, evaluate_with};
 
 use crate::attack::minimum::Bisection;
 use crate::attack::run::{Found, hunt, norms};
@@ -129,17 +133,23 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     check(target, plans)?;
     match inputs {
-        Inputs::F32(x) => evaluate_elements(target, x, labels, plans, (seed, progress)),
-        Inputs::I8(x) => evaluate_elements(target, x, labels, plans, (seed, progress)),
+        Inputs::F32(x) => run_plans(target, x, labels, plans, (seed, progress), &mut black_box),
+        Inputs::I8(x) => run_plans(target, x, labels, plans, (seed, progress), &mut black_box),
     }
 }
 
-fn evaluate_elements<E: Asked>(
+/// How one sample is attacked.
+type Go<'g, E> =
+    &'g mut dyn FnMut(&mut dyn Target, &Problem<'_, E>, &Plan, Stream) -> Result<Found<E>>;
+
+/// Asks about every sample, and lets `go` attack it.
+fn run_plans<E: Asked>(
     target: &mut dyn Target,
     x: &[E],
     labels: &[usize],
     plans: &[Plan],
     (seed, progress): (u64, &dyn Fn(u64)),
+    go: Go<'_, E>,
 ) -> Result<Evaluation>
 where
     Inputs: From<Vec<E>>,
@@ -164,22 +174,12 @@ where
         let ball = target.form().ball(plan.norm, plan.epsilon);
         let mut found = Vec::new();
         for (i, (x, &label)) in x.chunks(n).zip(labels).enumerate() {
-            let problem = Problem {
-                x,
-                goal: match plan.target {
-                    Some(class) => Goal::Reach(class),
-                    None => Goal::Avoid(label),
-                },
-                ball,
-                unit: target.form().unit(),
-                classes: target.classes(),
-                shape: image_shape(&target.form().shape),
-            };
+            let problem = problem(target, (x, label), plan);
             let stream = Stream {
                 seed,
                 sample: i as u64,
             };
-            found.push(black_box(target, &problem, plan, stream)?);
+            found.push(go(target, &problem, plan, stream)?);
             progress(1);
         }
         let outcomes: Vec<_> = found.iter().map(|found| found.outcome).collect();
@@ -206,6 +206,25 @@ where
         });
     }
     Ok(Evaluation { clean, attacks })
+}
+
+/// What a plan means for one sample.
+fn problem<'x, E: Element>(
+    target: &dyn Target,
+    (x, label): (&'x [E], usize),
+    plan: &Plan,
+) -> Problem<'x, E> {
+    Problem {
+        x,
+        goal: match plan.target {
+            Some(class) => Goal::Reach(class),
+            None => Goal::Avoid(label),
+        },
+        ball: target.form().ball(plan.norm, plan.epsilon),
+        unit: target.form().unit(),
+        classes: target.classes(),
+        shape: image_shape(&target.form().shape),
+    }
 }
 
 /// Attacks one sample.

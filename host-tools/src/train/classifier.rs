@@ -349,7 +349,7 @@ fn schedule(step: u64, total: u64, warmup: f32) -> f32 {
 }
 
 /// Fisher and Yates.
-fn shuffle(order: &mut [usize], rng: &mut impl Rng) {
+pub(super) fn shuffle<T>(order: &mut [T], rng: &mut impl Rng) {
     for i in (1..order.len()).rev() {
         let j = (rng.next_u64() % (i as u64 + 1)) as usize;
         order.swap(i, j);

@@ -4,6 +4,7 @@
 //! their gradients are added in shard order. So the result does not depend on the number of threads.
 
 pub mod classifier;
+pub mod surrogate;
 
 use crate::graph::{Graph, GraphError, TensorData};
 use foolproof::kernels::Kernels;

@@ -4,7 +4,7 @@
 //! share `gamma` of the elements has changed.
 //!
 //! Untargeted, every step tries all other classes as the target and takes the most salient (Wiyatno and Xu, "Maximal Jacobian-based
-//! saliency map attack", 2018, algorithm 1, which also tries both signs of theta: `both_ways=1`).
+//! saliency map attack", 2018, algorithm 1, which also tries both signs of theta: `both_ways=1`; an element never turns back).
 //!
 //! Defaults: theta 1 (to the end of the box) and gamma 14.5 % are the paper's (section IV); `both_ways=1` is Wiyatno's and Xu's, whose
 //! attack finds smaller changes than one direction alone. A step costs one query and one gradient for each class.
@@ -75,6 +75,7 @@ impl SaliencyMap {
         let n = problem.x.len();
         let most = (self.gamma * n as f32).min(problem.ball.epsilon) as usize;
         let mut asked = problem.x.to_vec();
+        let mut gone = vec![0.0_f32; n];
         let mut jacobian = vec![vec![0.0; n]; problem.classes];
         // every step moves at least one element by theta or to the end of the box
         let steps = most as f32 / self.theta;
@@ -90,25 +91,26 @@ impl SaliencyMap {
                 }
                 row.copy_from_slice(answer.input);
             }
-            let Some(choice) = self.choose(problem, &jacobian, &asked, most) else {
+            let Some(choice) = self.choose(problem, &jacobian, (&asked, &gone), most) else {
                 return Ok(());
             };
             let (p, q) = choice.elements;
             for i in if p == q { vec![p] } else { vec![p, q] } {
                 let moved = asked[i].to_f32() + choice.way * self.theta * scale.width;
                 asked[i] = E::from_f32(moved.clamp(problem.ball.low, problem.ball.high));
+                gone[i] = choice.way;
             }
         }
         oracle.classify(&asked)?;
         Ok(())
     }
 
-    /// The most salient choice for any target and way, if there is one.
+    /// The most salient choice for any target and way, if there is one. `gone` is the way that each element went before, or 0.
     fn choose<E: Element>(
         &self,
         problem: &Problem<'_, E>,
         jacobian: &[Vec<f32>],
-        asked: &[E],
+        (asked, gone): (&[E], &[f32]),
         most: usize,
     ) -> Option<Choice> {
         let targets: Vec<usize> = match problem.goal {
@@ -129,6 +131,7 @@ impl SaliencyMap {
                     false => problem.ball.low,
                 };
                 let slopes: Vec<Slope> = (0..asked.len())
+                    .filter(|&i| gone[i] != -way)
                     // past the budget of elements only those that changed may go on
                     .filter(|&i| asked[i].to_f32() != end && (changed < most || is_changed(i)))
                     .map(|i| Slope {

@@ -6,12 +6,15 @@
 //! box (Stella et al., "A simple and efficient algorithm for nonlinear model predictive control", 2017, algorithm 1). It is pure Rust and kept
 //! up; ports of the original L-BFGS-B are not. Distances are measured in widths of the box.
 //!
+//! The line search: from the sample, c grows tenfold until the optimizer meets a point that fools. Where the classifier is sure, the
+//! cross-entropy at the sample is flat, and that c leaps far beyond the boundary; so the search goes on from the nearest such point, with c
+//! halved while the end still fools, then bisected.
+//!
 //! On the lattice the rounded point is asked, and the loss of the point itself is taken to first order from there, so that value and
 //! gradient fit together.
 //!
 //! Defaults: the paper names none but the line search; 10 stored vectors and c from 0.01 are those of the widespread implementation
-//! in CleverHans (`LBFGS`: 5 searches, 1000 iterations), with 9 searches and 100 iterations, beyond which norms on the
-//! reference networks no longer fall.
+//! in CleverHans (`LBFGS`: 5 searches, 1000 iterations), with 9 searches and 100 iterations.
 
 use super::super::catalog::{Access, Entry, Settings};
 use super::super::problem::Problem;
@@ -45,6 +48,8 @@ pub const ENTRY: Entry = Entry::new("szegedy", Access::Gradients, &[Norm::L2], m
 
 /// Vectors that L-BFGS keeps.
 const MEMORY: usize = 10;
+/// Constants tried from the sample, each ten times the last: to where any loss outweighs any distance.
+const LEAPS: u32 = 12;
 /// The fixed-point residual at which an optimization ends, widths of the box.
 const TOLERANCE: f64 = 1e-4;
 
@@ -69,46 +74,93 @@ impl Szegedy {
         let Some(scale) = Scale::of(problem) else {
             return Ok(());
         };
-        let start: Vec<f64> = problem
+        let sample: Vec<f64> = problem
             .x
             .iter()
             .map(|x| f64::from((x.to_f32() - problem.ball.low) / scale.width))
             .collect();
-        let n = start.len();
-        let (zeros, ones) = (vec![0.0; n], vec![1.0; n]);
+        let at = (problem, scale);
+        // from the sample, c grows until the optimizer leaves for another class
         let mut search = Search::from(self.constant);
-        for _ in 0..self.searches {
-            let probe = RefCell::new(Probe::new(oracle, (problem, scale), f64::from(search.c)));
-            let cost = |u: &[f64], value: &mut f64| -> FunctionCallResult {
-                let mut probe = probe.borrow_mut();
-                probe.look(u)?;
-                *value = probe.value;
-                Ok(())
-            };
-            let slope = |u: &[f64], gradient: &mut [f64]| -> FunctionCallResult {
-                let mut probe = probe.borrow_mut();
-                probe.look(u)?;
-                gradient.copy_from_slice(&probe.gradient);
-                Ok(())
-            };
-            let bounds = Rectangle::new(Some(&zeros), Some(&ones));
-            let minimise = Minimise::new(&bounds, slope, cost);
-            let mut cache = PANOCCache::new(n, TOLERANCE, MEMORY);
-            let mut optimizer =
-                PANOCOptimizer::new(minimise, &mut cache).with_max_iter(self.steps as usize);
-            let mut u = start.clone();
-            // an optimizer that stops short leaves what was found on the way, and the next constant
-            let _ = optimizer.solve(&mut u);
-            let Probe {
-                failed, success, ..
-            } = probe.into_inner();
-            if let Some(error) = failed {
-                return Err(error);
+        let mut nearest = None;
+        for _ in 0..LEAPS {
+            let end = self.minimise(oracle, at, (&sample, search.c))?;
+            if end.nearest.is_some() {
+                nearest = end.nearest;
+                break;
             }
-            search.learn(success);
+            search.learn(false);
+        }
+        // from behind the boundary, c falls until it comes back; it begins where the nearest point is in balance
+        let Some(mut nearest) = nearest else {
+            return Ok(());
+        };
+        search = Search::from(nearest.balance as f32);
+        for _ in 0..self.searches {
+            let end = self.minimise(oracle, at, (&nearest.u, search.c))?;
+            search.learn(end.fools);
+            nearest = end.nearest.unwrap_or(nearest);
         }
         Ok(())
     }
+
+    /// One optimization.
+    fn minimise<E: Element, O: GradientOracle<E>>(
+        &self,
+        oracle: &mut O,
+        at: (&Problem<'_, E>, Scale),
+        (start, constant): (&[f64], f32),
+    ) -> std::result::Result<End, O::Error> {
+        let n = start.len();
+        let (zeros, ones) = (vec![0.0; n], vec![1.0; n]);
+        let probe = RefCell::new(Probe::new(oracle, at, f64::from(constant)));
+        let cost = |u: &[f64], value: &mut f64| -> FunctionCallResult {
+            let mut probe = probe.borrow_mut();
+            probe.look(u)?;
+            *value = probe.value;
+            Ok(())
+        };
+        let slope = |u: &[f64], gradient: &mut [f64]| -> FunctionCallResult {
+            let mut probe = probe.borrow_mut();
+            probe.look(u)?;
+            gradient.copy_from_slice(&probe.gradient);
+            Ok(())
+        };
+        let bounds = Rectangle::new(Some(&zeros), Some(&ones));
+        let minimise = Minimise::new(&bounds, slope, cost);
+        let mut cache = PANOCCache::new(n, TOLERANCE, MEMORY);
+        let mut optimizer =
+            PANOCOptimizer::new(minimise, &mut cache).with_max_iter(self.steps as usize);
+        let mut u = start.to_vec();
+        // an optimizer that stops short leaves what was found on the way, and the next constant
+        let _ = optimizer.solve(&mut u);
+        let mut probe = probe.into_inner();
+        // the oracle's error, if there is one, is in `failed`
+        let _ = probe.look(&u);
+        match probe.failed {
+            Some(error) => Err(error),
+            None => Ok(End {
+                fools: probe.fools,
+                nearest: probe.nearest,
+            }),
+        }
+    }
+}
+
+/// What came of one optimization.
+struct End {
+    /// Whether its last point fools.
+    fools: bool,
+    nearest: Option<Nearest>,
+}
+
+/// The nearest point of an optimization that fools.
+struct Nearest {
+    u: Vec<f64>,
+    /// The square of its distance.
+    square: f64,
+    /// The c at which distance and loss pull equally hard there.
+    balance: f64,
 }
 
 /// The function to minimise. It keeps the answer to the last point, because the optimizer asks for value and slope one
@@ -123,7 +175,9 @@ struct Probe<'a, 'x, E: Element, O: GradientOracle<E>> {
     gradient: Vec<f64>,
     v: Vec<f32>,
     asked: Vec<E>,
-    success: bool,
+    /// Whether the last point fools.
+    fools: bool,
+    nearest: Option<Nearest>,
     failed: Option<O::Error>,
 }
 
@@ -144,7 +198,8 @@ impl<'a, 'x, E: Element, O: GradientOracle<E>> Probe<'a, 'x, E, O> {
             gradient: vec![0.0; n],
             v: vec![0.0; n],
             asked: problem.x.to_vec(),
-            success: false,
+            fools: false,
+            nearest: None,
             failed: None,
         }
     }
@@ -176,7 +231,7 @@ impl<'a, 'x, E: Element, O: GradientOracle<E>> Probe<'a, 'x, E, O> {
                 return Err(stopped);
             }
         };
-        self.success |= problem.goal.is_met(answer.label);
+        self.fools = problem.goal.is_met(answer.label);
         let (mut square, mut climbed) = (0.0, f64::from(answer.value));
         for (i, slope) in self.gradient.iter_mut().enumerate() {
             let change = f64::from((wished[i] - problem.x[i].to_f32()) / scale.width);
@@ -187,6 +242,15 @@ impl<'a, 'x, E: Element, O: GradientOracle<E>> Probe<'a, 'x, E, O> {
             *slope = 2.0 * change - self.constant * g;
         }
         self.value = square - self.constant * climbed;
+        if self.fools && self.nearest.as_ref().is_none_or(|n| square < n.square) {
+            let steep = answer.input.iter().map(|g| f64::from(g * scale.gradient));
+            let steep = steep.map(|g| g * g).sum::<f64>().sqrt();
+            self.nearest = Some(Nearest {
+                u: u.to_vec(),
+                square,
+                balance: (2.0 * square.sqrt() / steep.max(1e-12)).clamp(1e-9, 1e9),
+            });
+        }
         self.at.clear();
         self.at.extend_from_slice(u);
         Ok(())
