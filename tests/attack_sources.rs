@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// Files beside the attacks that are none, and why.
 const NO_ATTACKS: &[(&str, &str)] = &[
     ("mod.rs", "lists the attacks of its folder"),
+    ("analytic.rs", "classifiers to test attacks on"),
     ("penalty.rs", "what attacks with a penalty share"),
 ];
 

@@ -99,12 +99,12 @@ fn what_cannot_be_a_surrogate_is_refused_in_one_line() {
     let attack = "attack target/model.fpi --data digits --limit 5 --eps 0.1 --out adv.npz";
     for (line, what) in [
         (
-            format!("{attack} --attack square --surrogate target/model.fpi"),
+            format!("{attack} --attack square --surrogate trained/model.fpi"),
             "square asks for no gradients",
         ),
         (format!("{attack} --attack pgd --feedback"), "--surrogate"),
         (
-            format!("{attack} --attack pgd --surrogate target/model.fpi --diverse 2"),
+            format!("{attack} --attack pgd --surrogate trained/model.fpi --diverse 2"),
             "share",
         ),
         (
