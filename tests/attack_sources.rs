@@ -8,8 +8,12 @@ use std::path::{Path, PathBuf};
 /// Files beside the attacks that are none, and why.
 const NO_ATTACKS: &[(&str, &str)] = &[
     ("mod.rs", "lists the attacks of its folder"),
+    ("tests.rs", "tests of several attacks"),
     ("analytic.rs", "classifiers to test attacks on"),
     ("penalty.rs", "what attacks with a penalty share"),
+    ("hyperplane.rs", "what attacks on linear boundaries share"),
+    ("rank.rs", "the order of the other classes"),
+    ("ball.rs", "where attacks search"),
 ];
 
 /// Words that a number, a numeral or a letter must follow.
@@ -74,15 +78,17 @@ fn missing(text: &str) -> Vec<&'static str> {
     .collect()
 }
 
-/// The files that define attacks: `FOLDER/NAME.rs` and `FOLDER/NAME/mod.rs`, and those of the engine.
+/// The files that define attacks: `FOLDER/NAME.rs` and `FOLDER/NAME/mod.rs`.
 fn attacks() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut found = vec![
-        root.join("src/attack/fgsm.rs"),
-        root.join("src/attack/pgd.rs"),
-    ];
-    for folder in ["white", "scores", "labels"] {
-        let folder = root.join("host-tools/src/attack").join(folder);
+    let host = root.join("host-tools/src/attack");
+    let mut found = vec![host.join("universal.rs")];
+    for folder in [
+        root.join("src/attack"),
+        host.join("white"),
+        host.join("scores"),
+        host.join("labels"),
+    ] {
         for entry in fs::read_dir(&folder).expect("the attacks are there") {
             let path = entry.expect("a readable folder").path();
             let name = path.file_name().expect("a name").to_string_lossy();

@@ -3,7 +3,7 @@
 //! `delta <- project(delta + step * direction(sum of grad L(x_i + delta)))`.
 //!
 //! These are the two parts that a chip needs: to apply a perturbation, and to improve it with one input after another, without
-//! storing any.
+//! storing any. They have no parameters; what drives them has (`universal` of the host tools).
 
 use super::Ball;
 use super::ball::{Norm, length};
