@@ -65,3 +65,126 @@ pub fn learn<E: Element, O: GradientOracle<E>>(
     }
     Ok(answer.label)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::{Goal, Loss};
+    use crate::threat::{Gradient, LabelOracle, ScoreOracle};
+
+    const BALL: Ball = Ball {
+        norm: Norm::Linf,
+        epsilon: 0.5,
+        low: 0.0,
+        high: 1.0,
+    };
+
+    /// Two inputs, two classes: `z_1 - z_0 = x_0 - x_1 + bias`.
+    struct Tilt {
+        bias: f32,
+        gradient: [f32; 2],
+    }
+
+    impl Tilt {
+        fn logits(&self, x: &[f32]) -> [f32; 2] {
+            [0.0, x[0] - x[1] + self.bias]
+        }
+    }
+
+    impl LabelOracle<f32> for Tilt {
+        type Error = core::convert::Infallible;
+        fn input_len(&self) -> usize {
+            2
+        }
+        fn classes(&self) -> usize {
+            2
+        }
+        fn classify(&mut self, x: &[f32]) -> Result<usize, Self::Error> {
+            Ok(crate::loss::argmax(&self.logits(x)))
+        }
+    }
+
+    impl ScoreOracle<f32> for Tilt {
+        fn scores(&mut self, x: &[f32], scores: &mut [f32]) -> Result<usize, Self::Error> {
+            scores.copy_from_slice(&self.logits(x));
+            self.classify(x)
+        }
+    }
+
+    impl GradientOracle<f32> for Tilt {
+        fn gradient(
+            &mut self,
+            x: &[f32],
+            objective: Objective,
+        ) -> Result<Gradient<'_>, Self::Error> {
+            let label = self.classify(x)?;
+            let mut slope = self.logits(x);
+            let value = objective.differentiate(&mut slope);
+            self.gradient = [slope[1], -slope[1]];
+            Ok(Gradient {
+                label,
+                value,
+                input: &self.gradient,
+            })
+        }
+    }
+
+    #[test]
+    fn one_perturbation_is_learned_from_one_input_after_the_other() {
+        let objective = Objective {
+            loss: Loss::Margin,
+            goal: Goal::Avoid(0),
+        };
+        let mut oracle = Tilt {
+            bias: -0.7,
+            gradient: [0.0; 2],
+        };
+        let inputs = [[0.3, 0.3], [0.5, 0.6], [0.4, 0.4]];
+        let mut delta = [0.0; 2];
+        let (mut v, mut out) = ([0.0; 2], [0.0; 2]);
+        let mut pass = |delta: &mut [f32; 2]| {
+            inputs
+                .iter()
+                .filter(|x| {
+                    let scratch = (&mut v[..], &mut out[..]);
+                    let terms = (&BALL, objective, 0.1);
+                    learn(&mut oracle, terms, x.as_slice(), delta, scratch) == Ok(1)
+                })
+                .count()
+        };
+        assert_eq!(pass(&mut delta), 0);
+        pass(&mut delta);
+        assert_eq!(pass(&mut delta), 3, "{delta:?}");
+        // what fools already does not pull any further
+        let learned = delta;
+        pass(&mut delta);
+        assert_eq!(delta, learned);
+        assert!(delta[0] > 0.3 && delta[1] < -0.3);
+    }
+
+    #[test]
+    fn perturbations_and_what_they_are_applied_to_stay_inside() {
+        let mut delta = [3.0, -0.2];
+        into_ball(&BALL, &mut delta);
+        assert_eq!(delta, [0.5, -0.2]);
+        let round = Ball {
+            norm: Norm::L2,
+            ..BALL
+        };
+        let mut delta = [3.0, -4.0];
+        into_ball(&round, &mut delta);
+        assert!((delta[0] - 0.3).abs() < 1e-6 && (delta[1] + 0.4).abs() < 1e-6);
+        let (mut v, mut out) = ([0.0; 2], [0.0; 2]);
+        apply(&BALL, &[0.5, -0.2], &[0.9, 0.9], &mut v, &mut out);
+        assert!(out[0] == 1.0 && (out[1] - 0.7).abs() < 1e-6);
+        let whole = Ball {
+            epsilon: 3.0,
+            low: -128.0,
+            high: 127.0,
+            ..BALL
+        };
+        let mut out = [0_i8; 2];
+        apply(&whole, &[2.6, -1.4], &[126, 5], &mut v, &mut out);
+        assert_eq!(out, [127, 4]);
+    }
+}

@@ -40,7 +40,7 @@ pub const SUITES: &[Suite] = &[
         members: &[
             member("fgsm", &[]),
             member("pgd", &[("steps", 40.0)]),
-            member("apgd-ce", &[]),
+            member("apgd-ce", &[("starts", 1.0)]),
             member("apgd-t", &[]),
             member("fab-t", &[]),
             member("square", &[]),

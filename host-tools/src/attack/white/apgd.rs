@@ -8,8 +8,8 @@
 //! sparse the best point is, and the search comes from radii of three and two epsilon.
 //!
 //! Losses: cross-entropy (`apgd-ce`), the difference of logits ratio (`apgd-dlr`, equation 6), and its targeted form in turn for
-//! the nine classes that score highest (`apgd-t`, equation 7). Defaults are those of AutoAttack's standard version: 100 steps, one
-//! start, nine target classes.
+//! the nine classes that score highest (`apgd-t`, equation 7). Defaults: 100 steps and 5 starts, the paper's (section 5; AutoAttack's
+//! standard version has one start), for `apgd-t` one start and nine classes, AutoAttack's.
 //!
 //! Costs at most `starts * (steps + 1)` gradients; `apgd-t` that many for each target class, and one query.
 
@@ -44,33 +44,33 @@ pub struct Apgd {
 
 /// `apgd-ce`.
 pub const CROSS_ENTROPY: Entry = Entry::new("apgd-ce", Access::Gradients, NORMS, |s| {
-    make(s, Losses::One(Loss::CrossEntropy))
+    make(s, Losses::One(Loss::CrossEntropy), 5)
 })
 .about("auto-PGD on the cross-entropy (Croce and Hein 2020)")
-.with(&[("steps", "100"), ("starts", "1")]);
+.with(&[("steps", "100"), ("starts", "5")]);
 
 /// `apgd-dlr`.
 pub const LOGIT_RATIO: Entry = Entry::new("apgd-dlr", Access::Gradients, NORMS, |s| {
-    make(s, Losses::One(Loss::Dlr))
+    make(s, Losses::One(Loss::Dlr), 5)
 })
 .about("auto-PGD on the difference of logits ratio (Croce and Hein 2020)")
-.with(&[("steps", "100"), ("starts", "1")]);
+.with(&[("steps", "100"), ("starts", "5")]);
 
 /// `apgd-t`.
 pub const CLASS_BY_CLASS: Entry = Entry::new("apgd-t", Access::Gradients, NORMS, |s| {
     let targets = s.whole("targets", 9, 1, 10_000)? as u16;
-    make(s, Losses::Targets(targets))
+    make(s, Losses::Targets(targets), 1)
 })
 .about("auto-PGD on the targeted difference of logits ratio, class by class (Croce and Hein 2020)")
 .with(&[("steps", "100"), ("starts", "1"), ("targets", "9")]);
 
 const NORMS: &[Norm] = &[Norm::Linf, Norm::L2, Norm::L1];
 
-fn make(s: &mut Settings, losses: Losses) -> Made<Attack> {
+fn make(s: &mut Settings, losses: Losses, starts: u32) -> Made<Attack> {
     Ok(Attack::White(White::Apgd(Apgd {
         losses,
         steps: s.whole("steps", 100, 1, 10_000)? as u16,
-        starts: s.whole("starts", 1, 1, 1_000)? as u16,
+        starts: s.whole("starts", starts, 1, 1_000)? as u16,
     })))
 }
 
