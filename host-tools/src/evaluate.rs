@@ -1,5 +1,7 @@
 //! Clean and robust accuracy of one model on one data set.
 
+use crate::attack::journal::Journal;
+use crate::attack::run::Page;
 use crate::attack::{Access, Aim, Attack, Attacked, InputKind, Portable, Run, attack};
 use crate::classifier::{Answer, Classifier, Inputs};
 use foolproof::attack::{AttackError, Ball, Norm, Outcome, Spec};
@@ -27,6 +29,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether both look for the same in the same place.
+    pub fn is_in_the_ball_of(&self, other: &Plan) -> bool {
+        self.norm == other.norm && self.epsilon == other.epsilon && self.target == other.target
+    }
+
     /// FGSM in the linf norm.
     pub fn fgsm(epsilon: f32) -> Plan {
         Plan {
@@ -156,6 +163,22 @@ impl AttackResult {
     }
 }
 
+/// Under which circumstances plans are run.
+#[derive(Clone, Copy)]
+pub struct Conditions<'a> {
+    /// Seed.
+    pub seed: u64,
+    /// Called with 1 after every sample of every plan.
+    pub progress: &'a (dyn Fn(u64) + Sync),
+    /// Where results are written down, and found again.
+    pub journal: Option<&'a Journal>,
+    /// Whether a sample that one plan has won is left alone by the later ones in the same ball: each result is then what all
+    /// plans up to it came to.
+    pub cascade: bool,
+    /// What all samples of a plan together may cost.
+    pub total: Budget,
+}
+
 /// Runs every plan on every sample.
 ///
 /// # Errors
@@ -168,40 +191,117 @@ pub fn evaluate(
     seed: u64,
     progress: &(dyn Fn(u64) + Sync),
 ) -> std::result::Result<Evaluation, AttackError<SessionError>> {
+    let conditions = Conditions {
+        seed,
+        progress,
+        journal: None,
+        cascade: false,
+        total: Budget::UNLIMITED,
+    };
+    evaluate_under(classifier, inputs, labels, plans, &conditions)
+}
+
+/// Runs every plan on every sample, under conditions.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_under(
+    classifier: &Classifier<'_>,
+    inputs: &Inputs,
+    labels: &[usize],
+    plans: &[Plan],
+    conditions: &Conditions<'_>,
+) -> std::result::Result<Evaluation, AttackError<SessionError>> {
     let clean = classifier.answers(inputs).map_err(AttackError::Oracle)?;
-    let attacks = plans
-        .iter()
-        .map(|plan| {
-            let targets;
-            let classes = match plan.target {
-                Some(target) => {
-                    targets = vec![target; labels.len()];
-                    &targets
-                }
-                None => labels,
-            };
-            let ball = classifier.ball(plan.norm, plan.epsilon);
-            let run = Run {
-                attack: plan.attack,
-                aim: plan.aim,
-                ball,
-                classes,
-                targeted: plan.target.is_some(),
-                budget: plan.budget,
-                seed,
-                progress,
-            };
-            let attacked = attack(classifier, inputs, &run)?;
-            Ok(AttackResult {
-                threat: Threat::of(plan.attack.access()),
-                plan: *plan,
-                ball,
-                robust: withstood(&clean, labels, plan, &attacked.outcomes),
-                attacked,
-            })
-        })
-        .collect::<std::result::Result<_, _>>()?;
+    let mut attacks: Vec<AttackResult> = Vec::new();
+    for (number, plan) in plans.iter().enumerate() {
+        let targets;
+        let classes = match plan.target {
+            Some(target) => {
+                targets = vec![target; labels.len()];
+                &targets
+            }
+            None => labels,
+        };
+        let before = attacks
+            .iter()
+            .rev()
+            .find(|earlier| conditions.cascade && earlier.plan.is_in_the_ball_of(plan));
+        let skip: Vec<bool> = before.map_or(Vec::new(), |before| {
+            let outcomes = before.attacked.outcomes.iter();
+            outcomes.map(|outcome| outcome.fooled).collect()
+        });
+        let ball = classifier.ball(plan.norm, plan.epsilon);
+        let run = Run {
+            attack: plan.attack,
+            aim: plan.aim,
+            ball,
+            classes,
+            targeted: plan.target.is_some(),
+            budget: plan.budget,
+            total: conditions.total,
+            skip: &skip,
+            seed: conditions.seed,
+            progress: conditions.progress,
+            page: conditions.journal.map(|journal| Page {
+                journal,
+                attack: number,
+            }),
+        };
+        let mut attacked = attack(classifier, inputs, &run)?;
+        if let Some(before) = before {
+            attacked.take_over(&before.attacked, &skip, classifier.input_len());
+        }
+        attacks.push(AttackResult {
+            threat: Threat::of(plan.attack.access()),
+            plan: *plan,
+            ball,
+            robust: withstood(&clean, labels, plan, &attacked.outcomes),
+            attacked,
+        });
+    }
     Ok(Evaluation { clean, attacks })
+}
+
+/// What several attacks in one ball come to together: a sample withstands if it withstands them all. Its input is that of the
+/// first attack that won, its cost that of all.
+pub fn ensemble(
+    name: &'static str,
+    members: &[&AttackResult],
+    input_len: usize,
+) -> Option<AttackResult> {
+    let (first, rest) = members.split_first()?;
+    let mut together = (*first).clone();
+    together.plan.name = name;
+    for member in rest {
+        let better: Vec<bool> = member
+            .attacked
+            .outcomes
+            .iter()
+            .zip(&together.attacked.outcomes)
+            .map(|(theirs, ours)| theirs.fooled && !ours.fooled)
+            .collect();
+        let spent: Vec<(u64, u64)> = together
+            .attacked
+            .outcomes
+            .iter()
+            .zip(&member.attacked.outcomes)
+            .map(|(a, b)| (a.queries + b.queries, a.gradients + b.gradients))
+            .collect();
+        together
+            .attacked
+            .take_over(&member.attacked, &better, input_len);
+        for (outcome, (queries, gradients)) in together.attacked.outcomes.iter_mut().zip(spent) {
+            (outcome.queries, outcome.gradients) = (queries, gradients);
+        }
+        for (ours, theirs) in together.robust.iter_mut().zip(&member.robust) {
+            *ours &= theirs;
+        }
+        if member.threat == Threat::WhiteBox {
+            together.threat = Threat::WhiteBox;
+        }
+    }
+    Some(together)
 }
 
 /// For each sample whether it withstood: classified rightly before, and the attack did not reach its goal.

@@ -1,6 +1,7 @@
 //! The host side of foolproof: everything that needs an allocator, threads or files.
 
 pub mod attack;
+pub mod baseline;
 pub mod checks;
 pub mod classifier;
 pub mod cli;

@@ -65,8 +65,11 @@ pub fn transfer(
         classes: &targets,
         targeted: plan.target.is_some(),
         budget: plan.budget,
+        total: foolproof::threat::Budget::UNLIMITED,
+        skip: &[],
         seed,
         progress,
+        page: None,
     };
     let attacked = attack(pair.float, &real, &run)?;
     let on_float = AttackResult {

@@ -28,6 +28,8 @@ impl Bench {
             .expect("the foolproof binary runs")
     }
 
+    // not every test binary trains
+    #[allow(dead_code)]
     /// Trains a model for one epoch into `trained/model.fpi`: a valid model, of no use.
     pub fn train(&self) {
         let output = self.run("train classifier --data digits --epochs 1 --out trained");

@@ -14,7 +14,7 @@ use foolproof::attack::{AttackError, Ball, Norm, Outcome};
 use foolproof::loss::{Goal, Objective};
 use foolproof::memory::Mode;
 use foolproof::session::{Session, SessionError};
-use foolproof::threat::{Element, Gradient, GradientOracle, LabelOracle, ScoreOracle};
+use foolproof::threat::{Budget, Element, Gradient, GradientOracle, LabelOracle, ScoreOracle};
 use rayon::prelude::*;
 use std::path::Path;
 
@@ -269,8 +269,11 @@ where
                     classes: &[],
                     targeted: work.targeted,
                     budget: plan.budget,
+                    total: Budget::UNLIMITED,
+                    skip: &[],
                     seed: work.seed,
                     progress: work.progress,
+                    page: None,
                 };
                 let stream = Stream {
                     seed: work.seed,

@@ -7,6 +7,7 @@
 pub mod boxes;
 pub mod catalog;
 pub mod hunt;
+pub mod journal;
 pub mod labels;
 pub mod minimum;
 pub mod problem;

@@ -1,5 +1,6 @@
 //! Attacks over many samples: one session per thread, the same result for any number of threads.
 
+use super::journal::{Journal, Kept};
 use super::minimum::Bisection;
 use super::problem::image_shape;
 use super::{Aim, Attack, Hunt, InputKind, Portable, Problem, Stop, Stream, universal};
@@ -26,10 +27,25 @@ pub struct Run<'a> {
     pub targeted: bool,
     /// What each sample may cost.
     pub budget: Budget,
+    /// What all samples together may cost. They are served in their order; when it is spent, the rest is not asked about.
+    pub total: Budget,
+    /// Samples that are not attacked; empty where all are.
+    pub skip: &'a [bool],
     /// Seed.
     pub seed: u64,
     /// Called with 1 after every sample.
     pub progress: &'a (dyn Fn(u64) + Sync),
+    /// Where results are written down, and found again.
+    pub page: Option<Page<'a>>,
+}
+
+/// The part of a journal that belongs to one attack.
+#[derive(Clone, Copy)]
+pub struct Page<'a> {
+    /// The journal.
+    pub journal: &'a Journal,
+    /// The attack's number in it.
+    pub attack: usize,
 }
 
 impl<'a> Run<'a> {
@@ -47,8 +63,11 @@ impl<'a> Run<'a> {
             classes,
             targeted: spec.targeted,
             budget: Budget::UNLIMITED,
+            total: Budget::UNLIMITED,
+            skip: &[],
             seed,
             progress,
+            page: None,
         }
     }
 }
@@ -62,6 +81,30 @@ pub struct Attacked {
     pub outcomes: Vec<Outcome>,
     /// Size of each perturbation, in real units of the input.
     pub norms: Vec<Norms>,
+}
+
+impl Attacked {
+    /// Takes what `other` came to for the samples that `which` names; they cost nothing here.
+    pub fn take_over(&mut self, other: &Attacked, which: &[bool], input_len: usize) {
+        for i in (0..which.len()).filter(|&i| which[i]) {
+            self.outcomes[i] = Outcome {
+                queries: 0,
+                gradients: 0,
+                ..other.outcomes[i]
+            };
+            self.norms[i] = other.norms[i];
+            let range = i * input_len..(i + 1) * input_len;
+            match (&mut self.inputs, &other.inputs) {
+                (Inputs::F32(to), Inputs::F32(from)) => {
+                    to[range.clone()].copy_from_slice(&from[range]);
+                }
+                (Inputs::I8(to), Inputs::I8(from)) => {
+                    to[range.clone()].copy_from_slice(&from[range]);
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 /// Size of one perturbation.
@@ -140,51 +183,143 @@ fn attack_elements<E>(
     run: &Run<'_>,
 ) -> Result<(Vec<E>, Vec<Outcome>), AttackError<SessionError>>
 where
-    E: Element + Default + Send + Sync,
+    E: Kept + Default + Send + Sync,
     for<'s> Session<'s>: GradientOracle<E, Error = SessionError>,
 {
     let n = classifier.input_len();
-    let classes = classifier.model().classes();
-    let found: Vec<Result<Found<E>, AttackError<SessionError>>> = x
-        .par_chunks(n)
-        .zip(run.classes)
-        .enumerate()
-        .map_init(
-            || classifier.buffer(Mode::Attack),
-            |buffer, (i, (x, &class))| {
-                let mut session = classifier
-                    .session(Mode::Attack, buffer)
-                    .map_err(AttackError::Oracle)?;
-                if class >= classes {
-                    return Err(AttackError::Class { class, classes });
-                }
-                let problem = Problem {
-                    x,
-                    goal: match run.targeted {
-                        true => Goal::Reach(class),
-                        false => Goal::Avoid(class),
-                    },
-                    ball: run.ball,
-                    unit: classifier.input_scale(),
-                    classes,
-                    shape: classifier.image_shape(),
+    let one = |buffer: &mut Vec<u128>, i: usize, budget: Budget| {
+        let known = |page: Page<'_>| page.journal.find(page.attack, i, n);
+        if let Some(found) = run.page.and_then(known) {
+            return Ok(found);
+        }
+        let x = &x[i * n..(i + 1) * n];
+        if run.skip.get(i) == Some(&true) || budget.queries == 0 {
+            return Ok(unasked(x, run.classes[i], run.targeted));
+        }
+        let found = attack_one(classifier, buffer, (x, i), &Run { budget, ..*run })?;
+        if let Some(page) = run.page {
+            page.journal.note(page.attack, i, &found);
+        }
+        Ok(found)
+    };
+    let count = (x.len() / n).min(run.classes.len());
+    let mut left = run.total;
+    let mut all: Vec<Found<E>> = Vec::with_capacity(count);
+    // A total is handed out in the samples' order: a batch is attacked at once as if all of what is left were each
+    // sample's own, and the one that would overdraw it is attacked again with what is really left.
+    let batch = match run.total == Budget::UNLIMITED {
+        true => count.max(1),
+        false => TOTAL_BATCH,
+    };
+    for first in (0..count).step_by(batch) {
+        let allowance = least(run.budget, left);
+        let found: Vec<Result<Found<E>, AttackError<SessionError>>> = (first
+            ..(first + batch).min(count))
+            .into_par_iter()
+            .map_init(
+                || classifier.buffer(Mode::Attack),
+                |buffer, i| {
+                    let found = one(buffer, i, allowance);
+                    (run.progress)(1);
+                    found
+                },
+            )
+            .collect();
+        for (i, found) in found.into_iter().enumerate() {
+            let mut found = found?;
+            let fits = |found: &Found<E>, left: Budget| {
+                found.outcome.queries <= left.queries && found.outcome.gradients <= left.gradients
+            };
+            if !fits(&found, left) {
+                let mut buffer = classifier.buffer(Mode::Attack);
+                let budget = least(run.budget, left);
+                // not the journal's: that one was allowed more
+                let run = Run { page: None, ..*run };
+                let x = &x[(first + i) * n..(first + i + 1) * n];
+                found = match budget.queries {
+                    0 => unasked(x, run.classes[first + i], run.targeted),
+                    _ => attack_one(
+                        classifier,
+                        &mut buffer,
+                        (x, first + i),
+                        &Run { budget, ..run },
+                    )?,
                 };
-                let stream = Stream {
-                    seed: run.seed,
-                    sample: i as u64,
-                };
-                let found = white_box(&mut session, &problem, run, stream);
-                (run.progress)(1);
-                found
-            },
-        )
-        .collect();
-    let found = found.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let outcomes = found.iter().map(|found| found.outcome).collect();
+            }
+            left.queries -= found.outcome.queries;
+            left.gradients -= found.outcome.gradients;
+            all.push(found);
+        }
+    }
+    let outcomes = all.iter().map(|found| found.outcome).collect();
     Ok((
-        found.into_iter().flat_map(|found| found.x).collect(),
+        all.into_iter().flat_map(|found| found.x).collect(),
         outcomes,
     ))
+}
+
+/// Samples that are attacked at once where they share a budget.
+const TOTAL_BATCH: usize = 32;
+
+/// The smaller budget in each respect.
+pub fn least(a: Budget, b: Budget) -> Budget {
+    Budget {
+        queries: a.queries.min(b.queries),
+        gradients: a.gradients.min(b.gradients),
+    }
+}
+
+/// The result for a sample that nobody attacked.
+fn unasked<E: Element>(x: &[E], class: usize, targeted: bool) -> Found<E> {
+    Found {
+        x: x.to_vec(),
+        outcome: Outcome {
+            // not known; certainly not taken for a success
+            label: match targeted {
+                false => class,
+                true => usize::from(class == 0),
+            },
+            fooled: false,
+            queries: 0,
+            gradients: 0,
+        },
+    }
+}
+
+fn attack_one<E>(
+    classifier: &Classifier<'_>,
+    buffer: &mut [u128],
+    (x, i): (&[E], usize),
+    run: &Run<'_>,
+) -> Result<Found<E>, AttackError<SessionError>>
+where
+    E: Element,
+    for<'s> Session<'s>: GradientOracle<E, Error = SessionError>,
+{
+    let classes = classifier.model().classes();
+    let class = run.classes[i];
+    if class >= classes {
+        return Err(AttackError::Class { class, classes });
+    }
+    let mut session = classifier
+        .session(Mode::Attack, buffer)
+        .map_err(AttackError::Oracle)?;
+    let problem = Problem {
+        x,
+        goal: match run.targeted {
+            true => Goal::Reach(class),
+            false => Goal::Avoid(class),
+        },
+        ball: run.ball,
+        unit: classifier.input_scale(),
+        classes,
+        shape: classifier.image_shape(),
+    };
+    let stream = Stream {
+        seed: run.seed,
+        sample: i as u64,
+    };
+    white_box(&mut session, &problem, run, stream)
 }
 
 /// Attacks one sample with a white box.

@@ -482,6 +482,9 @@ mod tests {
             budget,
             seed: 5,
             progress: &|_| {},
+            total: Budget::UNLIMITED,
+            skip: &[],
+            page: None,
         };
         let attacked = crate::attack::attack(&classifier, &inputs, &run).unwrap();
         (x, attacked)

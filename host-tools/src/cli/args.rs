@@ -225,6 +225,9 @@ pub(crate) struct AttackArgs {
     /// Where to write x (adversarial), y, fooled and predicted
     #[arg(long, value_name = "ADV.npz", required_unless_present = "boxes")]
     pub out: Option<PathBuf>,
+    /// Go on where the same command was interrupted: what it had done is in ADV.npz.partial
+    #[arg(long, conflicts_with_all = ["boxes", "target", "surrogate"])]
+    pub resume: bool,
 }
 
 /// Which attack, and what it is told.
@@ -258,6 +261,12 @@ pub(crate) struct SettingArgs {
     /// Backward passes that each sample may cost
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = count)]
     pub max_gradients: Option<u64>,
+    /// Forward passes that all samples of an attack together may cost; they are served in their order
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = count)]
+    pub max_total_queries: Option<u64>,
+    /// Backward passes that all samples of an attack together may cost
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = count)]
+    pub max_total_gradients: Option<u64>,
 }
 
 impl SettingArgs {
@@ -286,6 +295,14 @@ impl SettingArgs {
         }
     }
 
+    /// What all samples of an attack together may cost.
+    pub fn total(&self) -> Budget {
+        Budget {
+            queries: self.max_total_queries.unwrap_or(u64::MAX),
+            gradients: self.max_total_gradients.unwrap_or(u64::MAX),
+        }
+    }
+
     /// Whether anything but the norm was said.
     pub fn is_empty(&self) -> bool {
         let SettingArgs {
@@ -295,12 +312,16 @@ impl SettingArgs {
             set,
             max_queries,
             max_gradients,
+            max_total_queries,
+            max_total_gradients,
         } = self;
         steps.is_none()
             && starts.is_none()
             && set.is_empty()
             && max_queries.is_none()
             && max_gradients.is_none()
+            && max_total_queries.is_none()
+            && max_total_gradients.is_none()
     }
 }
 

@@ -6,9 +6,10 @@ mod surrogate;
 use super::Ended;
 use super::args::AttackArgs;
 use super::console::Console;
-use super::evaluate::{self, Subject};
+use super::evaluate::{self, Subject, Way};
 use super::model::{ModelFile, preprocess};
 use crate::attack::Terms;
+use crate::attack::journal::Journal;
 use crate::classifier::{Classifier, Inputs};
 use crate::data::{self, Dataset, Purpose, npy, npz};
 use crate::document::{Data, Document, summary};
@@ -17,6 +18,8 @@ use crate::evaluate::{AttackResult, Evaluation, Plan};
 use crate::files;
 use crate::report::terminal;
 use crate::target::{Local, Target};
+use foolproof::threat::Budget;
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -67,6 +70,15 @@ fn on_samples(
     };
     let data = data::load(data, Purpose::Judge)?;
     let data = data.take(args.limit.unwrap_or(usize::MAX))?;
+    let mut kept = None;
+    let together = args.attack.settings.total() != Budget::UNLIMITED;
+    if together && (args.target.is_some() || !args.surrogate.is_empty()) {
+        return Err(Error::new(
+            "a black box is asked sample by sample",
+            "--max-total-queries and --max-total-gradients",
+            "--max-queries, for each sample",
+        ));
+    }
     let (evaluation, mut document) = match (&args.target, &file) {
         (Some(spec), file) => {
             let patience = Duration::from_secs(args.timeout);
@@ -90,7 +102,25 @@ fn on_samples(
                 data: &data,
                 seed,
             };
-            evaluate::measure("attack", &subject, &plans, console)?
+            let key = key(args, file, &subject, &plans)?;
+            let journal = Journal::beside(out, &key, args.resume)?;
+            if !journal.is_empty() {
+                console.say(format!(
+                    "{} results of the interrupted run are kept",
+                    journal.len()
+                ));
+            }
+            let way = Way {
+                journal: Some(&journal),
+                cascade: true,
+                total: args.attack.settings.total(),
+            };
+            let (evaluation, mut document) =
+                evaluate::measure("attack", &subject, &plans, &way, console)?;
+            let together = evaluate::ensembles(&args.attack.attack, &evaluation, &subject);
+            document.attacks.extend(together);
+            kept = Some(journal);
+            (evaluation, document)
         }
         (None, None) => return Err(Error::new("no model", "attack", "a model, or --target")),
     };
@@ -100,6 +130,9 @@ fn on_samples(
             .extend(evaluate::gradients_alone(&evaluation));
     }
     write(out, file.as_ref(), &data, &evaluation.attacks)?;
+    if let Some(journal) = kept {
+        journal.finish();
+    }
     document.outputs = vec![out.display().to_string()];
     console.finish(&document, || {
         format!(
@@ -111,6 +144,35 @@ fn on_samples(
         )
     })?;
     Ok(Ended::Well)
+}
+
+/// What a run is: with another key its journal is of no use.
+fn key(
+    args: &AttackArgs,
+    file: &ModelFile,
+    subject: &Subject<'_>,
+    plans: &[Plan],
+) -> Result<String> {
+    let mut digest = Sha256::new();
+    digest.update(file.describe()?.sha256);
+    let text = format!(
+        "{:?} {plans:?} {:?} {} {:?}",
+        file.describe()?.numerics,
+        args.attack.settings.total(),
+        subject.seed,
+        args.kernels
+    );
+    digest.update(text);
+    let n = subject.classifier.input_len();
+    for (i, label) in subject.data.labels().unwrap_or_default().iter().enumerate() {
+        digest.update(label.to_le_bytes());
+        digest.update(subject.inputs.bytes(i, n));
+    }
+    Ok(digest
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
 
 fn check_target(target: Option<usize>, classes: usize) -> Result<()> {

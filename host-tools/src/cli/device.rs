@@ -158,6 +158,7 @@ fn on_boards(
         command,
         &subject(&file, &host, &inputs, &data, seed),
         &plans,
+        &super::evaluate::Way::default(),
         console,
     )?;
     document

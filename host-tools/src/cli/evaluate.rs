@@ -4,16 +4,21 @@ use super::Ended;
 use super::args::EvaluateArgs;
 use super::console::{Console, to_json};
 use super::model::ModelFile;
+use crate::attack::Choice;
+use crate::attack::journal::Journal;
 use crate::classifier::{Classifier, Inputs};
 use crate::data::{self, Dataset, Purpose};
-use crate::document::{Data, Document, summary};
+use crate::document::{Attack, Data, Document, summary};
 use crate::error::{Error, Result};
-use crate::evaluate::{AttackResult, Evaluation, Plan, Threat, evaluate};
+use crate::evaluate::{
+    AttackResult, Conditions, Evaluation, Plan, Threat, ensemble, evaluate_under,
+};
 use crate::files;
 use crate::honest::Examination;
 use crate::inspect::numerics;
 use crate::report::format::number;
 use crate::report::{self, terminal};
+use foolproof::threat::Budget;
 
 pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<Ended> {
     let mut plans = Vec::new();
@@ -50,7 +55,11 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
         data: &data,
         seed,
     };
-    let (mut evaluation, mut document) = measure("evaluate", &subject, &plans, console)?;
+    let way = Way {
+        total: args.settings.total(),
+        ..Way::default()
+    };
+    let (mut evaluation, mut document) = measure("evaluate", &subject, &plans, &way, console)?;
     let examination = Examination {
         classifier: &classifier,
         inputs: &inputs,
@@ -71,6 +80,8 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
         None => None,
     };
     document.warnings.extend(gradients_alone(&evaluation));
+    let together = ensembles(&args.suite, &evaluation, &subject);
+    document.attacks.extend(together);
     if let Some(folder) = &args.report {
         let (page, json) = (folder.join("report.html"), folder.join("report.json"));
         document.outputs = vec![page.display().to_string(), json.display().to_string()];
@@ -126,11 +137,63 @@ impl<'a> Subject<'a> {
     }
 }
 
+/// How attacks are run one after the other.
+#[derive(Clone, Copy)]
+pub(crate) struct Way<'a> {
+    /// Where results are written down.
+    pub journal: Option<&'a Journal>,
+    /// Whether later attacks leave alone what earlier ones have won.
+    pub cascade: bool,
+    /// What all samples of an attack together may cost.
+    pub total: Budget,
+}
+
+impl Default for Way<'_> {
+    fn default() -> Self {
+        Way {
+            journal: None,
+            cascade: false,
+            total: Budget::UNLIMITED,
+        }
+    }
+}
+
+/// What the attacks of a suite come to together, one entry for each ball.
+pub(crate) fn ensembles(
+    choice: &Choice,
+    evaluation: &Evaluation,
+    subject: &Subject<'_>,
+) -> Vec<Attack> {
+    let Choice::Suite(suite) = choice else {
+        return Vec::new();
+    };
+    let labels = subject.data.labels().unwrap_or_default();
+    let arithmetic = numerics(subject.classifier.model());
+    let mut done: Vec<&AttackResult> = Vec::new();
+    let mut entries = Vec::new();
+    for first in &evaluation.attacks {
+        if done
+            .iter()
+            .any(|known| known.plan.is_in_the_ball_of(&first.plan))
+        {
+            continue;
+        }
+        done.push(first);
+        let same = |result: &&AttackResult| result.plan.is_in_the_ball_of(&first.plan);
+        let members: Vec<&AttackResult> = evaluation.attacks.iter().filter(same).collect();
+        let together = ensemble(suite.name, &members, subject.classifier.input_len());
+        let entry = |result| summary::attack(&result, &evaluation.clean, labels, arithmetic);
+        entries.extend(together.map(entry));
+    }
+    entries
+}
+
 /// Runs the attacks and makes the document of `command`.
 pub(crate) fn measure(
     command: &str,
     subject: &Subject<'_>,
     plans: &[Plan],
+    way: &Way<'_>,
     console: &Console,
 ) -> Result<(Evaluation, Document)> {
     let Subject {
@@ -142,16 +205,21 @@ pub(crate) fn measure(
     } = *subject;
     let labels = data.require_labels(command)?;
     let progress = console.progress("attacking", (plans.len() * data.len()) as u64);
-    let evaluation = evaluate(classifier, inputs, labels, plans, seed, &|steps| {
-        progress.advance(steps)
-    })
-    .map_err(|error| {
-        Error::new(
-            error,
-            file.path(),
-            "a model that can be attacked, and parameters in range",
-        )
-    })?;
+    let conditions = Conditions {
+        seed,
+        progress: &|steps| progress.advance(steps),
+        journal: way.journal,
+        cascade: way.cascade,
+        total: way.total,
+    };
+    let evaluation =
+        evaluate_under(classifier, inputs, labels, plans, &conditions).map_err(|error| {
+            Error::new(
+                error,
+                file.path(),
+                "a model that can be attacked, and parameters in range",
+            )
+        })?;
     drop(progress);
     let mut document = Document::new(command);
     document.model = Some(file.describe()?);

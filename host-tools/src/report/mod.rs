@@ -3,8 +3,10 @@
 
 pub mod build;
 pub mod chart;
+pub mod csv;
 pub(crate) mod format;
 mod html;
+pub mod junit;
 pub mod markdown;
 pub mod picture;
 #[cfg(test)]

@@ -196,14 +196,11 @@ impl Program {
         let mut line = serde_json::to_string(what)
             .map_err(|error| self.nonsense(&format!("a question cannot be written ({error})")))?;
         line.push('\n');
-        let sent = match &mut self.stdin {
-            Some(stdin) => stdin
+        // a program that is gone may still have said why
+        if let Some(stdin) = &mut self.stdin {
+            let _ = stdin
                 .write_all(line.as_bytes())
-                .and_then(|()| stdin.flush()),
-            None => Ok(()),
-        };
-        if sent.is_err() {
-            return Err(self.gone());
+                .and_then(|()| stdin.flush());
         }
         match self.lines.recv_timeout(self.patience) {
             Ok(Ok(line)) => Ok(line),

@@ -16,6 +16,7 @@ use crate::files;
 use crate::inspect::numerics;
 use crate::report::terminal;
 use foolproof::attack::{Norm, Outcome};
+use foolproof::threat::Budget;
 use std::path::Path;
 
 pub(super) fn run(args: &AttackArgs, path: &Path, seed: u64, console: &Console) -> Result<Ended> {
@@ -33,6 +34,13 @@ pub(super) fn run(args: &AttackArgs, path: &Path, seed: u64, console: &Console) 
             "foolproof attack MODEL --box BOX.npz",
         )
     })?;
+    if args.attack.settings.total() != Budget::UNLIMITED {
+        return Err(Error::new(
+            "boxes have no budget together",
+            "--max-total-queries and --max-total-gradients",
+            "--max-queries and --max-gradients, for each box",
+        ));
+    }
     let targeted = args.targeted.is_some();
     let terms = args.attack.settings.terms(1.0, None);
     let plans = args.attack.attack.plans(&terms)?;
