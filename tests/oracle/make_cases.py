@@ -18,6 +18,25 @@ OP, KIND = fb.BuiltinOperator, fb.TensorType
 NUMPY = {KIND.INT16: np.int16, KIND.INT8: np.int8, KIND.UINT8: np.uint8, KIND.INT32: np.int32, KIND.FLOAT32: np.float32}
 
 
+class LiteRt:
+    """For uint8, of which TFLite Micro knows little: elements that only move are the same everywhere."""
+
+    def __init__(self, model):
+        from ai_edge_litert.interpreter import Interpreter
+
+        self.own = Interpreter(model_content=model)
+        self.own.allocate_tensors()
+
+    def set_input(self, sample, _):
+        self.own.set_tensor(self.own.get_input_details()[0]["index"], sample)
+
+    def invoke(self):
+        self.own.invoke()
+
+    def get_output(self, _):
+        return self.own.get_tensor(self.own.get_output_details()[0]["index"])
+
+
 class Case:
     def __init__(self):
         self.model, self.graph = fb.ModelT(), fb.SubGraphT()
@@ -67,7 +86,10 @@ class Case:
 
     def write(self, folder, name, x, y):
         model = self.pack(x, y)
-        interpreter = runtime.Interpreter.from_bytes(model, arena_size=1 << 18)
+        if name == "uint8_in_moves":
+            interpreter = LiteRt(model)
+        else:
+            interpreter = runtime.Interpreter.from_bytes(model, arena_size=1 << 18)
         t = self.graph.tensors[x]
         if t.type == KIND.FLOAT32:
             samples = rng.normal(0, 1, [16, *t.shape]).astype(np.float32)
@@ -310,6 +332,44 @@ def streaming(first):
     return c, x, y
 
 
+def element(code, scale, zero, options=None):
+    c, x = grid([1, 60], 0.06, -9)
+    y = c.tensor([1, 60], scale=scale, zero=zero)
+    c.op(code, [x], y, options)
+    return c, x, y
+
+
+def padded():
+    c, x = grid([1, 3, 4])
+    y = c.tensor([1, 6, 5], scale=0.1, zero=-4)
+    c.op(OP.PADV2, [x, c.ints([[0, 0], [1, 2], [1, 0]]), c.tensor([1], scale=0.1, zero=-4, data=[-4])], y, "PadV2Options")
+    return c, x, y
+
+
+def max_pool(kind):
+    c = Case()
+    zero = 100 if kind == KIND.UINT8 else -28
+    x, y = c.tensor([1, 5, 6, 3], kind, scale=0.1, zero=zero), c.tensor([1, 3, 3, 3], kind, scale=0.1, zero=zero)
+    c.op(OP.MAX_POOL_2D, [x], y, "Pool2DOptions", filterHeight=2, filterWidth=2, strideH=2, strideW=2, padding=0)
+    return c, x, y
+
+
+def uint8_moves():
+    """Elements that move as uint8, and are int8 at the end."""
+    c = Case()
+    on = {"scale": 0.1, "zero": 101}
+    x = c.tensor([1, 4, 6], KIND.UINT8, **on)
+    s = c.tensor([1, 2, 6], KIND.UINT8, **on)
+    c.op(OP.STRIDED_SLICE, [x, c.ints([0, 1, 0]), c.ints([1, 3, 6]), c.ints([1, 1, 1])], s, "StridedSliceOptions")
+    j = c.tensor([1, 6, 6], KIND.UINT8, **on)
+    c.op(OP.CONCATENATION, [s, x], j, "ConcatenationOptions", axis=1)
+    r = c.tensor([1, 36], KIND.UINT8, **on)
+    c.op(OP.RESHAPE, [j, c.ints([1, 36])], r, "ReshapeOptions")
+    y = c.tensor([1, 36], scale=0.12, zero=3)
+    c.op(OP.QUANTIZE, [r], y, "QuantizeOptions")
+    return c, x, y
+
+
 def missing():
     """Operators that nobody here has; TFLite Micro does not run it either."""
     c, x = grid([1, 4])
@@ -344,6 +404,13 @@ CASES = {
     "transpose_batch": lambda: transpose_only([2, 3, 5], [2, 0, 1]),
     "reduce_max": lambda: reduce_max([1, 4, 5, 3], [1, 2], [1, 3]),
     "reduce_max_apart": lambda: reduce_max([1, 4, 5, 3], [1, -1], [1, 1, 5, 1]),
+    "relu": lambda: element(OP.RELU, 0.05, -3),
+    "relu6": lambda: element(OP.RELU6, 0.06, -9),
+    "tanh": lambda: element(OP.TANH, 1 / 128, 0),
+    "logistic": lambda: element(OP.LOGISTIC, 1 / 256, -128),
+    "pad_v2": padded,
+    "max_pool": lambda: max_pool(KIND.INT8),
+    "uint8_in_moves": uint8_moves,
     "split": lambda: split(OP.SPLIT),
     "split_v": lambda: split(OP.SPLIT_V),
     "unpack_pack": stacked,

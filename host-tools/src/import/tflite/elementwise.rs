@@ -107,6 +107,13 @@ impl<'a> Importer<'a> {
     ) -> Result<(), Reason> {
         self.no_uint8(step)?;
         let x = self.operand(step, 0)?;
+        let int8 = self.dtype(x) == DType::I8;
+        if int8
+            && function == Unary::Relu6
+            && self.graph.tensors[x].quant != super::per_tensor(self.info(t))?
+        {
+            return Err("its output has another grid than its input, and TFLite Micro does not rescale there".into());
+        }
         self.apply(function, x, t)
     }
 
@@ -165,7 +172,89 @@ impl<'a> Importer<'a> {
     }
 
     pub(super) fn dequantize(&mut self, step: &Step<'a>, t: usize) -> Result<(), Reason> {
+        let source = self.input(step, 0)?;
+        if self.info(source).data.is_some() {
+            return self.dequantized(source, t);
+        }
         let x = self.operand(step, 0)?;
         self.emit(Op::Dequantize, vec![x], t)
+    }
+
+    /// Weights that the file keeps in 16-bit floats or in int8, as float32.
+    fn dequantized(&mut self, source: usize, t: usize) -> Result<(), Reason> {
+        let info = self.info(source);
+        let (Some(bytes), None) = (info.data, info.trouble) else {
+            return Err(format!("its input `{}` cannot be read", info.name));
+        };
+        let own = super::shape(info)?;
+        self.spend(4 * own.len())?;
+        let values: Vec<f32> = match info.kind {
+            Kind::F16 => {
+                let pairs = bytes.chunks_exact(2).filter_map(|b| b.try_into().ok());
+                pairs.map(|b| half(u16::from_le_bytes(b))).collect()
+            }
+            Kind::I8 => {
+                let axis = usize::try_from(info.axis).unwrap_or(usize::MAX);
+                let inner: usize = (axis.saturating_add(1)..own.rank())
+                    .map(|i| own.dim(i))
+                    .product();
+                let (n, channels) = (info.scales.len(), own.dim(axis));
+                if n == 0 || n != info.zero_points.len() || n != 1 && n != channels {
+                    return Err(format!("its input `{}` has {n} scales", info.name));
+                }
+                let one = |(i, &b): (usize, &u8)| {
+                    let c = if n == 1 { 0 } else { i / inner % n };
+                    let steps = i64::from(b as i8).saturating_sub(info.zero_points[c]);
+                    info.scales[c] * steps as f32
+                };
+                bytes.iter().enumerate().map(one).collect()
+            }
+            other => {
+                return Err(format!(
+                    "its constant input is {}; float16 and int8 are supported",
+                    other.name()
+                ));
+            }
+        };
+        let name = self.info(t).name.clone();
+        let data = TensorData::F32(values);
+        let id = self.constant(name, own, Quant::default(), data)?;
+        self.ids[t] = Some(id);
+        Ok(())
+    }
+}
+
+/// A 16-bit float (IEEE 754 binary16) as a 32-bit one: exactly.
+fn half(bits: u16) -> f32 {
+    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 1023));
+    let magnitude = match exponent {
+        0 => fraction * 2_f32.powi(-24),
+        31 if fraction == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (1024.0 + fraction) * 2_f32.powi(exponent - 25),
+    };
+    sign * magnitude
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn half_precision_is_read_exactly() {
+        for (bits, real) in [
+            (0x0000, 0.0),
+            (0x8000, -0.0),
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x3555, 0.333_251_95),
+            (0x0001, 5.960_464_5e-8),
+            (0x03ff, 6.097_555e-5),
+            (0x0400, 6.103_515_6e-5),
+            (0x7bff, 65504.0),
+            (0x7c00, f32::INFINITY),
+        ] {
+            assert_eq!(super::half(bits).to_bits(), f32::to_bits(real), "{bits:x}");
+        }
+        assert!(super::half(0x7e00).is_nan());
     }
 }

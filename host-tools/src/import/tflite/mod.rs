@@ -17,18 +17,22 @@
 //! | READ_VARIABLE, ASSIGN_VARIABLE | `Recall` at the first read of a run, `Remember` of what was assigned last |
 //! | TRANSPOSE before FULLY_CONNECTED | the columns of its weights in another order |
 //! | float layers with int8 weights | the layer with dequantized weights (a runtime may also round its input to int8) |
-//! | uint8 input or output | int8: `q - 128`, with the zero point moved by as much |
+//! | uint8 at the ends, and where elements move or the largest is taken | int8: `q - 128`, with the zero point moved by as much |
+//! | DEQUANTIZE of a constant (float16 or int8 weights) | a float32 constant |
 
 mod elementwise;
 mod file;
 mod layers;
 mod movement;
 pub(crate) mod names;
+mod operators;
 mod recurrent;
 pub(crate) mod schema;
 mod shuffle;
 mod variables;
 mod window;
+
+pub use operators::{Backward, OPERATORS, Operator};
 
 use super::{ImportError, Missing};
 use crate::graph::{Graph, Node, Quant, Tensor, TensorData, TensorId};
@@ -66,6 +70,21 @@ pub fn import(bytes: &[u8]) -> Result<Graph, ImportError> {
 pub fn import_for(bytes: &[u8], numerics: Numerics) -> Result<Graph, ImportError> {
     let file = File::read(bytes)?;
     Importer::new(&file, bytes.len(), numerics)?.run()
+}
+
+/// The names of the operators that a file has, in all of its graphs, whether they are imported or not.
+///
+/// # Errors
+/// The file is damaged.
+pub fn operators_of(bytes: &[u8]) -> Result<BTreeSet<String>, ImportError> {
+    let file = File::read(bytes)?;
+    let others = file.others.iter().flat_map(|graph| &graph.steps);
+    Ok(file
+        .steps
+        .iter()
+        .chain(others)
+        .map(|s| s.name.clone())
+        .collect())
 }
 
 /// The work in progress.
@@ -224,6 +243,9 @@ impl<'a> Importer<'a> {
 
     /// Imports one operator.
     fn step(&mut self, step: &Step<'a>) -> Result<(), Reason> {
+        if !operators::is_known(step.code) {
+            return Err("it is not supported".into());
+        }
         match step.code {
             49 | 88 | 102 => return self.split(step),
             variables::CALL_ONCE => return self.call_once(step),
@@ -370,10 +392,12 @@ impl<'a> Importer<'a> {
             Kind::F32 => TensorData::F32(words().map(f32::from_le_bytes).collect()),
             Kind::I32 => TensorData::I32(words().map(i32::from_le_bytes).collect()),
             Kind::I8 => TensorData::I8(bytes.iter().map(|&b| b as i8).collect()),
+            Kind::U8 => TensorData::I8(bytes.iter().map(|&b| (b ^ 0x80) as i8).collect()),
             other => return Err(format!("input `{}` is {}", info.name, other.name())),
         };
         let quant = match info.kind {
             Kind::I8 => per_tensor(info)?,
+            Kind::U8 => moved(per_tensor(info)?),
             _ => Quant::default(),
         };
         let shape = shape(info)?;
@@ -391,17 +415,7 @@ impl<'a> Importer<'a> {
         let (dtype, quant) = match info.kind {
             Kind::F32 => (DType::F32, Quant::default()),
             Kind::I8 => (DType::I8, per_tensor(info)?),
-            Kind::U8 => {
-                let quant = per_tensor(info)?;
-                let zero_point = quant.zero_point - 128;
-                (
-                    DType::I8,
-                    Quant {
-                        zero_point,
-                        ..quant
-                    },
-                )
-            }
+            Kind::U8 => (DType::I8, moved(per_tensor(info)?)),
             other => {
                 return Err(format!(
                     "`{}` is {}; float32 and int8 are supported",
@@ -534,7 +548,7 @@ impl<'a> Importer<'a> {
         })
     }
 
-    /// Refuses uint8, which is supported at the ends of a model only.
+    /// Refuses uint8, which is supported where the same steps, moved by 128, give the same bits.
     fn no_uint8(&self, step: &Step<'a>) -> Result<(), Reason> {
         let mut all = step.inputs.iter().flatten().chain(&step.outputs);
         match all.any(|&t| self.info(t).kind == Kind::U8) {
@@ -611,6 +625,14 @@ fn per_tensor(info: &Info<'_>) -> Result<Quant, Reason> {
         zero_point: *zero_point as i32,
         channel_scales: Vec::new(),
     })
+}
+
+/// The grid of int8 steps that stand for what these uint8 steps stand for, 128 above them.
+fn moved(quant: Quant) -> Quant {
+    Quant {
+        zero_point: quant.zero_point - 128,
+        ..quant
+    }
 }
 
 /// A fused activation by its code.

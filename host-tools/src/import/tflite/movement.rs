@@ -33,7 +33,6 @@ impl<'a> Importer<'a> {
 
     /// PAD, and PADV2 with zeros.
     pub(super) fn pad(&mut self, step: &Step<'a>, t: usize) -> Result<(), Reason> {
-        self.no_uint8(step)?;
         let x = self.operand(step, 0)?;
         let rank = self.graph.tensors[x].shape.rank();
         let amounts = self.integers(step, 1)?;
@@ -69,7 +68,6 @@ impl<'a> Importer<'a> {
     }
 
     pub(super) fn concat(&mut self, step: &Step<'a>, t: usize) -> Result<(), Reason> {
-        self.no_uint8(step)?;
         let options = step.table.options::<ConcatOptions<'a>>();
         if super::fused(options.and_then(|o| o.activation()))? != Activation::None {
             return Err("it has a fused activation".into());
