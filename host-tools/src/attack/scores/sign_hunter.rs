@@ -2,7 +2,7 @@
 //! of the ball: the signs of the whole perturbation are flipped, then of its halves, its quarters and so on down to single
 //! elements, and a flip that does not lower the margin stays; then from the top again.
 //!
-//! It has no randomness and no parameters but its length, needs no idea of what the input is, and on an int8 model every point that it
+//! It has no randomness and no parameter but its length (by default 1,000 queries, a tenth of the paper's budget), needs no idea of what the input is, and on an int8 model every point that it
 //! tries lies on the grid: the control that stands beside gradient attacks (see [`crate::honest`]).
 
 use crate::attack::problem::Problem;
