@@ -197,7 +197,7 @@ const NETS: [Net; 3] = [
         float: "kws_ref_model_float32.tflite",
         data: "kws_mfcc_1000.npz",
         eps: "0.6,1.2,2.4",
-        n: 300,
+        n: 60,
     },
     Net {
         name: "visual wake words, MobileNetV1",
@@ -205,7 +205,7 @@ const NETS: [Net; 3] = [
         float: "vww_96_float.tflite",
         data: "vww_200.npz",
         eps: "1/255,2/255,4/255",
-        n: 60,
+        n: 40,
     },
 ];
 
@@ -400,13 +400,13 @@ const INTRODUCTION: &str = "# What the gradient of an int8 graph is worth
 
 An int8 graph is a staircase: its true gradient is zero nearly everywhere. White-box attacks here climb the straight-through estimate
 (rounding counts as the identity, saturated activations pass nothing). Below is what that is worth on the int8 models of MLPerf Tiny,
-beside the float models that they were made of. Made by
+beside the float models that they were made of. The page is made anew by
 
 ```
 cargo test -p foolproof-host --test gradient_quality -- --ignored
 ```
 
-from third-party models and data that are not part of this repository. The figures of one model come from
+from third-party models and data that are not part of this repository. The figures of one model are those of
 `foolproof evaluate MODEL --data D --eps E --float FLOAT_MODEL`. Brackets hold 95 % intervals: Wilson's for shares, 1.96 standard
 errors for means over samples.
 
