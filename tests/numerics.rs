@@ -3,8 +3,11 @@
 //! Models and what the runtimes answer (32 inputs each) lie outside of the repository, in `../shared/data`; without that folder
 //! these tests say so and pass. `FOOLPROOF_BLESS=1 cargo test --test numerics` writes the table anew.
 
+mod support;
+
 use foolproof::kernels::Kernels;
 use foolproof::ops::Numerics;
+use foolproof::tensor::DType;
 use foolproof_host::classifier::{Classifier, Inputs};
 use foolproof_host::data::npy::Values;
 use foolproof_host::data::npz;
@@ -13,6 +16,8 @@ use foolproof_host::import::tflite;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::oracle;
 
 /// Models with golden outputs, and the file that holds these.
 const MODELS: [(&str, &str); 13] = [
@@ -179,4 +184,81 @@ fn models_answer_what_the_runtime_answers() {
         found == expected,
         "docs/numerics.md is stale: FOOLPROOF_BLESS=1 cargo test --test numerics writes it"
     );
+}
+
+/// Random models of one operator each, and the small ones in `golden/tflite`, against LiteRT itself.
+#[test]
+fn single_operators_answer_what_litert_answers() {
+    let Some(python) = oracle::python() else {
+        return;
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let golden = fs::read_dir(root.join("tests/golden/tflite")).expect("a folder");
+    // uint8 ends are int8 here: see tests/tflite.rs
+    let golden = golden.map(|e| e.expect("an entry").path()).filter(|path| {
+        let name = path.file_name().expect("a name").to_string_lossy();
+        name.ends_with(".tflite") && !name.starts_with("uint8")
+    });
+    let run = Command::new(&python)
+        .arg(root.join("tests/oracle/litert_cases.py"))
+        .arg(folder.path())
+        .args(golden)
+        .output()
+        .unwrap_or_else(|error| panic!("{} does not run: {error}", python.display()));
+    assert!(
+        run.status.success(),
+        "{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    let mut models: Vec<PathBuf> = fs::read_dir(folder.path())
+        .expect("a folder")
+        .map(|e| e.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "tflite"))
+        .collect();
+    models.sort();
+    let (mut compared, mut differ) = (0, Vec::new());
+    for path in &models {
+        let name = path.file_stem().expect("a name").to_string_lossy();
+        let read = |extension: &str| fs::read(path.with_extension(extension)).expect("a file");
+        for (numerics, kernels) in [
+            (Numerics::LiteRtReference, "reference"),
+            (Numerics::Xnnpack, "xnnpack"),
+        ] {
+            let graph = match tflite::import_for(&read("tflite"), numerics) {
+                Ok(graph) => graph,
+                Err(error) => {
+                    eprintln!("{name}: {error}");
+                    continue;
+                }
+            };
+            let image = to_image(&graph).expect("an image");
+            let model = image.model().expect("a checked image");
+            let samples = read("in");
+            let inputs = match model.tables().dtype(model.tables().input()) {
+                DType::I8 => Inputs::I8(samples.iter().map(|&b| b as i8).collect()),
+                _ => {
+                    let words = samples.as_chunks().0.iter();
+                    Inputs::F32(words.map(|&b| f32::from_le_bytes(b)).collect())
+                }
+            };
+            let answers = Classifier::new(model, Kernels::Scalar)
+                .answers(&inputs)
+                .expect("answers");
+            let got: Vec<u8> = answers.into_iter().flat_map(|a| a.output).collect();
+            let expected = read(kernels);
+            assert_eq!(got.len(), expected.len(), "{name}");
+            let unequal = got.iter().zip(&expected).filter(|(g, e)| g != e).count();
+            if unequal > 0 {
+                differ.push(format!(
+                    "{name}, {kernels}: {unequal} of {} bytes",
+                    got.len()
+                ));
+            }
+            compared += 1;
+        }
+    }
+    eprintln!("{compared} compared");
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
+    assert!(compared >= 150, "{compared} compared");
 }

@@ -11,7 +11,8 @@ pub enum Rounding {
     /// One rounding of the 64-bit product: builds with `TFLITE_SINGLE_ROUNDING`.
     Single = 1,
     /// The accumulator as f32 times an f32 factor, to the nearest integer, halves to even: XNNPACK. The mantissa of the
-    /// [`Multiplier`] is the factor's bits, its shift 0.
+    /// [`Multiplier`] is the factor's bits, its shift 0. In a convolution another shift holds the bits of an f32 zero point that
+    /// is added before rounding: XNNPACK's means.
     Float32 = 2,
     /// The accumulator times an f64 factor, to the nearest integer, halves away from zero: LiteRT's reference kernel of
     /// FULLY_CONNECTED. The mantissa of the [`Multiplier`] is the upper half of the factor's bits, its shift the lower one.
@@ -24,8 +25,8 @@ impl Rounding {
         match self {
             Rounding::Double | Rounding::Single => factor.is_valid(),
             Rounding::Float32 => {
-                let real = factor.as_f32();
-                factor.shift == 0 && real.is_finite() && real.is_sign_positive()
+                let (real, zero_point) = (factor.as_f32(), f32::from_bits(factor.shift as u32));
+                real.is_finite() && real.is_sign_positive() && zero_point.is_finite()
             }
             Rounding::Float64 => {
                 let real = factor.as_f64();
@@ -59,12 +60,32 @@ impl Multiplier {
         }
     }
 
+    /// A factor for [`Rounding::Float32`] with a zero point that is added before rounding, instead of the output's after it.
+    pub const fn with_zero_point(factor: f32, zero_point: f32) -> Multiplier {
+        // 0 says that there is none
+        let zero_point = if zero_point == 0.0 { -0.0 } else { zero_point };
+        Multiplier {
+            mantissa: factor.to_bits() as i32,
+            shift: zero_point.to_bits() as i32,
+        }
+    }
+
     /// A factor for [`Rounding::Float64`].
     pub const fn from_f64(factor: f64) -> Multiplier {
         let bits = factor.to_bits();
         Multiplier {
             mantissa: (bits >> 32) as i32,
             shift: bits as i32,
+        }
+    }
+
+    /// `x` with [`Rounding::Float32`] on a grid with this zero point.
+    #[inline(always)]
+    pub(crate) fn onto_grid(self, x: i32, zero_point: i32) -> i32 {
+        let real = x as f32 * self.as_f32();
+        match self.shift {
+            0 => nearest_even(real) + zero_point,
+            bits => nearest_even(real + f32::from_bits(bits as u32)),
         }
     }
 

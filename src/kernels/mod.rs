@@ -142,7 +142,12 @@ impl Requantize<'_> {
             mantissa: self.multiplier[o],
             shift: self.shift[o],
         };
-        let q = fixed_point::requantize(sum, factor, self.rounding).wrapping_add(self.zero_point);
+        let q = match self.rounding {
+            Rounding::Float32 => factor.onto_grid(sum, self.zero_point),
+            rounding => {
+                fixed_point::requantize(sum, factor, rounding).wrapping_add(self.zero_point)
+            }
+        };
         q.max(self.range.0).min(self.range.1) as i8
     }
 

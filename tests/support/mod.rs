@@ -1,6 +1,7 @@
 //! What the operator tests share: random numbers, owned tensors, and the references.
 #![allow(dead_code)] // each test binary uses its own part
 
+pub mod allocation;
 pub mod oracle;
 pub mod reference;
 pub mod reference_i8;

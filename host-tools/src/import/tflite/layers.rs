@@ -329,8 +329,9 @@ impl<'a> Importer<'a> {
         }
         let y = super::per_tensor(self.info(t))?;
         let n = len as usize;
-        let x_scale = self.scale(x);
-        let factor = mean_factor(self.graph.numerics, x_scale, y.scale, n).ok_or(TOO_FAR)?;
+        let x_quant = &self.graph.tensors[x].quant;
+        let factor = mean_factor(self.graph.numerics, x_quant, &y, n);
+        let (bias, factor) = factor.ok_or(TOO_FAR)?;
         let (channels, weights) = (channels as usize, n * channels as usize);
         self.spend(weights + 12 * channels)?;
         let name = self.info(t).name.clone();
@@ -348,7 +349,7 @@ impl<'a> Importer<'a> {
         )?;
         let mut constants = vec![image, ones];
         for (what, value) in [
-            ("zeros", 0),
+            ("bias", bias),
             ("multiplier", factor.mantissa),
             ("shift", factor.shift),
         ] {
@@ -371,19 +372,24 @@ impl<'a> Importer<'a> {
 }
 
 /// The factor of an int8 mean over `n` elements, as TFLite folds `1/n` into it (`QuantizedMeanOrSum`): a division that cuts off.
-/// XNNPACK multiplies in single precision.
-fn mean_factor(numerics: Numerics, x: f32, y: f32, n: usize) -> Option<Multiplier> {
+/// XNNPACK sums integers as they are and takes the zero points into account in single precision: then with the bias that undoes
+/// the input's zero point.
+fn mean_factor(numerics: Numerics, x: &Quant, y: &Quant, n: usize) -> Option<(i32, Multiplier)> {
     if numerics == Numerics::Xnnpack {
-        return Some(Multiplier::from_f32(x / y * (1.0 / n as f32)));
+        let factor = x.scale / y.scale * (1.0 / n as f32);
+        let zero_point = y.zero_point as f32 - (n as f32 * x.zero_point as f32) * factor;
+        let bias = i32::try_from(n).ok()?.checked_mul(x.zero_point)?;
+        return Some((bias, Multiplier::with_zero_point(factor, zero_point)));
     }
-    let whole = multiplier::quantize_multiplier(f64::from(x) / f64::from(y))?;
+    let whole = multiplier::quantize_multiplier(f64::from(x.scale) / f64::from(y.scale))?;
     let bits = (n as u64).checked_ilog2()? as i32;
     let bits = bits.min(32).min(31 + whole.shift);
     let mantissa = (i64::from(whole.mantissa) << bits) / n as i64;
-    Some(Multiplier {
+    let factor = Multiplier {
         mantissa: i32::try_from(mantissa).ok()?,
         shift: whole.shift - bits,
-    })
+    };
+    Some((0, factor))
 }
 
 /// int8 weights and their scales.
