@@ -178,7 +178,6 @@ def run(model, samples, kernels):
     x, y = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     answers = []
     for sample in samples:
-        interpreter.reset_all_variables()
         interpreter.set_tensor(x["index"], sample)
         interpreter.invoke()
         answers.append(interpreter.get_tensor(y["index"]).copy())
