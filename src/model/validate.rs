@@ -129,6 +129,13 @@ pub(super) fn plan(model: &Tables<'_>, mode: Mode) -> Result<(), ModelError> {
             parameter_slot(model, mode, t, role)?;
         }
     }
+    // what is computed again would begin with another state
+    let state = (0..model.tensor_count()).find(|&t| model.role(t) == TensorRole::State);
+    if let Some(tensor) = state
+        && model.pass_count(mode) > 1
+    {
+        return Err(ModelError::Plan { mode, tensor });
+    }
     for pass in 0..model.pass_count(mode) {
         covers_uses(model, mode, pass)?;
         aliases(model, mode, pass)?;
