@@ -106,6 +106,8 @@ impl<'a> Importer<'a> {
             Kind::I8 => per_tensor(info)?,
             _ => Quant::default(),
         };
+        // a shape is a few bytes of the file, whatever it says
+        self.spend(own.len().saturating_mul(4))?;
         let bytes = self.variables.first.get(&name).copied();
         let data = match info.kind {
             Kind::I8 => TensorData::I8(match bytes {
