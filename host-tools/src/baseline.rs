@@ -43,7 +43,7 @@ impl Baseline {
             Error::new(
                 what,
                 path.display(),
-                "a document that foolproof evaluate wrote (report.json, or what --json printed)",
+                "a document that foolproof evaluate wrote (results.json, or what --json printed)",
             )
         };
         let document: Document = serde_json::from_slice(&files::read(path)?)

@@ -133,15 +133,34 @@ fn every_command_prints_one_valid_document() {
         &bench,
         "evaluate packed.fpi --data digits --limit 50 --eps 1/16..4/16 --report report",
     );
-    // FGSM, PGD and the gradient-free control at each of four sizes
-    assert_eq!(evaluate["attacks"].as_array().unwrap().len(), 12);
+    // FGSM, PGD and the gradient-free control at each of four sizes, and what they come to together
+    assert_eq!(evaluate["attacks"].as_array().unwrap().len(), 16);
     let saved: Value =
-        serde_json::from_slice(&fs::read(bench.path("report/report.json")).unwrap()).unwrap();
+        serde_json::from_slice(&fs::read(bench.path("report/results.json")).unwrap()).unwrap();
     assert_eq!(saved, evaluate);
     let page = fs::read_to_string(bench.path("report/report.html")).unwrap();
     assert!(
         page.contains("<svg") && page.contains("data:image/png;base64,") && !page.contains("http")
     );
+    let lines = fs::read_to_string(bench.path("report/results.csv")).unwrap();
+    assert_eq!(lines.lines().count(), 17);
+    let cases = fs::read_to_string(bench.path("report/junit.xml")).unwrap();
+    assert!(cases.contains("tests=\"16\" failures=\"0\""), "{cases}");
+
+    // the same is no worse than itself; a better past is a missed threshold
+    let line = "evaluate packed.fpi --data digits --limit 50 --eps 1/16..4/16 --report report --baseline old.json";
+    let mut old = saved.clone();
+    fs::write(bench.path("old.json"), old.to_string()).unwrap();
+    assert_eq!(bench.run(line).status.code(), Some(0));
+    old["attacks"][0]["robust_accuracy"] = Value::from(1.0);
+    fs::write(bench.path("old.json"), old.to_string()).unwrap();
+    let worse = bench.run(line);
+    assert_eq!(worse.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&worse.stderr).contains("worse than --baseline"));
+    let cases = fs::read_to_string(bench.path("report/junit.xml")).unwrap();
+    assert!(cases.contains("failures=\"1\""), "{cases}");
+    fs::write(bench.path("old.json"), "{}").unwrap();
+    assert_eq!(bench.run(line).status.code(), Some(2));
 }
 
 #[test]

@@ -218,7 +218,7 @@ pub(crate) struct AttackArgs {
     #[arg(long, conflicts_with = "boxes")]
     pub nearest: bool,
     /// Make the model say this class instead of any wrong one; with --box no class: each row's label is the target
-    #[arg(long, value_name = "CLASS", allow_hyphen_values = true, value_parser = class, num_args = 0..=1)]
+    #[arg(long, value_name = "CLASS", value_parser = class, num_args = 0..=1)]
     pub targeted: Option<Option<usize>>,
     #[command(flatten)]
     pub memory: MemoryArgs,
@@ -350,12 +350,18 @@ pub(crate) struct EvaluateArgs {
     /// backward, as a white-box attack took, at least 100]
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = queries)]
     pub control_queries: Option<u32>,
-    /// Write report.html and report.json into this folder
+    /// Write report.html, results.json, results.csv and junit.xml into this folder
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
     /// Exit with 1 where any robust accuracy is below this share (0 to 1)
     #[arg(long, value_name = "R", allow_hyphen_values = true, value_parser = share)]
     pub fail_under: Option<f64>,
+    /// Exit with 1 where a robust accuracy is below that of an earlier evaluation (results.json, or what --json printed)
+    #[arg(long, value_name = "OLD.json")]
+    pub baseline: Option<PathBuf>,
+    /// By how much a robust accuracy may fall below the baseline's (0 to 1)
+    #[arg(long, value_name = "R", default_value_t = 0.0, allow_hyphen_values = true, value_parser = share, requires = "baseline")]
+    pub tolerance: f64,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ use super::console::{Console, to_json};
 use super::model::ModelFile;
 use crate::attack::Choice;
 use crate::attack::journal::Journal;
+use crate::baseline::Baseline;
 use crate::classifier::{Classifier, Inputs};
 use crate::data::{self, Dataset, Purpose};
 use crate::document::{Attack, Data, Document, summary};
@@ -16,11 +17,14 @@ use crate::evaluate::{
 use crate::files;
 use crate::honest::Examination;
 use crate::inspect::numerics;
+use crate::report::csv::csv;
 use crate::report::format::number;
+use crate::report::junit::junit;
 use crate::report::{self, terminal};
 use foolproof::threat::Budget;
 
 pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<Ended> {
+    let baseline = args.baseline.as_deref().map(Baseline::read).transpose()?;
     let mut plans = Vec::new();
     for &epsilon in &args.eps.0 {
         plans.extend(args.suite.plans(&args.settings.terms(epsilon, None))?);
@@ -82,13 +86,25 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
     document.warnings.extend(gradients_alone(&evaluation));
     let together = ensembles(&args.suite, &evaluation, &subject);
     document.attacks.extend(together);
+    let regressions = match &baseline {
+        Some(baseline) => baseline.compare(&document, args.tolerance)?,
+        None => Vec::new(),
+    };
     if let Some(folder) = &args.report {
-        let (page, json) = (folder.join("report.html"), folder.join("report.json"));
-        document.outputs = vec![page.display().to_string(), json.display().to_string()];
+        let path = |name: &str| folder.join(name);
+        let failures: Vec<(String, String)> = regressions
+            .iter()
+            .map(|regression| (regression.attack.clone(), regression.text()))
+            .collect();
+        let names = ["report.html", "results.json", "results.csv", "junit.xml"];
+        document.outputs = names.map(|name| path(name).display().to_string()).into();
         let report =
             report::build::of_evaluation(&subject.pictured(), &evaluation, document.clone());
-        files::write(&page, report::page(&report).as_bytes())?;
-        files::write(&json, to_json(&document)?.as_bytes())?;
+        files::write(&path(names[0]), report::page(&report).as_bytes())?;
+        files::write(&path(names[1]), to_json(&document)?.as_bytes())?;
+        files::write(&path(names[2]), csv(&document).as_bytes())?;
+        let cases = junit(&document, args.fail_under, &failures);
+        files::write(&path(names[3]), cases.as_bytes())?;
     }
     console.finish(&document, || {
         let written: Vec<String> = document
@@ -105,15 +121,20 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
         .filter(|attack| attack.numerics == arithmetic)
         .map(|attack| attack.robust_accuracy)
         .fold(1.0, f64::min);
-    match args.fail_under {
-        Some(threshold) if worst < threshold => {
-            console.say(format!(
-                "robust accuracy {worst:.4} is below --fail-under {threshold}"
-            ));
-            Ok(Ended::Missed)
-        }
-        _ => Ok(Ended::Well),
+    let mut ended = Ended::Well;
+    for regression in &regressions {
+        console.say(format!("worse than --baseline: {}", regression.text()));
+        ended = Ended::Missed;
     }
+    if let Some(threshold) = args.fail_under
+        && worst < threshold
+    {
+        console.say(format!(
+            "robust accuracy {worst:.4} is below --fail-under {threshold}"
+        ));
+        ended = Ended::Missed;
+    }
+    Ok(ended)
 }
 
 /// What is measured.
