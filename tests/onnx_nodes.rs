@@ -337,7 +337,11 @@ fn table(rows: &BTreeMap<String, Row>) -> String {
             reasons.join("<br>")
         );
     }
-    let _ = writeln!(page, "\nNot there at all (cases): {}.", absent.join(", "));
+    let _ = writeln!(
+        page,
+        "\nNot there at all, or on constants only (cases): {}.",
+        absent.join(", ")
+    );
     page
 }
 

@@ -114,6 +114,14 @@ pub fn read_whole(bytes: &[u8]) -> Result<Imported, ImportError> {
     import_as(&decode(bytes)?, bytes.len(), Batch::Whole)
 }
 
+/// Whether an operator (`Conv`, `com.microsoft.QGemm`) can be imported, in some form at least.
+pub fn knows(operator: &str) -> bool {
+    match operator.strip_prefix("com.microsoft.") {
+        Some(extension) => node::is_extension(extension),
+        None => node::is_known(operator),
+    }
+}
+
 /// What becomes of a batch that the file fixes.
 #[derive(Clone, Copy, PartialEq)]
 enum Batch {
