@@ -14,6 +14,8 @@ const NO_ATTACKS: &[(&str, &str)] = &[
     ("hyperplane.rs", "what attacks on linear boundaries share"),
     ("rank.rs", "the order of the other classes"),
     ("ball.rs", "where attacks search"),
+    ("asked.rs", "what attacks on scores share"),
+    ("ground.rs", "what decision-based attacks share"),
 ];
 
 /// Words that a number, a numeral or a letter must follow.

@@ -584,7 +584,13 @@ fn an_attack_with_slices_of_the_wrong_length_is_an_error() {
     let mut checked = 0;
     with_session(&images()[0], Mode::Attack, |model, s| {
         let n = model.input_shape().len();
-        for spec in [Spec::fgsm(ball), Spec::pgd(ball, 3)] {
+        let shape = [1, n as u16, 1];
+        for spec in [
+            Spec::fgsm(ball),
+            Spec::pgd(ball, 3),
+            Spec::square(ball, 5, shape),
+            Spec::nes(ball, 2),
+        ] {
             let scratch_len = spec.scratch_len(n, model.classes());
             let mut go = |x: usize, out: usize, scratch: usize| {
                 let task = Task {

@@ -48,8 +48,8 @@ impl Case {
         Classifier::new(self.image.model().unwrap(), Kernels::Scalar)
     }
 
-    /// FGSM and PGD, in both norms, with a random start and without.
-    fn attacks(&self) -> [Spec; 3] {
+    /// FGSM and PGD, in both norms, with a random start and without; the square attack in both norms, and NES.
+    fn attacks(&self) -> [Spec; 6] {
         let classifier = self.classifier();
         let linf = |ball| Spec {
             starts: 2,
@@ -59,10 +59,15 @@ impl Case {
             random_start: false,
             ..Spec::pgd(ball, 3)
         };
+        let shape = classifier.image_shape().map(|side| side as u16);
+        let square = |ball| Spec::square(ball, 20, shape);
         [
             classifier.spec(Spec::fgsm, Norm::Linf, 0.05),
             classifier.spec(linf, Norm::Linf, 0.02),
             classifier.spec(l2, Norm::L2, 0.3),
+            classifier.spec(square, Norm::Linf, 0.05),
+            classifier.spec(square, Norm::L2, 0.3),
+            classifier.spec(|ball| Spec::nes(ball, 2), Norm::Linf, 0.05),
         ]
     }
 

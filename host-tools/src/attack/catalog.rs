@@ -129,6 +129,14 @@ impl Settings {
         }
     }
 
+    /// Takes the most queries that a sample may cost, or the default.
+    ///
+    /// # Errors
+    /// The number is out of range.
+    pub fn queries(&mut self, default: u32) -> Result<u32> {
+        self.whole("queries", default, 1, u32::MAX)
+    }
+
     fn nothing_left(&self, entry: &Entry) -> Result<()> {
         match self.values.keys().next() {
             None => Ok(()),
@@ -192,6 +200,16 @@ impl Entry {
         }
     }
 
+    /// The most queries that a sample costs: what the setting says, or its default; `None` where there is no
+    /// such setting.
+    pub fn queries(&self, settings: &Settings) -> Option<u64> {
+        let (_, default) = self.settings.iter().find(|(name, _)| *name == "queries")?;
+        match settings.values.get("queries") {
+            Some(&set) => Some(set as u64),
+            None => default.parse().ok(),
+        }
+    }
+
     /// With a description.
     pub const fn about(self, about: &'static str) -> Entry {
         Entry { about, ..self }
@@ -237,7 +255,7 @@ const PORTABLE: &[Entry] = &[
         .about("random search with squares (Andriushchenko et al. 2020)")
         .with(&[
             ("queries", "5000"),
-            ("share", "0.8 (l2: 0.1)"),
+            ("share", "0.8"),
             ("cross_entropy", "0"),
         ]),
     Entry::new("nes", Access::Scores, &[Norm::Linf, Norm::L2], nes)
@@ -246,8 +264,8 @@ const PORTABLE: &[Entry] = &[
             ("queries", "5000"),
             ("pairs", "25"),
             ("sigma", "0.001 of the box, at least 2 LSB"),
-            ("step", "eps / 10"),
-            ("margin", "0"),
+            ("step", "0.3 eps"),
+            ("cross_entropy", "0"),
         ]),
 ];
 
@@ -263,11 +281,15 @@ fn square(s: &mut Settings) -> Result<Attack> {
     Ok(Attack::Portable(Portable::Square {
         queries: s.whole("queries", 5000, 1, 65_535)? as u16,
         share: s.given("share", 1e-6, 1.0)?,
-        loss: match s.whole("cross_entropy", 0, 0, 1)? {
-            0 => Loss::Margin,
-            _ => Loss::CrossEntropy,
-        },
+        loss: score_loss(s)?,
     }))
+}
+
+fn score_loss(s: &mut Settings) -> Result<Loss> {
+    Ok(match s.whole("cross_entropy", 0, 0, 1)? {
+        0 => Loss::Margin,
+        _ => Loss::CrossEntropy,
+    })
 }
 
 fn nes(s: &mut Settings) -> Result<Attack> {
@@ -276,10 +298,7 @@ fn nes(s: &mut Settings) -> Result<Attack> {
         pairs: s.whole("pairs", 25, 1, 10_000)? as u16,
         sigma: s.given("sigma", 1e-9, 1e9)?,
         step: s.given("step", 0.0, 1e9)?,
-        loss: match s.whole("margin", 0, 0, 1)? {
-            0 => Loss::CrossEntropy,
-            _ => Loss::Margin,
-        },
+        loss: score_loss(s)?,
     }))
 }
 

@@ -79,13 +79,13 @@ pub enum Portable {
     },
     /// Gradients estimated from scores.
     Nes {
-        /// The most that is asked, but for the rest of a step.
+        /// The most that is asked.
         queries: u16,
         /// Pairs of probes per step.
         pairs: u16,
         /// Standard deviation of the probes, real units; otherwise a thousandth of the box, and at least 2 LSB.
         sigma: Option<f32>,
-        /// Length of a step, real units; otherwise a tenth of epsilon.
+        /// Length of a step, real units; otherwise 0.3 epsilon.
         step: Option<f32>,
         /// What is climbed.
         loss: Loss,
@@ -129,7 +129,8 @@ impl Portable {
                 loss,
             } => {
                 let least = if lattice { 2.0 } else { 0.0 };
-                let steps = u32::from(queries) / (2 * u32::from(pairs) + 1);
+                // and one question more, about the last iterate
+                let steps = (u32::from(queries) - 1) / (2 * u32::from(pairs) + 1);
                 let plain = Spec::nes(ball, steps.max(1) as u16);
                 let sigma = match sigma {
                     Some(real) => real / unit,

@@ -46,6 +46,15 @@ pub const SUITES: &[Suite] = &[
             member("square", &[]),
         ],
     },
+    Suite {
+        name: "black-box",
+        about: "square with 5000 queries (scores), hopskipjump with 5000 (labels), and normal noise as the floor: no gradients",
+        members: &[
+            member("square", &[]),
+            member("hopskipjump", &[("queries", 5000.0)]),
+            member("gaussian-noise", &[]),
+        ],
+    },
 ];
 
 /// An attack or a suite, by name.
@@ -154,7 +163,18 @@ impl Suite {
 }
 
 fn plan(entry: &Entry, settings: &Settings, terms: &Terms) -> Result<Plan> {
-    let attack = entry.attack(settings)?;
+    // an attack with a setting for its queries keeps to it, and plans with less where less is allowed
+    let mut settings = settings.clone();
+    let mut budget = terms.budget;
+    if let Some(queries) = entry.queries(&settings).filter(|_| !terms.nearest) {
+        budget.queries = budget.queries.min(queries);
+        if budget.queries < queries && budget.queries > 0 {
+            settings
+                .values
+                .insert("queries".into(), budget.queries as f64);
+        }
+    }
+    let attack = entry.attack(&settings)?;
     if !entry.nearest && !terms.nearest && !terms.epsilon.is_finite() {
         return Err(Error::new(
             format!("{} searches in a ball", entry.name),
@@ -180,7 +200,7 @@ fn plan(entry: &Entry, settings: &Settings, terms: &Terms) -> Result<Plan> {
         norm: settings.norm,
         epsilon: terms.epsilon,
         target: terms.target,
-        budget: terms.budget,
+        budget,
     })
 }
 
