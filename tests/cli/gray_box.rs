@@ -92,11 +92,8 @@ fn a_distilled_surrogate_fools_an_int8_model_that_only_tells_labels() {
 #[test]
 fn what_cannot_be_a_surrogate_is_refused_in_one_line() {
     let bench = Bench::new();
-    document(
-        &bench,
-        "train classifier --data digits --epochs 1 --out target",
-    );
-    let attack = "attack target/model.fpi --data digits --limit 5 --eps 0.1 --out adv.npz";
+    bench.train();
+    let attack = "attack trained/model.fpi --data digits --limit 5 --eps 0.1 --out adv.npz";
     for (line, what) in [
         (
             format!("{attack} --attack square --surrogate trained/model.fpi"),

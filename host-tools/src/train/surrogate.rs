@@ -165,10 +165,10 @@ mod tests {
         let data = load("digits:train", Purpose::Learn).expect("the digits");
         let data = data.take(600).expect("enough digits");
         let labels = data.labels().expect("labels").to_vec();
-        let crate::data::Samples::U8(bytes) = data.samples() else {
-            panic!("the digits are bytes");
+        let x: Vec<f32> = match data.samples() {
+            crate::data::Samples::F32(x) => x.clone(),
+            other => panic!("the digits are real: {other:?}"),
         };
-        let x: Vec<f32> = bytes.iter().map(|&v| f32::from(v) / 255.0).collect();
         let config = Config {
             epochs: 6,
             ..Config::default()
