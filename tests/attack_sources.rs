@@ -13,6 +13,8 @@ const NO_ATTACKS: &[(&str, &str)] = &[
     ("penalty.rs", "what attacks with a penalty share"),
     ("hyperplane.rs", "what attacks on linear boundaries share"),
     ("rank.rs", "the order of the other classes"),
+    ("asked.rs", "what attacks on scores share"),
+    ("ground.rs", "what attacks on labels share"),
     ("ball.rs", "where attacks search"),
     ("asked.rs", "what attacks on scores share"),
     ("ground.rs", "what decision-based attacks share"),
