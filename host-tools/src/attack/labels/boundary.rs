@@ -77,7 +77,7 @@ impl Boundary {
         let Some(v) = ground.start(rng, self.draws)? else {
             return Ok(());
         };
-        let mut v = ground.to_boundary(&v, 1e-3)?;
+        let mut v = ground.bisect(&v, 1e-3)?;
         let (mut aside, mut ahead) = (FIRST_STEP, FIRST_STEP);
         let (mut on_sphere, mut nearer) = (Answers::new(100 / LOOK as usize), Answers::new(30));
         for step in 1..=self.steps {

@@ -70,7 +70,7 @@ impl<'a, 'p, E: Element, O: LabelOracle<E>> Ground<'a, 'p, E, O> {
     }
 
     /// From a point that fools towards the sample, as far as it fools: bisection to `tolerance`, a share of the distance.
-    pub fn to_boundary(&mut self, v: &[f32], tolerance: f32) -> Result<Vec<f32>, O::Error> {
+    pub fn bisect(&mut self, v: &[f32], tolerance: f32) -> Result<Vec<f32>, O::Error> {
         let (mut held, mut fooled) = (0.0, 1.0);
         // on the grid, less than a tenth of a step of every element changes nothing
         let step = match E::LATTICE {
@@ -103,7 +103,7 @@ impl<'a, 'p, E: Element, O: LabelOracle<E>> Ground<'a, 'p, E, O> {
                 }
             }
             if self.fools(&v)? {
-                best = Some(self.to_boundary(&v, 0.01)?);
+                best = Some(self.bisect(&v, 0.01)?);
             }
         }
         Ok(best)

@@ -53,7 +53,7 @@ impl HopSkipJump {
         let Some(v) = ground.start(rng, self.draws)? else {
             return Ok(());
         };
-        let mut v = ground.to_boundary(&v, TOLERANCE)?;
+        let mut v = ground.bisect(&v, TOLERANCE)?;
         let mut direction = vec![0.0; v.len()];
         for step in 0..self.steps {
             let distance = ground.distance(&v);
@@ -71,7 +71,7 @@ impl HopSkipJump {
             let Some(nearer) = jump(ground, &v, &move_along)? else {
                 continue;
             };
-            v = ground.to_boundary(&nearer, TOLERANCE)?;
+            v = ground.bisect(&nearer, TOLERANCE)?;
         }
         Ok(())
     }
@@ -145,7 +145,7 @@ fn jump<E: Element, O: LabelOracle<E>>(
         let share = 0.998 * nearest / ground.distance(&ahead).max(1e-9);
         let candidate = ground.nearer(&ahead, share.min(1.0));
         if ground.fools(&candidate)? {
-            best = Some(ground.to_boundary(&candidate, 0.01)?);
+            best = Some(ground.bisect(&candidate, 0.01)?);
         } else if best.is_some() {
             // shorter steps lead back to where it came from
             break;
