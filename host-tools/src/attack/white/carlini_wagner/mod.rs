@@ -10,8 +10,8 @@
 //!
 //! Defaults: constant, number of searches, learning rate and kappa of each norm are those of the authors' code
 //! (l2: 9 searches from c = 0.001, rate 0.01; l0: doubling from 0.001, rate 0.01; linf: doubling from 1e-5, rate 0.005, thresholds
-//! falling by a tenth); 500 steps with early abort instead of 10000 (l2) and 1000 (the others) are where norms on the reference
-//! networks no longer fall by more than a percent.
+//! falling by a tenth); 500 steps with early abort instead of 10000 (l2) and 1000 (the others): with them the mean l2 norm on a
+//! reference network is that of Foolbox's attack with as many (1.168 beside 1.167, 100 images).
 
 mod l0;
 mod l2;
