@@ -4,8 +4,8 @@ use embedded_hal::digital::OutputPin;
 use embedded_io::{Read, Write};
 use foolproof::bundle::Bundle;
 use foolproof::link::{
-    self, Adversarial, CRC32, Deframer, Fault, FaultCode, Hello, Input, Logits, PROTOCOL, Port, Ready,
-    Request, Response, Stats,
+    self, Adversarial, CRC32, Deframer, Fault, FaultCode, Hello, Input, Logits, PROTOCOL, Port,
+    Ready, Request, Response, Stats,
 };
 use foolproof::memory::Mode;
 use foolproof::model::Model;

@@ -161,7 +161,7 @@ pub fn requantize(x: i32, factor: Multiplier, rounding: Rounding) -> i32 {
 /// `x 2^exponent`, saturating. (gemmlowp `SaturatingRoundingMultiplyByPOT`, positive exponents.)
 #[inline(always)]
 pub(crate) fn saturating_shl(x: i32, exponent: u32) -> i32 {
-    let limit = (1 << (31 - exponent)) - 1;
+    let limit = i32::MAX >> exponent;
     if x > limit {
         i32::MAX
     } else if x < -limit {

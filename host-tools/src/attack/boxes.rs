@@ -30,7 +30,7 @@ pub struct Boxes {
 }
 
 impl Boxes {
-    /// Reads `lo`, `hi` [n, d] (or [n, ...]) and `label` [n] from an `.npz` archive.
+    /// Reads `lo`, `hi` (`[n, d]` or `[n, ...]`) and `label` (`[n]`) from an `.npz` archive.
     ///
     /// # Errors
     /// An array is missing or of another shape, or a box is empty or not finite.
