@@ -143,7 +143,7 @@ impl Settings {
             Some(name) => {
                 let known: Vec<&str> = entry.settings.iter().map(|(name, _)| *name).collect();
                 Err(Error::new(
-                    format!("{} has no setting {name}", entry.name),
+                    format!("{} has no setting {name}: {}", entry.name, entry.about),
                     format!("--{name}"),
                     match known.is_empty() {
                         true => "no settings".into(),
@@ -234,7 +234,7 @@ const PORTABLE: &[Entry] = &[
     Entry::new("fgsm", Access::Gradients, L_NORMS, |_| {
         Ok(Attack::Portable(Portable::Fgsm))
     })
-    .about("fast gradient sign, one step (Goodfellow et al. 2014)"),
+    .about("fast gradient sign: one step from one start (Goodfellow et al. 2014)"),
     Entry::new("bim", Access::Gradients, L_NORMS, bim)
         .about("iterated FGSM with clip, from the sample itself (Kurakin et al. 2016)")
         .with(&[("steps", "10"), ("step", "2.5 eps / steps")]),

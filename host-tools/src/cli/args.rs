@@ -218,7 +218,7 @@ pub(crate) struct AttackArgs {
     #[arg(long, conflicts_with = "boxes")]
     pub nearest: bool,
     /// Make the model say this class instead of any wrong one; with --box no class: each row's label is the target
-    #[arg(long, value_name = "CLASS", value_parser = class, num_args = 0..=1)]
+    #[arg(long, value_name = "CLASS", allow_negative_numbers = true, value_parser = class, num_args = 0..=1)]
     pub targeted: Option<Option<usize>>,
     #[command(flatten)]
     pub memory: MemoryArgs,
