@@ -4,6 +4,7 @@
 //! their gradients are added in shard order. So the result does not depend on the number of threads.
 
 pub mod classifier;
+pub mod run;
 pub mod surrogate;
 
 use crate::graph::{Graph, GraphError, TensorData};
@@ -37,6 +38,9 @@ pub enum TrainError {
     /// A parameter of the configuration or the data is out of range.
     #[error("{0}")]
     Config(String),
+    /// A checkpoint or the log cannot be written or read.
+    #[error(transparent)]
+    Run(#[from] crate::error::Error),
 }
 
 /// Samples per shard. Fixed: it is part of the result.
