@@ -375,6 +375,8 @@ pub(crate) struct TrainArgs {
 pub(crate) enum TrainWhat {
     /// A classifier: two convolutions for images, two dense layers for anything else
     Classifier(ClassifierArgs),
+    /// A generative adversarial network: a generator of samples, and a discriminator that tells them from real ones
+    Gan(GanArgs),
     /// A classifier that imitates a model of which only labels are asked: a surrogate for attack --surrogate
     Surrogate(SurrogateArgs),
 }
@@ -436,6 +438,41 @@ pub(crate) struct ClassifierArgs {
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = positive)]
     pub epochs: Option<usize>,
     /// Start from the weights in DIR/model.fpi; the optimizer starts anew
+    #[arg(long)]
+    pub resume: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GanArgs {
+    /// Real samples: as elsewhere (plain digits means digits:train); mixture (three Gaussians on a line, with a check of the
+    /// theory) or grid25 (25 Gaussians on a plane)
+    #[arg(long, value_name = "D")]
+    pub data: String,
+    /// Folder for generator.fpi, discriminator.fpi, samples, log.csv, report.html and the checkpoint
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Networks, objective, learning rates and so on, as TOML; DIR/config.toml of any run holds all keys
+    #[arg(long, value_name = "F.toml")]
+    pub config: Option<PathBuf>,
+    /// Passes over the data (mixture, grid25: thousands of steps), instead of the configuration's
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = positive)]
+    pub epochs: Option<usize>,
+    /// A float classifier in whose feature space samples are judged: Fréchet distance, precision and recall
+    #[arg(long, value_name = "MODEL")]
+    pub features: Option<PathBuf>,
+    /// Real samples to judge by [default: digits:test for the digits, otherwise the training samples]
+    #[arg(long, value_name = "D", requires = "features")]
+    pub test: Option<String>,
+    /// Judge after every N epochs, not only after the last
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = positive, requires = "features")]
+    pub judge_every: Option<usize>,
+    /// A generator (.fpi) of the configuration's form to start from, for example a VAE's decoder
+    #[arg(long, value_name = "MODEL")]
+    pub start: Option<PathBuf>,
+    /// Seconds between checkpoints
+    #[arg(long, value_name = "S", default_value_t = 20.0, allow_hyphen_values = true, value_parser = pause)]
+    pub checkpoint: f64,
+    /// Go on from DIR's checkpoint, to the same bytes as without the interruption
     #[arg(long)]
     pub resume: bool,
 }
@@ -614,6 +651,13 @@ fn seconds(text: &str) -> Result<u64, String> {
 
 fn steps(text: &str) -> Result<u16, String> {
     whole(text, 1, 10_000).map(|number| number as u16)
+}
+
+fn pause(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if (0.0..=86_400.0).contains(&number) => Ok(number),
+        _ => Err("seconds from 0 to 86400 would be right".into()),
+    }
 }
 
 fn starts(text: &str) -> Result<u16, String> {

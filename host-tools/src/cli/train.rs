@@ -1,5 +1,6 @@
 //! `foolproof train`: classifiers, and surrogates in `surrogate`.
 
+mod gan;
 mod surrogate;
 
 use super::Ended;
@@ -23,6 +24,7 @@ use std::time::Instant;
 pub(crate) fn run(args: &TrainArgs, seed: u64, console: &Console) -> Result<Ended> {
     match &args.what {
         TrainWhat::Classifier(args) => classifier(args, seed, console),
+        TrainWhat::Gan(args) => gan::run(args, seed, console),
         TrainWhat::Surrogate(args) => surrogate::run(args, seed, console),
     }
 }

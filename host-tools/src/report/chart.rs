@@ -35,7 +35,9 @@ pub struct Lines {
     pub title: String,
     /// Name and unit of the x axis.
     pub x_axis: String,
-    /// Largest y; the axis starts at 0.
+    /// Smallest y.
+    pub y_min: f64,
+    /// Largest y.
     pub y_max: f64,
     /// Whether y is a share, written in percent.
     pub percent: bool,
@@ -64,13 +66,19 @@ impl Lines {
             return html! {};
         }
         let span = if high > low { high - low } else { 1.0 };
-        let y_max = if self.y_max > 0.0 && self.y_max.is_finite() {
-            self.y_max
+        let y_min = if self.y_min.is_finite() {
+            self.y_min
         } else {
-            1.0
+            0.0
+        };
+        let y_max = match self.y_max > y_min && self.y_max.is_finite() {
+            true => self.y_max,
+            false => y_min + 1.0,
         };
         let px = |x: f64| LEFT + (x - low) / span * (WIDTH - LEFT - RIGHT);
-        let py = |y: f64| TOP + (1.0 - (y / y_max).clamp(0.0, 1.0)) * (HEIGHT - TOP - BOTTOM);
+        let py = |y: f64| {
+            TOP + (1.0 - ((y - y_min) / (y_max - y_min)).clamp(0.0, 1.0)) * (HEIGHT - TOP - BOTTOM)
+        };
         let ticks = thin(xs().collect(), |a, b| (px(b) - px(a)) >= 40.0);
         html! {
             figure.chart {
@@ -86,7 +94,7 @@ impl Lines {
                 }
                 svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label=(self.title) {
                     @for step in 0..=4 {
-                        @let y = y_max * f64::from(step) / 4.0;
+                        @let y = y_min + (y_max - y_min) * f64::from(step) / 4.0;
                         line.grid x1=(LEFT) x2=(WIDTH - RIGHT) y1=(round(py(y))) y2=(round(py(y))) {}
                         text.tick x=(LEFT - 8.0) y=(round(py(y) + 4.0)) text-anchor="end" {
                             @if self.percent { (format!("{:.0} %", 100.0 * y)) } @else { (number(y)) }

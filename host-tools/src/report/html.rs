@@ -182,6 +182,7 @@ fn robustness(data: &ReportData) -> Markup {
     let chart = Lines {
         title: "Accuracy under attack by size of the perturbation".into(),
         x_axis: "eps: largest perturbation, in units of the input".into(),
+        y_min: 0.0,
         y_max: 1.0,
         percent: true,
         series,
@@ -217,6 +218,7 @@ fn training(data: &ReportData) -> Markup {
     let chart = Lines {
         title: "Loss and accuracy by epoch".into(),
         x_axis: "epoch".into(),
+        y_min: 0.0,
         y_max: (largest * 2.0).ceil() / 2.0,
         percent: false,
         series: vec![

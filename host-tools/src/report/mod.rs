@@ -7,6 +7,7 @@ pub mod csv;
 pub(crate) mod format;
 mod html;
 pub mod junit;
+pub mod learning;
 pub mod markdown;
 pub mod picture;
 #[cfg(test)]

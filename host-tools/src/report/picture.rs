@@ -63,19 +63,38 @@ impl Picture {
         Some(Self { width, height, rgb })
     }
 
-    /// The picture as a `data:` address of a PNG file.
-    pub fn data_uri(&self) -> String {
+    /// The picture as a PNG file.
+    ///
+    /// # Errors
+    /// The pixels do not fill the picture.
+    pub fn png(&self) -> Result<Vec<u8>, png::EncodingError> {
         let mut file = Vec::new();
         let mut encoder = png::Encoder::new(&mut file, self.width as u32, self.height as u32);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
-        let written = encoder.write_header().and_then(|mut writer| {
-            writer.write_image_data(&self.rgb)?;
-            writer.finish()
-        });
+        let mut writer = encoder.write_header()?;
+        writer.write_image_data(&self.rgb)?;
+        writer.finish()?;
+        Ok(file)
+    }
+
+    /// A PNG file that [`Picture::png`] wrote.
+    ///
+    /// # Errors
+    /// It is damaged, or is another kind of PNG.
+    pub fn from_png(bytes: &[u8]) -> Result<Picture, png::DecodingError> {
+        let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info()?;
+        let (width, height) = (reader.info().width as usize, reader.info().height as usize);
+        let mut rgb = vec![0; reader.output_buffer_size().unwrap_or(0)];
+        reader.next_frame(&mut rgb)?;
+        Ok(Picture { width, height, rgb })
+    }
+
+    /// The picture as a `data:` address of a PNG file.
+    pub fn data_uri(&self) -> String {
         // Writing to memory fails only where the pixels do not fill the picture: then there is none to show.
-        match written {
-            Ok(()) => format!(
+        match self.png() {
+            Ok(file) => format!(
                 "data:image/png;base64,{}",
                 base64::engine::general_purpose::STANDARD.encode(&file)
             ),

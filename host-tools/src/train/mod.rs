@@ -4,8 +4,14 @@
 //! their gradients are added in shard order. So the result does not depend on the number of threads.
 
 pub mod classifier;
+pub mod gan;
+pub mod pictures;
+pub mod player;
+pub mod quality;
 pub mod run;
+pub mod source;
 pub mod surrogate;
+pub mod theory;
 
 use crate::graph::{Graph, GraphError, TensorData};
 use foolproof::kernels::Kernels;

@@ -1,0 +1,182 @@
+//! What a GAN's training depends on, besides the data.
+
+use super::objective::Objective;
+use crate::train::TrainError;
+use serde::{Deserialize, Serialize};
+
+/// The two networks' form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// Dense layers with leaky ReLU (0.2).
+    Mlp,
+    /// Images with sides that 4 divides: transposed 4x4 convolutions with batch normalization against 4x4 convolutions
+    /// (Radford et al., "Unsupervised representation learning with deep convolutional GANs", 2016, section 3).
+    Dcgan,
+}
+
+/// Everything that a run depends on, besides the data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The networks.
+    pub network: Network,
+    /// Numbers of noise per sample, drawn from the standard normal distribution.
+    pub latent: u32,
+    /// Units of each hidden layer of both players (`mlp`).
+    pub hidden: Vec<u32>,
+    /// The game.
+    pub objective: Objective,
+    /// Passes over the data; for data that never ends, 1000 steps each.
+    pub epochs: usize,
+    /// Samples per step, a multiple of `shard`.
+    pub batch: usize,
+    /// Samples per session. Part of the result: batch normalization sees one shard, and shards can run side by side.
+    pub shard: usize,
+    /// Adam's learning rate for the generator.
+    pub generator_rate: f64,
+    /// Adam's learning rate for the discriminator.
+    pub discriminator_rate: f64,
+    /// Both rates fall evenly to this share of themselves.
+    pub final_rate: f64,
+    /// Adam's decay of the first moment.
+    pub beta1: f64,
+    /// Adam's decay of the second moment.
+    pub beta2: f64,
+    /// Steps of the discriminator for each of the generator.
+    pub discriminator_steps: u64,
+    /// What a real sample counts as: below 1 is one-sided label smoothing.
+    pub real_label: f64,
+    /// Weight of the gradient penalty between real and generated samples, `(|gradient| - 1)^2` (WGAN-GP); 0 is none.
+    pub gradient_penalty: f64,
+    /// Weight gamma of the gradient penalty on real samples, `gamma / 2 |gradient|^2` (R1); 0 is none.
+    pub r1: f64,
+    /// Step of the finite difference that makes the penalties' second derivatives, in units of the input.
+    pub penalty_step: f64,
+    /// Standard deviation of normal noise on everything that the discriminator sees, real or generated, at the start; it falls
+    /// to 0 as a parabola over the first four fifths of the steps (Sønderby et al., "Amortised MAP inference for image
+    /// super-resolution", 2017, section 3.3). 0 is none.
+    pub instance_noise: f64,
+    /// Decay of the average of the generator's parameters that samples are drawn from; 0 is the last iterate.
+    pub ema: f64,
+    /// Whether both players are told the class.
+    pub conditional: bool,
+}
+
+impl Config {
+    /// Defaults for images and other data sets: those of the reference in `docs/training.md`.
+    pub fn for_samples() -> Config {
+        Config {
+            network: Network::Mlp,
+            latent: 64,
+            hidden: vec![256],
+            objective: Objective::NonSaturating,
+            epochs: 20,
+            batch: 64,
+            shard: 32,
+            generator_rate: 2e-4,
+            discriminator_rate: 2e-4,
+            final_rate: 1.0,
+            beta1: 0.5,
+            beta2: 0.999,
+            discriminator_steps: 1,
+            real_label: 1.0,
+            gradient_penalty: 0.0,
+            r1: 0.0,
+            penalty_step: 0.01,
+            instance_noise: 0.0,
+            ema: 0.0,
+            conditional: false,
+        }
+    }
+
+    /// Defaults for points of known density: batches large enough to hold every mode, noise that blurs the modes at first, and
+    /// falling rates.
+    pub fn for_points() -> Config {
+        Config {
+            latent: 2,
+            hidden: vec![128, 128],
+            epochs: 10,
+            batch: 512,
+            shard: 128,
+            generator_rate: 1e-3,
+            discriminator_rate: 1e-3,
+            final_rate: 0.02,
+            instance_noise: 1.0,
+            ema: 0.995,
+            ..Config::for_samples()
+        }
+    }
+
+    /// The share of the rates that is left after `done` of all steps (0 to 1).
+    pub fn rate_left(&self, done: f64) -> f64 {
+        1.0 - (1.0 - self.final_rate) * done
+    }
+
+    /// The standard deviation of instance noise after `done` of all steps (0 to 1).
+    pub fn noise_left(&self, done: f64) -> f64 {
+        self.instance_noise * (1.0 - done / 0.8).max(0.0).powi(2)
+    }
+
+    /// Whether the discriminator's gradient is part of its loss. Batch normalization would mix the samples' gradients, so
+    /// that the discriminator then has none (Gulrajani et al. 2017, section 4).
+    pub fn penalizes(&self) -> bool {
+        self.gradient_penalty > 0.0 || self.r1 > 0.0
+    }
+
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// Names the first setting out of its range.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let fail = |text: String| Err(TrainError::Config(text));
+        let whole = |v: f64, low: f64, high: f64| v.is_finite() && (low..=high).contains(&v);
+        if self.latent == 0 || self.latent > 4096 {
+            return fail(format!("latent {}; 1 to 4096 would be right", self.latent));
+        }
+        if self.hidden.iter().any(|&units| units == 0 || units > 65536) || self.hidden.len() > 16 {
+            return fail("hidden must be at most 16 layers of 1 to 65536 units".into());
+        }
+        if self.shard == 0
+            || self.shard > 4096
+            || self.batch == 0
+            || !self.batch.is_multiple_of(self.shard)
+        {
+            return fail(format!(
+                "batch {} with shard {}; the batch must be a multiple of the shard, and the shard 1 to 4096",
+                self.batch, self.shard
+            ));
+        }
+        if self.batch > 65536 {
+            return fail(format!(
+                "batch {}; at most 65536 would be right",
+                self.batch
+            ));
+        }
+        if self.epochs == 0 || self.discriminator_steps == 0 {
+            return fail("epochs and discriminator_steps must be at least 1".into());
+        }
+        let ranges = [
+            ("generator_rate", self.generator_rate, 1e-12, 1e3),
+            ("discriminator_rate", self.discriminator_rate, 1e-12, 1e3),
+            ("final_rate", self.final_rate, 0.0, 1.0),
+            ("beta1", self.beta1, 0.0, 0.999_999),
+            ("beta2", self.beta2, 0.0, 0.999_999),
+            ("real_label", self.real_label, 0.0, 1.0),
+            ("gradient_penalty", self.gradient_penalty, 0.0, 1e6),
+            ("r1", self.r1, 0.0, 1e6),
+            ("penalty_step", self.penalty_step, 1e-6, 1e3),
+            ("instance_noise", self.instance_noise, 0.0, 1e6),
+            ("ema", self.ema, 0.0, 0.999_999),
+        ];
+        for (name, value, low, high) in ranges {
+            if !whole(value, low, high) {
+                return fail(format!("{name} {value}; {low} to {high} would be right"));
+            }
+        }
+        if self.objective == Objective::WganGp && self.gradient_penalty == 0.0 {
+            return fail("objective wgan-gp needs a gradient_penalty; 10 is the paper's".into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,538 @@
+//! Generative adversarial networks (Goodfellow et al. 2014): a generator makes samples of noise, a discriminator says how likely a
+//! sample is real, and each learns from the other.
+//!
+//! The discriminator's backward gives the gradient with respect to its input, and that is the output gradient of the
+//! generator's backward: one mechanism. A step runs shard by shard, each with a session of either network; gradients are added
+//! in shard order, and all that is random is drawn from seed, step and shard. So neither the number of threads nor an
+//! interruption changes a bit.
+
+pub mod condition;
+pub mod config;
+pub mod networks;
+pub mod objective;
+pub mod penalty;
+
+pub use config::Config;
+
+use super::player::{Average, Player};
+use super::run::{Checkpoint, Run};
+use super::source::{Source, normal};
+use super::{Replica, TrainError, buffers, store};
+use crate::graph::{Graph, GraphError, Image, to_image};
+use condition::Condition;
+use foolproof::attack::AttackRng;
+use foolproof::kernels::Kernels;
+use foolproof::memory::Mode;
+use foolproof::session::{Options, Session, SessionError};
+use objective::Objective;
+use penalty::Penalty;
+use rand_core::Rng;
+use rayon::prelude::*;
+use zerocopy::IntoBytes;
+
+/// Steps of an epoch where the data never ends.
+pub const ENDLESS: usize = 1000;
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stand {
+    /// Steps done.
+    pub step: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// The epoch, counted from 1.
+    pub epoch: usize,
+    /// The discriminator's mean loss over the epoch so far, penalties included.
+    pub discriminator_loss: f64,
+    /// The generator's.
+    pub generator_loss: f64,
+}
+
+/// Who watches a training.
+pub trait Watch {
+    /// After every step.
+    fn step(&mut self, stand: &Stand);
+
+    /// After every epoch, with the generator that samples are drawn from. Returns figures for the log.
+    ///
+    /// # Errors
+    /// Training ends with it.
+    fn epoch(
+        &mut self,
+        stand: &Stand,
+        generator: &Graph,
+    ) -> Result<Vec<(&'static str, f64)>, TrainError>;
+}
+
+/// What is trained on what.
+#[derive(Clone, Copy, Debug)]
+pub struct Game<'a> {
+    /// Real samples.
+    pub source: &'a Source,
+    /// Everything else.
+    pub config: &'a Config,
+    /// The seed of every random choice.
+    pub seed: u64,
+}
+
+/// The two networks after training.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    /// Averaged, where the configuration asks for it.
+    pub generator: Graph,
+    /// As it is.
+    pub discriminator: Graph,
+    /// Steps in all.
+    pub steps: u64,
+}
+
+/// The generator's and the discriminator's networks before training.
+///
+/// # Errors
+/// The data's shape does not fit the networks.
+pub fn networks(game: &Game<'_>) -> Result<[Graph; 2], TrainError> {
+    let classes = condition(game).classes as u32;
+    let form = game.source.form();
+    let refuse = |error| {
+        let right = "dcgan needs images with sides that 4 divides, mlp takes any";
+        TrainError::Config(format!(
+            "samples of shape {:?} do not fit the network ({error}); {right}",
+            form.shape
+        ))
+    };
+    let g = networks::generator(&form, game.config, classes, game.seed).map_err(refuse)?;
+    let d = networks::discriminator(&form, game.config, classes, game.seed ^ 1).map_err(refuse)?;
+    Ok([g, d])
+}
+
+fn condition(game: &Game<'_>) -> Condition {
+    let classes = if game.config.conditional {
+        game.source.classes()
+    } else {
+        0
+    };
+    let form = game.source.form();
+    let group = match game.config.network {
+        config::Network::Dcgan => form.shape.last().map_or(1, |&c| c as usize),
+        config::Network::Mlp => form.len(),
+    };
+    Condition { classes, group }
+}
+
+/// Plays the game to its end, from the beginning or a checkpoint. `start` gives the generator its first parameters.
+///
+/// # Errors
+/// [`TrainError`].
+pub fn train(
+    game: Game<'_>,
+    start: Option<&Graph>,
+    run: &mut Run,
+    checkpoint: Option<&Checkpoint>,
+    watch: &mut dyn Watch,
+) -> Result<Trained, TrainError> {
+    let config = game.config;
+    config.check()?;
+    if config.conditional && game.source.classes() == 0 {
+        return Err(TrainError::Config(
+            "conditional needs labels, and the data has none".into(),
+        ));
+    }
+    let rows = game.source.rows();
+    let per_epoch = rows.map_or(ENDLESS, |n| n / config.batch) as u64;
+    if per_epoch == 0 {
+        let n = rows.unwrap_or(0);
+        return Err(TrainError::Config(format!(
+            "{n} samples are fewer than one batch of {}",
+            config.batch
+        )));
+    }
+    let steps = per_epoch * config.epochs as u64;
+    let [mut g_graph, mut d_graph] = networks(&game)?;
+    if let Some(start) = start {
+        begin_with(&mut g_graph, start)?;
+    }
+    let images = [to_image(&g_graph)?, to_image(&d_graph)?];
+    let [g_model, d_model] = [images[0].model(), images[1].model()];
+    let (g_model, d_model) = (
+        g_model.map_err(GraphError::Invalid)?,
+        d_model.map_err(GraphError::Invalid)?,
+    );
+    let shards = config.batch / config.shard;
+    let mut g_memory = buffers(&g_model, config.shard, shards)?;
+    let mut d_memory = buffers(&d_model, config.shard, shards)?;
+    let betas = [config.beta1 as f32, config.beta2 as f32];
+    let mut g = Player::new(&g_model, &mut g_memory, config.shard, betas)?;
+    let mut d = Player::new(&d_model, &mut d_memory, config.shard, betas)?;
+    let mut average = Average::new(&g.parameters, config.ema as f32);
+    let (mut step, mut sums) = (0, [0.0; 2]);
+    if let Some(checkpoint) = checkpoint {
+        g.restore("generator", checkpoint)?;
+        d.restore("discriminator", checkpoint)?;
+        average
+            .parameters
+            .copy_from_slice(checkpoint.array("average", g.parameters.len())?);
+        step = checkpoint.step;
+        sums = ["discriminator.sum", "generator.sum"].map(|name| checkpoint.number(name));
+    }
+    let shared = Shared {
+        game,
+        condition: condition(&game),
+    };
+    let mut order: Vec<usize> = Vec::new();
+    while step < steps {
+        let epoch = (step / per_epoch) as usize + 1;
+        let within = (step % per_epoch) as usize;
+        if let Some(n) = rows
+            && (within == 0 || order.is_empty())
+        {
+            order = (0..n).collect();
+            super::classifier::shuffle(
+                &mut order,
+                &mut rng(game.seed, Purpose::Order, epoch as u64),
+            );
+        }
+        let batch = order
+            .get(within * config.batch..(within + 1) * config.batch)
+            .unwrap_or(&[]);
+        let left = config.rate_left(step as f64 / steps as f64);
+        step += 1;
+        d.spread()?;
+        g.spread()?;
+        let turn = Turn {
+            rows: batch,
+            step,
+            blur: config.noise_left((step - 1) as f64 / steps as f64) as f32,
+        };
+        let loss = shared.discriminate(&mut g, &mut d, turn)?;
+        d.step((config.discriminator_rate * left) as f32, 2)?;
+        sums[0] += loss;
+        let mut generator_loss = 0.0;
+        if step.is_multiple_of(config.discriminator_steps) {
+            d.spread()?;
+            generator_loss = shared.generate(&mut g, &mut d, turn)?;
+            g.step((config.generator_rate * left) as f32, 1)?;
+            average.step(&g.parameters);
+        }
+        sums[1] += generator_loss;
+        if !(loss.is_finite() && generator_loss.is_finite()) {
+            return Err(TrainError::Diverged { step, epoch });
+        }
+        let done = within as u64 + 1;
+        let turns = (done / config.discriminator_steps).max(1) as f64;
+        let stand = Stand {
+            step,
+            steps,
+            epoch,
+            discriminator_loss: sums[0] / done as f64,
+            generator_loss: sums[1] / turns,
+        };
+        watch.step(&stand);
+        if done == per_epoch {
+            store(&mut g_graph, &g.table, &average.parameters);
+            let figures = watch.epoch(&stand, &g_graph)?;
+            let mut record = vec![
+                ("epoch", epoch as f64),
+                ("discriminator_loss", stand.discriminator_loss),
+                ("generator_loss", stand.generator_loss),
+            ];
+            record.extend(figures);
+            run.record(step, &record);
+            sums = [0.0; 2];
+        }
+        if step == steps || run.is_due() {
+            let mut checkpoint = Checkpoint {
+                step,
+                ..Checkpoint::default()
+            };
+            g.save("generator", &mut checkpoint);
+            d.save("discriminator", &mut checkpoint);
+            checkpoint
+                .arrays
+                .insert("average".into(), average.parameters.clone());
+            checkpoint
+                .numbers
+                .insert("discriminator.sum".into(), sums[0]);
+            checkpoint.numbers.insert("generator.sum".into(), sums[1]);
+            run.save(checkpoint)?;
+        }
+    }
+    store(&mut g_graph, &g.table, &average.parameters);
+    store(&mut d_graph, &d.table, &d.parameters);
+    Ok(Trained {
+        generator: g_graph,
+        discriminator: d_graph,
+        steps,
+    })
+}
+
+/// Parameters of a network of the same form.
+fn begin_with(graph: &mut Graph, start: &Graph) -> Result<(), TrainError> {
+    let same = graph.tensors.len() == start.tensors.len()
+        && graph
+            .tensors
+            .iter()
+            .zip(&start.tensors)
+            .all(|(a, b)| a.shape == b.shape && a.role == b.role);
+    if !same {
+        return Err(TrainError::Config(
+            "the model to start from has another form than the configuration's generator".into(),
+        ));
+    }
+    for (tensor, from) in graph.tensors.iter_mut().zip(&start.tensors) {
+        tensor.data = from.data.clone();
+    }
+    Ok(())
+}
+
+/// What a random number is for: each purpose has streams of its own.
+#[derive(Clone, Copy)]
+enum Purpose {
+    Order,
+    Real,
+    Fake,
+    Turn,
+    Between,
+    BlurReal,
+    BlurFake,
+    BlurTurn,
+}
+
+fn rng(seed: u64, purpose: Purpose, stream: u64) -> AttackRng {
+    let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17);
+    foolproof::attack::rng(mixed ^ (purpose as u64 + 1), stream)
+}
+
+/// One step's turn of a player.
+#[derive(Clone, Copy)]
+struct Turn<'a> {
+    /// The batch; empty where the data never ends.
+    rows: &'a [usize],
+    /// Counted from 1.
+    step: u64,
+    /// Standard deviation of the instance noise.
+    blur: f32,
+}
+
+struct Shared<'a> {
+    game: Game<'a>,
+    condition: Condition,
+}
+
+impl Shared<'_> {
+    /// Runs `work` on every shard, with the shard's rows of the batch and a stream number of its own, and adds up what it returns.
+    fn shards(
+        &self,
+        g: &mut Player<'_>,
+        d: &mut Player<'_>,
+        turn: Turn<'_>,
+        work: impl Fn(&mut Replica<'_>, &mut Replica<'_>, &[usize], u64) -> Result<f64, SessionError>
+        + Sync,
+    ) -> Result<f64, SessionError> {
+        let shard = self.game.config.shard;
+        let shards = g.replicas.len() as u64;
+        let losses: Vec<Result<f64, SessionError>> = g
+            .replicas
+            .par_iter_mut()
+            .zip(&mut d.replicas)
+            .enumerate()
+            .map(|(i, (g, d))| {
+                let rows = turn.rows.get(i * shard..(i + 1) * shard).unwrap_or(&[]);
+                work(g, d, rows, turn.step * shards + i as u64)
+            })
+            .collect();
+        losses.into_iter().sum()
+    }
+
+    fn noise(&self, purpose: Purpose, stream: u64, labels: &[usize]) -> Vec<f32> {
+        let latent = self.game.config.latent as usize;
+        let mut z = vec![0.0; latent * labels.len()];
+        normal(&mut rng(self.game.seed, purpose, stream), &mut z);
+        let condition = Condition {
+            group: latent,
+            ..self.condition
+        };
+        condition.join(&z, latent, labels)
+    }
+
+    /// Adds instance noise.
+    fn blur(&self, x: &mut [f32], blur: f32, (purpose, stream): (Purpose, u64)) {
+        if blur > 0.0 {
+            let mut noise = vec![0.0; x.len()];
+            normal(&mut rng(self.game.seed, purpose, stream), &mut noise);
+            x.iter_mut().zip(noise).for_each(|(x, z)| *x += blur * z);
+        }
+    }
+
+    /// The discriminator's turn: gradients of its mean loss over the batch.
+    fn discriminate(
+        &self,
+        g: &mut Player<'_>,
+        d: &mut Player<'_>,
+        turn: Turn<'_>,
+    ) -> Result<f64, SessionError> {
+        let Game {
+            source,
+            config,
+            seed,
+        } = self.game;
+        let weight = 1.0 / config.batch as f32;
+        let len = source.form().len();
+        self.shards(g, d, turn, |g, d, rows, stream| {
+            let (mut x, labels) =
+                source.take(rows, config.shard, &mut rng(seed, Purpose::Real, stream));
+            let mut fake = g
+                .session
+                .forward_f32(&self.noise(Purpose::Fake, stream, &labels))?
+                .to_vec();
+            self.blur(&mut x, turn.blur, (Purpose::BlurReal, stream));
+            self.blur(&mut fake, turn.blur, (Purpose::BlurFake, stream));
+            let real = self.condition.join(&x, len, &labels);
+            let made = self.condition.join(&fake, len, &labels);
+            let label = config.real_label as f32;
+            let mut loss = descend(&mut d.session, &real, weight, |a| {
+                config.objective.real(a, label)
+            })?
+            .0;
+            loss += descend(&mut d.session, &made, weight, |a| config.objective.fake(a))?.0;
+            let free = |i: usize| {
+                i % (self.condition.group + self.condition.classes) < self.condition.group
+            };
+            let scale = (weight, config.penalty_step as f32);
+            if config.r1 > 0.0 {
+                loss += Penalty::R1(config.r1 as f32).add(&mut d.session, &real, scale, &free)?;
+            }
+            if config.gradient_penalty > 0.0 {
+                let mut between = rng(seed, Purpose::Between, stream);
+                let mut mixed = x;
+                for (x, fake) in mixed.chunks_exact_mut(len).zip(fake.chunks_exact(len)) {
+                    let share = (between.next_u32() >> 8) as f32 / 16_777_216.0;
+                    x.iter_mut()
+                        .zip(fake)
+                        .for_each(|(x, f)| *x += share * (f - *x));
+                }
+                let mixed = self.condition.join(&mixed, len, &labels);
+                let penalty = Penalty::Gradient(config.gradient_penalty as f32);
+                loss += penalty.add(&mut d.session, &mixed, scale, &free)?;
+            }
+            Ok(loss)
+        })
+    }
+
+    /// The generator's turn: gradients of its mean loss, handed on by the discriminator's backward.
+    fn generate(
+        &self,
+        g: &mut Player<'_>,
+        d: &mut Player<'_>,
+        turn: Turn<'_>,
+    ) -> Result<f64, SessionError> {
+        let Game {
+            source,
+            config,
+            seed,
+        } = self.game;
+        let weight = 1.0 / config.batch as f32;
+        let len = source.form().len();
+        self.shards(g, d, turn, |g, d, rows, stream| {
+            let labels = match self.condition.classes {
+                0 => vec![0; config.shard],
+                _ => {
+                    source
+                        .take(rows, config.shard, &mut rng(seed, Purpose::Real, stream))
+                        .1
+                }
+            };
+            let mut fake = g
+                .session
+                .forward_f32(&self.noise(Purpose::Turn, stream, &labels))?
+                .to_vec();
+            self.blur(&mut fake, turn.blur, (Purpose::BlurTurn, stream));
+            let made = self.condition.join(&fake, len, &labels);
+            let (loss, gradient) = descend(&mut d.session, &made, weight, |a| {
+                config.objective.generator(a)
+            })?;
+            g.session.backward(&self.condition.part(&gradient))?;
+            Ok(loss)
+        })
+    }
+}
+
+/// One forward and backward of the discriminator on a shard: the weighted loss, and the gradient with respect to the input.
+pub(super) fn descend(
+    session: &mut Session<'_>,
+    x: &[f32],
+    weight: f32,
+    price: impl Fn(f32) -> objective::Priced,
+) -> Result<(f64, Vec<f32>), SessionError> {
+    let mut answers = session.forward_f32(x)?.to_vec();
+    let mut loss = 0.0;
+    for a in &mut answers {
+        let (value, slope) = price(*a);
+        loss += value * f64::from(weight);
+        *a = slope * weight;
+    }
+    Ok((loss, session.backward(&answers)?.to_vec()))
+}
+
+/// Samples per session when samples are drawn.
+const DRAW: usize = 50;
+
+/// The generator's samples for `count` draws of noise. The noise of sample `i` is drawn from the seed and `i`. With `classes`,
+/// sample `i` is of class `i % classes`.
+///
+/// # Errors
+/// The graph is no generator.
+pub fn draw(
+    generator: &Graph,
+    (count, classes): (usize, usize),
+    seed: u64,
+) -> Result<Vec<f32>, TrainError> {
+    let image: Image = to_image(generator)?;
+    let model = image.model().map_err(GraphError::Invalid)?;
+    let noise = noise(generator, (count, classes), seed);
+    let len = model.input_shape().len();
+    let bytes = model
+        .required_buffer_for(Mode::Infer, DRAW)
+        .ok_or(SessionError::Batch { batch: DRAW })?;
+    let parts: Vec<Result<Vec<f32>, SessionError>> = noise
+        .par_chunks(DRAW * len)
+        .map(|z| {
+            let mut buffer = vec![0u128; bytes.div_ceil(16)];
+            let options = Options {
+                mode: Mode::Infer,
+                batch: z.len() / len,
+                kernels: Kernels::detect(),
+            };
+            let mut session = Session::with_options(&model, options, buffer.as_mut_bytes())?;
+            Ok(session.forward_f32(z)?.to_vec())
+        })
+        .collect();
+    let mut out = Vec::new();
+    for part in parts {
+        out.extend(part?);
+    }
+    Ok(out)
+}
+
+/// The noise that [`draw`] draws.
+pub fn noise(generator: &Graph, (count, classes): (usize, usize), seed: u64) -> Vec<f32> {
+    let latent = generator.tensors[generator.input].shape.len() - classes;
+    let one = Condition {
+        classes,
+        group: latent,
+    };
+    let mut out = Vec::with_capacity(count * (latent + classes));
+    for i in 0..count {
+        let mut z = vec![0.0; latent];
+        normal(&mut foolproof::attack::rng(seed, i as u64), &mut z);
+        out.extend(one.join(&z, latent, &[if classes > 0 { i % classes } else { 0 }]));
+    }
+    out
+}
+
+/// Whether the value of the game means something: only where the discriminator's answer is a probability.
+pub fn divergence(objective: Objective, discriminator_loss: f64) -> Option<f64> {
+    // value = -loss, and 2 JS - log 4 at the best discriminator
+    objective
+        .has_probabilities()
+        .then(|| 0.5 * (4f64.ln() - discriminator_loss))
+}
