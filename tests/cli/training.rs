@@ -1,0 +1,155 @@
+//! Training from the command line: what a run leaves behind, and that neither threads nor a kill at any moment change a byte.
+
+mod support;
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use support::Bench;
+
+/// The files that must be the same, however a run came to its end.
+const RESULTS: [&str; 4] = [
+    "generator.fpi",
+    "discriminator.fpi",
+    "log.csv",
+    "samples.gif",
+];
+
+/// A GAN on the digits: 264 steps, a second or so with a checkpoint after each.
+const TINY: &str = "train gan --data digits --config tiny.toml --checkpoint 0";
+
+fn bench() -> Bench {
+    let bench = Bench::new();
+    let config = "epochs = 12\nhidden = [16]\nlatent = 8\nshard = 16\nema = 0.9\nr1 = 0.1\n";
+    fs::write(bench.path("tiny.toml"), config).unwrap();
+    bench
+}
+
+fn well(bench: &Bench, line: &str) {
+    let output = bench.run(line);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{line}: {stderr}");
+}
+
+fn same(bench: &Bench, a: &str, b: &str) {
+    for name in RESULTS {
+        let [a, b] = [a, b].map(|folder| fs::read(bench.path(folder).join(name)).unwrap());
+        assert!(a == b, "{name} differs");
+    }
+}
+
+#[test]
+fn threads_change_nothing_and_seeds_do() {
+    let bench = bench();
+    well(&bench, &format!("{TINY} --out one --threads 1"));
+    well(&bench, &format!("{TINY} --out three --threads 3"));
+    same(&bench, "one", "three");
+    well(&bench, &format!("{TINY} --out other --seed 5"));
+    let [a, b] = ["one", "other"].map(|folder| fs::read(bench.path(folder).join("generator.fpi")));
+    assert_ne!(a.unwrap(), b.unwrap());
+    let config = fs::read_to_string(bench.path("one/config.toml")).unwrap();
+    for key in [
+        "hidden = [16]",
+        "beta1 = 0.5",
+        "objective = \"non-saturating\"",
+    ] {
+        assert!(config.contains(key), "{key} in {config}");
+    }
+    // a config.toml gives back the run that wrote it
+    well(
+        &bench,
+        "train gan --data digits --config one/config.toml --out again",
+    );
+    same(&bench, "one", "again");
+    // and a generator is a model like any other
+    let output = bench.run("inspect one/generator.fpi");
+    assert!(output.status.success());
+}
+
+/// Runs a training, kills it after `delays` (milliseconds) one after another, lets it end, and compares with a run that nobody touched.
+fn killed(delays: &[u64]) {
+    let bench = bench();
+    well(&bench, &format!("{TINY} --out whole"));
+    let mut kills = 0;
+    for &delay in delays {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_foolproof"))
+            .args(format!("{TINY} --out broken --resume").split_whitespace())
+            .current_dir(bench.path(""))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        // SIGKILL on Unix: nothing can clean up
+        kills += usize::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    eprintln!(
+        "{kills} of {} runs were killed before their end",
+        delays.len()
+    );
+    assert!(kills > 0, "every run was over before it was killed");
+    well(&bench, &format!("{TINY} --out broken --resume"));
+    same(&bench, "whole", "broken");
+}
+
+#[test]
+fn a_kill_at_any_moment_changes_nothing() {
+    killed(&[20, 60, 150]);
+}
+
+#[test]
+#[ignore = "takes a minute; CI runs three kills"]
+fn twenty_kills_change_nothing() {
+    let mut rng = foolproof::attack::rng(7, 7);
+    let delays: Vec<u64> = (0..20)
+        .map(|_| u64::from(rand_core::Rng::next_u32(&mut rng) % 200) + 3)
+        .collect();
+    killed(&delays);
+}
+
+#[test]
+fn what_cannot_be_resumed_or_trained_says_so() {
+    let bench = bench();
+    well(&bench, &format!("{TINY} --out run"));
+    let refuse = |line: &str, word: &str| {
+        let output = bench.run(line);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{line}: {stderr}");
+        assert!(stderr.contains(word), "{line}: {stderr}");
+    };
+    refuse(
+        &format!("{TINY} --out run --resume --seed 9"),
+        "another configuration",
+    );
+    fs::write(bench.path("wild.toml"), "generator_rate = 1e30\n").unwrap();
+    refuse(
+        "train gan --data digits --config wild.toml --out o",
+        "generator_rate",
+    );
+    fs::write(
+        bench.path("wild.toml"),
+        "discriminator_rate = 900\nobjective = \"least-squares\"\n",
+    )
+    .unwrap();
+    refuse(
+        "train gan --data digits --config wild.toml --out o",
+        "diverged",
+    );
+    fs::write(bench.path("odd.toml"), "batch = 50\n").unwrap();
+    refuse(
+        "train gan --data digits --config odd.toml --out o",
+        "multiple of the shard",
+    );
+    fs::write(bench.path("odd.toml"), "colour = 1\n").unwrap();
+    refuse(
+        "train gan --data digits --config odd.toml --out o",
+        "colour",
+    );
+    fs::write(bench.path("odd.toml"), "network = \"dcgan\"\n").unwrap();
+    refuse(
+        "train gan --data grid25 --config odd.toml --out o",
+        "sides that 4 divides",
+    );
+}
