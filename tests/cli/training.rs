@@ -130,7 +130,7 @@ fn what_cannot_be_resumed_or_trained_says_so() {
     );
     fs::write(
         bench.path("wild.toml"),
-        "discriminator_rate = 900\nobjective = \"least-squares\"\n",
+        "discriminator_rate = 900\nhidden = [64, 64, 64, 64, 64, 64, 64, 64, 64, 64]\nobjective = \"least-squares\"\n",
     )
     .unwrap();
     refuse(

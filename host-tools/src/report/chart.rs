@@ -79,7 +79,7 @@ impl Lines {
         let py = |y: f64| {
             TOP + (1.0 - ((y - y_min) / (y_max - y_min)).clamp(0.0, 1.0)) * (HEIGHT - TOP - BOTTOM)
         };
-        let ticks = thin(xs().collect(), |a, b| (px(b) - px(a)) >= 40.0);
+        let ticks = thin(xs().collect(), |a, b| (px(b) - px(a)) >= 50.0);
         html! {
             figure.chart {
                 ul.legend {

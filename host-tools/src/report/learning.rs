@@ -79,19 +79,27 @@ pub fn fitted(title: &str, x_axis: &str, series: Vec<Series>) -> Lines {
             .filter(|y| y.is_finite())
     };
     let (low, high) = (ys().fold(0.0, f64::min), ys().fold(0.0, f64::max));
-    // to a round number that is not far off
-    let round = |v: f64| {
-        let unit = 10f64.powf(v.abs().max(1e-9).log10().floor()) / 2.0;
-        (v.abs() / unit).ceil() * unit * v.signum()
-    };
+    // four steps of a round size that hold everything
+    let least = ((high - low) / 4.0).max(1e-9);
+    let decade = 10f64.powf(least.log10().floor());
+    let holds = |step: &f64| low_end(low, *step) + 4.0 * step >= high * (1.0 - 1e-9);
+    let step = [1.0, 2.0, 2.5, 5.0, 10.0, 20.0, 50.0]
+        .map(|factor| factor * decade)
+        .into_iter()
+        .find(|step| *step >= least * (1.0 - 1e-9) && holds(step))
+        .unwrap_or(least);
     Lines {
         title: title.into(),
         x_axis: x_axis.into(),
-        y_min: if low < 0.0 { round(low) } else { 0.0 },
-        y_max: round(high),
+        y_min: low_end(low, step),
+        y_max: low_end(low, step) + 4.0 * step,
         percent: false,
         series,
     }
+}
+
+fn low_end(low: f64, step: f64) -> f64 {
+    (low / step).floor() * step
 }
 
 /// The page as one HTML document.
@@ -152,7 +160,7 @@ mod tests {
         };
         let records = [record(1, -0.3), record(2, 1.7)];
         let chart = Chart::of_log("Loss", "", &records, &["a_b", "none"]).unwrap();
-        assert_eq!((chart.lines.y_min, chart.lines.y_max), (-0.3, 2.0));
+        assert_eq!((chart.lines.y_min, chart.lines.y_max), (-1.0, 3.0));
         assert!(Chart::of_log("Loss", "", &records, &["none"]).is_none());
         let html = page(&Learning {
             title: "A <run>".into(),

@@ -557,7 +557,7 @@ fn report(
                 .iter()
                 .map(|&i| {
                     learning::point(
-                        *verdict.grid[i].last().unwrap_or(&0.0),
+                        (verdict.grid[i].last().unwrap_or(&0.0) * 100.0).round() / 100.0,
                         verdict.curves[i][k],
                     )
                 })
