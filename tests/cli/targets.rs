@@ -85,3 +85,81 @@ fn programs_that_misbehave_get_one_line() {
         assert!(!bench.path("a.npz").exists());
     }
 }
+
+/// What a black box is really asked: every line that reaches the program is written down on its way.
+#[test]
+#[cfg(unix)]
+fn the_report_counts_what_the_program_was_asked() {
+    let bench = Bench::new();
+    bench.train();
+    let kinds: Value = document(&bench.run("attacks --json"));
+    let (samples, mut asked) = (3, 0);
+    for kind in kinds["catalog"]
+        .as_array()
+        .expect("attacks")
+        .iter()
+        .filter(|kind| kind["access"] != "gradients")
+    {
+        let name = kind["name"].as_str().unwrap();
+        let norm = kind["norms"][0].as_str().unwrap();
+        for limit in [90, 17] {
+            let log = bench.path("asked.log");
+            let _ = std::fs::remove_file(&log);
+            let target =
+                format!("program:sh -c 'tee -a asked.log | \"{SERVED}\" serve trained/model.fpi'");
+            let rest = format!(
+                "--data digits --limit {samples} --attack {name} --norm {norm} --eps 0.2 --max-queries {limit} --json --out a.npz"
+            );
+            let report = document(&attack(&bench, &target, &rest));
+            let queries =
+                report["attacks"][0]["queries_mean"].as_f64().unwrap() * f64::from(samples);
+            let lines = std::fs::read_to_string(&log).unwrap();
+            let inputs = lines.lines().filter(|line| line.contains("\"x\"")).count();
+            // one answer about each sample before the attack, for the clean accuracy
+            assert_eq!(
+                queries.round() as usize,
+                inputs - samples as usize,
+                "{name}, at most {limit}"
+            );
+            asked += 1;
+        }
+    }
+    assert!(asked >= 20, "{asked}");
+}
+
+/// A chip that answers and nothing else, attacked over the link: the same queries get the answers that the host gives, so the same
+/// inputs are found.
+#[test]
+fn an_emulated_chip_is_fooled_query_by_query() {
+    let bench = Bench::new();
+    for line in [
+        "train classifier --data digits --epochs 4 --out trained",
+        "quantize trained/model.fpi --calibrate digits --out int8.fpi",
+    ] {
+        assert!(bench.run(line).status.success(), "{line}");
+    }
+    for (name, limits) in [
+        ("square", "--norm linf --eps 0.2 --max-queries 150"),
+        ("hopskipjump", "--norm l2 --eps 3 --max-queries 300"),
+    ] {
+        let rest = format!("--data digits --limit 4 --attack {name} {limits} --json");
+        let on = "emulator:mps2-an386";
+        let mut chip = document(&attack(
+            &bench,
+            on,
+            &format!("int8.fpi {rest} --out chip.npz"),
+        ));
+        let host = document(&bench.run(&format!("attack int8.fpi {rest} --out host.npz")));
+        assert!(chip["target"].as_str().unwrap().contains("mps2-an386"));
+        // of a black box no more is known than the type of its input
+        assert_eq!(chip["attacks"][0]["numerics"], "int8");
+        chip["attacks"][0]["numerics"] = host["attacks"][0]["numerics"].clone();
+        assert_eq!(chip["attacks"], host["attacks"]);
+        let fooled = chip["attacks"][0]["fooled"].as_array().unwrap();
+        assert!(fooled.iter().any(|yes| yes == true), "{name}: {chip}");
+        let queries = chip["attacks"][0]["queries_mean"].as_f64().unwrap();
+        assert!(queries > 2.0, "{name}: {queries} queries each are no test");
+        let bytes = |name: &str| std::fs::read(bench.path(name)).expect("a file");
+        assert_eq!(bytes("chip.npz"), bytes("host.npz"), "{name}");
+    }
+}

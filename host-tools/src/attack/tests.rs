@@ -1,5 +1,6 @@
 //! What must hold for every attack that asks for scores or labels only, whichever joins the catalog.
 
+use super::run::{Run, white_box};
 use super::testing::{INPUT, Known, attacked, distance_to, in_reals, on_lattice, real_input};
 use super::{Access, Aim, Entry, Problem, Settings, Stream, catalog};
 use foolproof::attack::Norm;
@@ -176,4 +177,74 @@ fn a_black_box_is_refused_more_than_it_may_ask() {
             ran.unwrap_or(Ok(()))
         });
     }
+}
+
+/// Every attack but those that look for one perturbation for all samples (they ask nothing of single samples), as `foolproof
+/// attack` runs it: what it says that it asked is what the oracle was asked, whatever the budget.
+fn counts_agree<E: Element + std::fmt::Debug>(make: fn() -> Known, x: &[E]) {
+    let mut counted = 0;
+    for entry in catalog::all() {
+        for &norm in entry.norms {
+            let attack = entry.attack(&short(entry, norm)).unwrap();
+            let mut aims = vec![if entry.nearest {
+                Aim::Nearest
+            } else {
+                Aim::Any
+            }];
+            if !entry.nearest {
+                aims.push(Aim::Shrink);
+            }
+            for aim in aims {
+                for (most, targeted) in
+                    [(u64::MAX, false), (u64::MAX, true), (61, false), (1, true)]
+                {
+                    let known = &mut make();
+                    let goal = match targeted {
+                        true => Goal::Reach(1),
+                        false => Goal::Avoid(0),
+                    };
+                    let epsilon = match norm {
+                        Norm::L0 => 8.0,
+                        _ => 0.7 * distance_to(1, norm) / known.unit,
+                    };
+                    let problem = known.problem(x, goal, norm, epsilon);
+                    let budget = Budget {
+                        queries: most,
+                        gradients: most,
+                    };
+                    let run = Run {
+                        attack,
+                        aim,
+                        ball: problem.ball,
+                        classes: &[],
+                        targeted,
+                        budget,
+                        total: Budget::UNLIMITED,
+                        skip: &[],
+                        seed: STREAM.seed,
+                        progress: &|_| {},
+                        page: None,
+                    };
+                    let found = white_box(known, &problem, &run, STREAM).unwrap();
+                    let outcome = found.outcome;
+                    let what = format!("{} {norm:?} {aim:?}, at most {most}", entry.name);
+                    assert_eq!(outcome.queries, known.queries, "queries of {what}");
+                    assert_eq!(outcome.gradients, known.gradients, "gradients of {what}");
+                    assert!(
+                        outcome.queries <= most && outcome.gradients <= most,
+                        "{what}"
+                    );
+                    assert!(outcome.queries > 0, "{what} asked nothing");
+                    counted += 1;
+                }
+            }
+        }
+    }
+    assert!(counted > 4 * catalog::all().count(), "{counted}");
+}
+
+#[test]
+fn every_attack_counts_what_it_asks() {
+    counts_agree(in_reals, &real_input());
+    counts_agree(on_lattice, &INPUT);
 }
