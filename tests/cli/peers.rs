@@ -450,7 +450,7 @@ const TAIL: &str = "
   `wong_standard` at 0.2. We round as the peers do, so that FGSM means the same everywhere.)
 - *PGD*: ours stops at the step that fools, the peers' go on to the fortieth. Where what that saves pays for a second start, ours has one; no row spends more
   than the 40 gradients per image that the peers spend.
-- *APGD-CE* has one start, as in AutoAttack's `standard`; alone it has five by default, as in the paper. *Square* has 5000 queries, *FAB-T* and *APGD-T* nine
+- *APGD-CE* has one start, as in AutoAttack's `standard`. *Square* has 5000 queries, *FAB-T* and *APGD-T* nine
   targets, one start. *standard* is the ensemble of the four, after FGSM and PGD-40.
 - *The nearest*: every image is won by us and by the peer, so the norms are comparable. HopSkipJump and Boundary have the queries that Foolbox's took. ART's and
   torchattacks' Carlini-Wagner and DeepFool are weaker than Foolbox's (or win only some images).
