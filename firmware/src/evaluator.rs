@@ -9,8 +9,8 @@ use foolproof::tensor::{DType, Data};
 use foolproof::threat::{Element, GradientOracle};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::board::Counter;
-use crate::meter::Meter;
+use foolproof_firmware::board::Counter;
+use foolproof_firmware::meter::Meter;
 
 /// The alignment of a session's buffer, and of what lies behind it.
 const ALIGN: usize = 16;

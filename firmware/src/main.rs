@@ -8,22 +8,18 @@
 #![no_std]
 #![no_main]
 
-mod board;
 mod evaluator;
-mod log;
 mod memory;
-mod meter;
-mod mmio;
 mod server;
-mod stack;
 mod standalone;
 
 use foolproof::bundle::Bundle;
+use foolproof_firmware::board::Board;
+use foolproof_firmware::meter::Meter;
+use foolproof_firmware::stack;
 use semihosting::process::exit;
 
-use crate::board::Board;
 use crate::memory::Memory;
-use crate::meter::Meter;
 
 #[cfg_attr(target_arch = "arm", cortex_m_rt::entry)]
 #[cfg_attr(target_arch = "riscv32", riscv_rt::entry)]

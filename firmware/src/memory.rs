@@ -4,7 +4,7 @@ use core::cell::UnsafeCell;
 
 use critical_section::with;
 
-use crate::board;
+use foolproof_firmware::board;
 
 /// A buffer with the alignment that sessions and models need.
 #[repr(align(16))]

@@ -10,11 +10,11 @@ use foolproof::link::{
 use foolproof::memory::Mode;
 use foolproof::model::Model;
 
-use crate::board::{self, Counter};
 use crate::evaluator::{Evaluator, Sample};
 use crate::memory::Memory;
-use crate::meter::Meter;
-use crate::stack;
+use foolproof_firmware::board::{self, Counter};
+use foolproof_firmware::meter::Meter;
+use foolproof_firmware::stack;
 
 /// A serial line that carries messages, and a light that is on while the chip works.
 pub struct Host<S, P> {

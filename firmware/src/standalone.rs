@@ -7,10 +7,10 @@ use foolproof::link::{CRC32, Fault, FaultCode};
 use foolproof::memory::Mode;
 use foolproof::model::Model;
 
-use crate::board::{self, Counter};
 use crate::evaluator::{Evaluator, Sample};
-use crate::meter::Meter;
-use crate::stack;
+use foolproof_firmware::board::{self, Counter};
+use foolproof_firmware::meter::Meter;
+use foolproof_firmware::stack;
 
 /// Evaluates `bundle` and logs the verdict. The light shows progress.
 ///

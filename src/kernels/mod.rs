@@ -8,8 +8,12 @@
 mod activation;
 #[cfg(foolproof_dsp)]
 mod arm;
+#[cfg(foolproof_dsp)]
+mod chip;
 pub mod fixed_point;
 pub mod lut;
+#[cfg(any(test, foolproof_dsp))]
+mod plain;
 pub mod scalar;
 pub mod window;
 #[cfg(target_arch = "x86_64")]
@@ -180,6 +184,9 @@ pub fn conv_f32(kernels: Kernels, p: &ConvF32, y: &mut [f32]) {
 /// Forward of a convolution in int8.
 pub fn conv_i8(kernels: Kernels, p: &ConvI8, y: &mut [i8]) {
     match kernels {
+        #[cfg(foolproof_dsp)]
+        Kernels::Scalar => chip::conv_i8(p, y),
+        #[cfg(not(foolproof_dsp))]
         Kernels::Scalar => scalar::conv::forward_i8(p, y),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.conv_i8(p, y),
@@ -252,6 +259,9 @@ pub fn depthwise_f32(kernels: Kernels, p: &ConvF32, y: &mut [f32]) {
 /// Forward of a depthwise convolution in int8.
 pub fn depthwise_i8(kernels: Kernels, p: &ConvI8, y: &mut [i8]) {
     match kernels {
+        #[cfg(foolproof_dsp)]
+        Kernels::Scalar => chip::depthwise_i8(p, y),
+        #[cfg(not(foolproof_dsp))]
         Kernels::Scalar => scalar::depthwise::forward_i8(p, y),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.depthwise_i8(p, y),
@@ -316,6 +326,9 @@ pub fn dense_f32(kernels: Kernels, p: &DenseF32, y: &mut [f32]) {
 /// Forward of a fully connected layer in int8.
 pub fn dense_i8(kernels: Kernels, p: &DenseI8, y: &mut [i8]) {
     match kernels {
+        #[cfg(foolproof_dsp)]
+        Kernels::Scalar => chip::dense_i8(p, y),
+        #[cfg(not(foolproof_dsp))]
         Kernels::Scalar => scalar::dense::forward_i8(p, y),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.dense_i8(p, y),

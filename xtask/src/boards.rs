@@ -14,6 +14,16 @@ pub struct Board {
     pub target: String,
     /// The emulator's program.
     pub qemu: String,
+    /// The emulator's machine.
+    pub machine: String,
+    /// The emulator's arguments besides.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// The emulator's `-icount`.
+    pub icount: String,
+    /// What the compiler is told about the core beyond the target.
+    #[serde(default)]
+    pub rustflags: Vec<String>,
     /// Cargo's `opt-level`, if not that of the manifest.
     pub optimize: Option<String>,
     /// How the board was tested.

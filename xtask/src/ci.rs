@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::oracle::{self, Oracle};
 use crate::setup::{self, Toolchain, Way};
 use crate::tool::{cargo, root, step};
-use crate::{boards, emulator, firmware, targets};
+use crate::{bench_chip, boards, emulator, firmware, targets};
 
 /// The outcome of one check.
 struct Check {
@@ -104,12 +104,15 @@ fn bare_metal(checks: &mut Checks, toolchain: &Toolchain, boards: &[boards::Boar
         build.arg("--target-dir").arg(firmware::folder());
         crate::tool::run(&mut build)
     });
+    checks.run("instructions of layers", || {
+        bench_chip::run(boards, toolchain, false)
+    });
     for board in boards {
         checks.run(format!("firmware, {}", board.name), || {
             firmware::build_with(board, toolchain).map(|_| ())
         });
         checks.run(format!("lints, {}", board.name), || {
-            let mut clippy = toolchain.clippy();
+            let mut clippy = toolchain.clippy_for(board);
             clippy.current_dir(root().join("firmware"));
             clippy.args(["--release", "--locked", "--quiet"]);
             clippy.args(firmware::board_arguments(board));

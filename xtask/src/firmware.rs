@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -17,23 +18,37 @@ pub fn build(board: &Board, way: Way) -> Result<PathBuf> {
 
 /// Builds the firmware for `board` with `toolchain`.
 pub fn build_with(board: &Board, toolchain: &Toolchain) -> Result<PathBuf> {
-    let out = folder();
-    step(format!("building the firmware for {}", board.name));
-    let mut build = toolchain.cargo();
-    build
-        .current_dir(root().join("firmware"))
-        .args(["build", "--release", "--locked", "--quiet"])
-        .args(board_arguments(board))
-        .arg("--target-dir")
-        .arg(&out);
+    build_program(board, toolchain, "foolproof-firmware")
+}
+
+/// Builds one of the firmware's programs for `board` with `toolchain`, and returns the ELF's path.
+pub fn build_program(board: &Board, toolchain: &Toolchain, program: &str) -> Result<PathBuf> {
+    let mut build = toolchain.cargo_for(board);
     if let Some(level) = &board.optimize {
         build.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", level);
     }
+    build_by(build, board, program)
+}
+
+fn build_by(mut build: Command, board: &Board, program: &str) -> Result<PathBuf> {
+    let out = folder();
+    let title = match program {
+        "foolproof-firmware" => board.name.clone(),
+        _ => format!("{}.{program}", board.name),
+    };
+    step(format!("building the firmware for {title}"));
+    build
+        .current_dir(root().join("firmware"))
+        .args(["build", "--release", "--locked", "--quiet"])
+        .args(["--bin", program])
+        .args(board_arguments(board))
+        .arg("--target-dir")
+        .arg(&out);
     run(&mut build).with_context(|| format!("the firmware for {}", board.name))?;
     // Boards share targets, and cargo's own output has one name: keep one ELF a board.
-    let built = out.join(&board.target).join("release/foolproof-firmware");
-    let elf = out.join(format!("{}.elf", board.name));
-    let partial = out.join(format!("{}.elf.{}", board.name, std::process::id()));
+    let built = out.join(&board.target).join("release").join(program);
+    let elf = out.join(format!("{title}.elf"));
+    let partial = out.join(format!("{title}.elf.{}", std::process::id()));
     fs::copy(&built, &partial).with_context(|| format!("copying {}", built.display()))?;
     fs::rename(&partial, &elf).with_context(|| format!("writing {}", elf.display()))?;
     Ok(elf)

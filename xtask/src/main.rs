@@ -3,6 +3,7 @@
 //! `cargo xtask setup` makes this machine able to build and emulate the firmware, `cargo xtask
 //! firmware` builds it, `cargo xtask ci` runs everything that must pass before a change is merged.
 
+mod bench_chip;
 mod boards;
 mod ci;
 mod emulator;
@@ -25,6 +26,7 @@ const HELP: &str = "\
 cargo xtask setup    [--from-source] [--board B]...   bare-metal targets and emulators
 cargo xtask setup    --oracle                         the vendors' interpreters, which tests compare with (Python)
 cargo xtask firmware --board B [--from-source]        build; the last line on stdout is the ELF's path
+cargo xtask bench-chip [--board B]... [--bless]       instructions per MAC of int8 layers; --bless writes the budgets
 cargo xtask ci       [--from-source]                  every check, one verdict
 cargo xtask boards                                    what the firmware supports
 
@@ -49,6 +51,7 @@ fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let command = arguments.subcommand()?;
     let way = Way::from_flag(arguments.contains("--from-source"))?;
     let oracle = arguments.contains("--oracle");
+    let bless = arguments.contains("--bless");
     let names: Vec<String> = arguments.values_from_str("--board")?;
     let rest = arguments.finish();
     if let Some(extra) = rest.first() {
@@ -57,6 +60,9 @@ fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let boards = boards::select(&names)?;
     if oracle && (command.as_deref() != Some("setup") || !names.is_empty()) {
         bail!("--oracle belongs to setup, and to no board");
+    }
+    if bless && command.as_deref() != Some("bench-chip") {
+        bail!("--bless belongs to bench-chip");
     }
     match command.as_deref() {
         Some("setup") if oracle => match oracle::install()? {
@@ -74,6 +80,11 @@ fn run(mut arguments: Arguments) -> Result<ExitCode> {
             for board in &boards {
                 println!("{}", firmware::build(board, way)?.display());
             }
+        }
+        Some("bench-chip") => {
+            let toolchain = setup::toolchain(&targets(&boards), way)?;
+            emulator::install(&boards)?;
+            bench_chip::run(&boards, &toolchain, bless)?;
         }
         Some("ci") => return ci::run(way),
         Some("boards") => {

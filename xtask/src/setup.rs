@@ -4,11 +4,13 @@
 //! source by a compiler of the same version ([`crate::source`]).
 
 use std::env;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::boards::Board;
 use crate::source;
 use crate::tool::{self, cargo, exists, output, step};
 
@@ -48,6 +50,31 @@ impl Toolchain {
     /// A cargo that can build for the targets this toolchain was made for.
     pub fn cargo(&self) -> Command {
         self.prepare(cargo())
+    }
+
+    /// A cargo that builds for `board`'s core: for its target, with its flags.
+    pub fn cargo_for(&self, board: &Board) -> Command {
+        self.with_flags(self.cargo(), board)
+    }
+
+    /// A clippy that sees what is built for `board`; its first argument must be a cargo option.
+    pub fn clippy_for(&self, board: &Board) -> Command {
+        self.with_flags(self.clippy(), board)
+    }
+
+    fn with_flags(&self, mut command: Command, board: &Board) -> Command {
+        let target = board.target.to_uppercase().replace(['-', '.'], "_");
+        let name = format!("CARGO_TARGET_{target}_RUSTFLAGS");
+        if !board.rustflags.is_empty() {
+            let own = self.env.iter().find(|(own, _)| *own == name);
+            let mut flags = own.map_or(OsString::new(), |(_, flags)| flags.into());
+            for flag in &board.rustflags {
+                flags.push(" ");
+                flags.push(flag);
+            }
+            command.env(name, flags);
+        }
+        command
     }
 
     /// A clippy of the same compiler; its first argument must be a cargo option.

@@ -6,6 +6,7 @@ use embedded_io::{ErrorType, Read, Write};
 use super::{Counter, ticks_per_instruction};
 use crate::mmio::Registers;
 
+/// The board\'s name in `boards.toml`.
 pub const NAME: &str = "microbit";
 
 /// The slot for a bundle: address and size in bytes.
@@ -25,8 +26,11 @@ const CLOCK: u64 = 16_000_000;
 
 /// The board's devices.
 pub struct Board {
+    /// The serial line to the host.
     pub serial: Uart,
+    /// The light.
     pub led: Led,
+    /// The instruction counter.
     pub counter: Timer,
 }
 

@@ -4,12 +4,16 @@ use super::cmsdk::{Interrupt, Led, Uart};
 use super::{Counter, ticks_per_instruction};
 use crate::mmio::Registers;
 
+/// The board\'s name in `boards.toml`.
 #[cfg(feature = "mps2-an385")]
 pub const NAME: &str = "mps2-an385";
+/// The board\'s name in `boards.toml`.
 #[cfg(feature = "mps2-an386")]
 pub const NAME: &str = "mps2-an386";
+/// The board\'s name in `boards.toml`.
 #[cfg(feature = "mps2-an500")]
 pub const NAME: &str = "mps2-an500";
+/// The board\'s name in `boards.toml`.
 #[cfg(feature = "mps2-an505")]
 pub const NAME: &str = "mps2-an505";
 
@@ -47,8 +51,11 @@ mod map {
 
 /// The board's devices.
 pub struct Board {
+    /// The serial line to the host.
     pub serial: Uart,
+    /// The light.
     pub led: Led,
+    /// The instruction counter.
     pub counter: Timer,
 }
 

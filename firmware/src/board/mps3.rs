@@ -4,6 +4,7 @@ use super::cmsdk::{Interrupt, Led, Uart};
 use super::{Counter, ticks_per_instruction};
 use crate::mmio::Registers;
 
+/// The board\'s name in `boards.toml`.
 pub const NAME: &str = "mps3-an547";
 
 /// The slot for a bundle: address and size in bytes.
@@ -23,8 +24,11 @@ const CLOCK: u64 = 32_000_000;
 
 /// The board's devices.
 pub struct Board {
+    /// The serial line to the host.
     pub serial: Uart,
+    /// The light.
     pub led: Led,
+    /// The instruction counter.
     pub counter: SystemCounter,
 }
 

@@ -7,6 +7,7 @@ use riscv::register::minstret;
 use super::Counter;
 use crate::mmio::Registers;
 
+/// The board\'s name in `boards.toml`.
 pub const NAME: &str = "virt";
 
 /// The slot for a bundle: address and size in bytes.
@@ -30,8 +31,11 @@ const CLAIM: usize = 4;
 
 /// The board's devices.
 pub struct Board {
+    /// The serial line to the host.
     pub serial: Uart,
+    /// The light.
     pub led: NoLed,
+    /// The instruction counter.
     pub counter: Retired,
 }
 

@@ -32,6 +32,9 @@ pub struct Board {
     pub ram: u32,
     /// Bytes of that RAM that the firmware sets aside for a session's buffer.
     pub session_ram: u32,
+    /// What the compiler is told about the core beyond the target.
+    #[serde(default)]
+    pub rustflags: Vec<String>,
     /// Cargo's `opt-level` for the firmware; `None`: 3.
     pub optimize: Option<String>,
     /// How the board was tested: "emulator", "hardware" or "compiled only".

@@ -1,0 +1,183 @@
+//! Counts the instructions of single int8 layers, of the shapes that CMSIS-NN's figures are known for, and checks each
+//! against a sum made by hand. One line a layer: name, instructions, multiply-accumulates (those of padding cells counted in).
+#![no_std]
+#![no_main]
+
+use core::hint::black_box;
+
+use foolproof::kernels::{ConvI8, DenseI8, Kernels, Requantize, Rounding, Window};
+use foolproof::kernels::{conv_i8, dense_i8, depthwise_i8};
+use foolproof_firmware::board::{Board, Counter};
+use foolproof_firmware::meter::Meter;
+use semihosting::println;
+use semihosting::process::exit;
+
+/// The largest layer's elements: input and output 16x16x16 (and 32 channels out), weights 256x64. The chip with the
+/// smallest memory has no room for them.
+const CELLS: usize = 16 * 16;
+const ZERO_POINT: i16 = -3;
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Conv,
+    Depthwise,
+    Dense,
+}
+
+struct Layer {
+    name: &'static str,
+    kind: Kind,
+    /// Rows and columns of the window.
+    kernel: usize,
+    channels: [usize; 2],
+}
+
+const LAYERS: [Layer; 6] = [
+    layer("conv_3x3_8_16", Kind::Conv, 3, [8, 16]),
+    layer("conv_3x3_16_16", Kind::Conv, 3, [16, 16]),
+    layer("conv_1x1_16_32", Kind::Conv, 1, [16, 32]),
+    layer("conv_3x3_3_16", Kind::Conv, 3, [3, 16]),
+    layer("depthwise_3x3_16", Kind::Depthwise, 3, [16, 16]),
+    layer("dense_256_64", Kind::Dense, 1, [256, 64]),
+];
+
+const fn layer(name: &'static str, kind: Kind, kernel: usize, channels: [usize; 2]) -> Layer {
+    Layer {
+        name,
+        kind,
+        kernel,
+        channels,
+    }
+}
+
+#[repr(align(16))]
+struct Aligned<const N: usize>([i8; N]);
+
+#[cfg_attr(target_arch = "arm", cortex_m_rt::entry)]
+#[cfg_attr(target_arch = "riscv32", riscv_rt::entry)]
+fn main() -> ! {
+    let mut meter = Meter::new(Board::new().counter);
+    println!(
+        "calibration {} {}",
+        meter.calibrate(),
+        foolproof::link::CALIBRATION_INSTRUCTIONS
+    );
+    let mut right = true;
+    for layer in &LAYERS {
+        right &= measure(layer, &mut meter);
+    }
+    exit(if right { 0 } else { 1 })
+}
+
+/// Whether the outputs are right.
+fn measure<C: Counter>(layer: &Layer, meter: &mut Meter<C>) -> bool {
+    // On the stack, which these boards have enough of.
+    let mut x = Aligned([0; CELLS * 16]);
+    let mut w = Aligned([0; 256 * 64]);
+    let mut y = Aligned([0; CELLS * 32]);
+    fill(&mut x.0, 1);
+    fill(&mut w.0, 2);
+    let [c, o] = layer.channels;
+    let dense = matches!(layer.kind, Kind::Dense);
+    let cells = if dense { 1 } else { CELLS };
+    let filter = match layer.kind {
+        Kind::Conv => layer.kernel * layer.kernel * c,
+        Kind::Depthwise => layer.kernel * layer.kernel,
+        Kind::Dense => c,
+    };
+    let (x, w, y) = (&x.0[..cells * c], &w.0[..filter * o], &mut y.0[..cells * o]);
+    let bias: [i32; 64] = core::array::from_fn(|i| 100 * i as i32 - 700);
+    let multiplier: [i32; 64] = core::array::from_fn(|i| (1 << 30) + 12_345_678 * i as i32);
+    let shift: [i32; 64] = core::array::from_fn(|i| -7 - (i % 3) as i32);
+    let output = Requantize {
+        bias: &bias[..o],
+        multiplier: &multiplier[..o],
+        shift: &shift[..o],
+        rounding: Rounding::Double,
+        zero_point: 5,
+        range: (-128, 127),
+    };
+    // A compiler that knows the numbers would make another kernel of it.
+    let output = black_box(output);
+    let padding = layer.kernel / 2;
+    let window = Window {
+        batch: 1,
+        input: [16, 16],
+        in_channels: c,
+        output: [16, 16],
+        out_channels: o,
+        kernel: [layer.kernel; 2],
+        stride: [1; 2],
+        dilation: [1; 2],
+        padding: [padding; 2],
+    };
+    let conv = ConvI8 {
+        window: &window,
+        x,
+        x_zero_point: ZERO_POINT,
+        w,
+        output,
+    };
+    let fully = DenseI8 {
+        depth: c,
+        x,
+        x_zero_point: ZERO_POINT,
+        w,
+        output,
+    };
+    let (window, y) = (black_box(&window), black_box(y));
+    let conv = black_box(ConvI8 { window, ..conv });
+    let fully = black_box(fully);
+    meter.start();
+    match layer.kind {
+        Kind::Conv => conv_i8(Kernels::Scalar, &conv, y),
+        Kind::Depthwise => depthwise_i8(Kernels::Scalar, &conv, y),
+        Kind::Dense => dense_i8(Kernels::Scalar, &fully, y),
+    }
+    let instructions = meter.stop();
+    println!("{} {} {}", layer.name, instructions, filter * o * cells);
+    let wrong = (0..y.len()).find(|&i| y[i] != by_hand(layer, &conv, i / o, i % o));
+    if let Some(i) = wrong {
+        println!("{}: output {} is {}, which is wrong", layer.name, i, y[i]);
+    }
+    wrong.is_none()
+}
+
+/// Output `o` of a cell, element by element.
+fn by_hand(layer: &Layer, p: &ConvI8, cell: usize, o: usize) -> i8 {
+    let g = p.window;
+    let c = g.in_channels;
+    let x = |at: usize| i32::from(p.x[at]) - i32::from(ZERO_POINT);
+    let mut sum = 0;
+    if let Kind::Dense = layer.kind {
+        sum = (0..c).map(|i| x(i) * i32::from(p.w[o * c + i])).sum();
+        return p.output.finish(sum, o);
+    }
+    for (i, j) in (0..layer.kernel).flat_map(|i| (0..layer.kernel).map(move |j| (i, j))) {
+        let row = (cell / 16 + i).wrapping_sub(g.padding[0]);
+        let column = (cell % 16 + j).wrapping_sub(g.padding[1]);
+        if row >= 16 || column >= 16 {
+            continue;
+        }
+        let (pixel, k) = (row * 16 + column, i * layer.kernel + j);
+        sum += match layer.kind {
+            Kind::Depthwise => x(pixel * c + o) * i32::from(p.w[k * g.out_channels + o]),
+            _ => (0..c)
+                .map(|n| {
+                    let w = (o * layer.kernel * layer.kernel + k) * c + n;
+                    x(pixel * c + n) * i32::from(p.w[w])
+                })
+                .sum(),
+        };
+    }
+    p.output.finish(sum, o)
+}
+
+/// Numbers that look random, all values of an int8.
+fn fill(values: &mut [i8], seed: u32) {
+    let mut state = seed;
+    for value in values {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *value = (state >> 24) as i8;
+    }
+}
