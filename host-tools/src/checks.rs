@@ -19,6 +19,10 @@ const UNBOUNDED_LEAVES: f64 = 0.01;
 const MOSTLY_ZERO: f64 = 0.5;
 /// More samples than this have a gradient.
 const VANISHED: f64 = 0.01;
+/// More starts may win this share of the samples that one did not.
+const RESTARTS_WIN: f64 = 0.05;
+/// The loss must rise on this share of the samples.
+const LOSS_RISES: f64 = 0.95;
 /// A float model of the same meaning says the same about this share of clean samples.
 const SAME_LABELS: f64 = 0.9;
 
@@ -31,10 +35,29 @@ pub struct Evidence<'a> {
     pub probes: &'a [AttackResult],
     /// The longest white-box attack in a ball as large as the input's box.
     pub unbounded: Option<&'a AttackResult>,
+    /// An iterated attack with one random start, and the same with several.
+    pub restarts: Option<(&'a AttackResult, &'a AttackResult)>,
+    /// What an iterated attack makes of the loss.
+    pub path: Option<Path>,
     /// The gradient that the attacks climb first.
     pub gradient: Option<&'a GradientQuality>,
     /// What model and float model say about clean samples.
     pub twins: Option<(&'a [Answer], &'a [Answer])>,
+}
+
+/// The loss at samples that were right, and where an iterated attack on them ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Path {
+    /// The ball's radius.
+    pub epsilon: f64,
+    /// Samples.
+    pub n: usize,
+    /// Mean cross-entropy at the samples.
+    pub before: f64,
+    /// Mean cross-entropy where the attack ended.
+    pub after: f64,
+    /// Share of the samples where it is larger there.
+    pub risen: f64,
 }
 
 /// Every check, in the order in which a reader should see them.
@@ -50,6 +73,8 @@ pub fn all(evidence: &Evidence<'_>) -> Vec<Check> {
         iterated_is_no_weaker(&with_probes),
         larger_balls_are_no_safer(&with_probes),
         unbounded_reaches_zero(evidence.unbounded),
+        restarts_change_little(evidence.restarts),
+        the_loss_rises(evidence.path),
         there_is_a_gradient(evidence.gradient),
     ];
     if let Some((model, float)) = evidence.twins {
@@ -344,6 +369,64 @@ fn unbounded_reaches_zero(unbounded: Option<&AttackResult>) -> Check {
         &[("eps", eps), ("accuracy", left)],
         explanation,
     )
+}
+
+/// C 5.2: where other starts win much more, one start was caught in local maxima, and more still would win more.
+fn restarts_change_little(restarts: Option<(&AttackResult, &AttackResult)>) -> Check {
+    let name = "more random starts change little";
+    let Some((one, several)) = restarts else {
+        return check(name, None, &[], "no attack was run with several starts");
+    };
+    let (left, left_of_several) = (share(&one.robust), share(&several.robust));
+    let passed = left - left_of_several <= RESTARTS_WIN;
+    let eps = f64::from(one.plan.epsilon);
+    let found = format!(
+        "at eps {}, {} withstand PGD with one random start and {} with {RESTARTS}",
+        number(eps),
+        percent(left),
+        percent(left_of_several)
+    );
+    let explanation = match passed {
+        true => found,
+        false => format!("{found}; the loss is rugged, and figures of one start are too good"),
+    };
+    let figures = [
+        ("eps", eps),
+        ("one_start_accuracy", left),
+        ("several_starts_accuracy", left_of_several),
+    ];
+    check(name, Some(passed), &figures, explanation)
+}
+
+/// How many starts several are.
+pub const RESTARTS: u16 = 5;
+
+/// C 4.9 and 5.1: an attack that climbs a loss must end higher than it began.
+fn the_loss_rises(path: Option<Path>) -> Check {
+    let name = "the loss rises along the path of an attack";
+    let Some(path) = path else {
+        return check(name, None, &[], "no iterated attack was followed");
+    };
+    let passed = path.risen >= LOSS_RISES;
+    let found = format!(
+        "PGD at eps {} takes the cross-entropy from {:.3} to {:.3} in the mean; it rises on {} of {} samples that were right",
+        number(path.epsilon),
+        path.before,
+        path.after,
+        percent(path.risen),
+        path.n
+    );
+    let explanation = match passed {
+        true => found,
+        false => format!("{found}: the steps lead nowhere"),
+    };
+    let figures = [
+        ("eps", path.epsilon),
+        ("loss_before", path.before),
+        ("loss_after", path.after),
+        ("risen_share", path.risen),
+    ];
+    check(name, Some(passed), &figures, explanation)
 }
 
 /// A1 and C 4.9: vanishing gradients.

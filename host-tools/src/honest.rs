@@ -1,12 +1,13 @@
 //! What makes an evaluation worth believing: beside white-box attacks a gradient-free one, an unbounded one, a look at the
 //! gradients themselves, and (where the float model is given) transfer from it.
 
+use crate::attack::catalog::norm_name;
 use crate::attack::scores::{Scores, SignHunter};
-use crate::attack::{Access, Aim, Attack};
-use crate::checks::{self, Evidence};
+use crate::attack::{Access, Aim, Attack, Portable};
+use crate::checks::{self, Evidence, Path};
 use crate::classifier::{Answer, Classifier, Inputs};
 use crate::document::summary::{accuracy, attack as attack_entry};
-use crate::document::{Document, GradientQuality};
+use crate::document::{Document, GradientQuality, Nearest};
 use crate::evaluate::{AttackResult, Evaluation, Plan, Threat, evaluate};
 use crate::gradient_quality::{measure, summarise};
 use crate::inspect::numerics;
@@ -22,6 +23,9 @@ pub const LEAST_QUERIES: u32 = 100;
 
 /// Steps of PGD in a ball without bounds.
 const UNBOUNDED_STEPS: u16 = 20;
+
+/// Steps of PGD where it is run for the checks and the nearest alone.
+const PROBE_STEPS: u16 = 20;
 
 /// What is examined, and how hard.
 #[derive(Clone, Copy)]
@@ -39,6 +43,8 @@ pub struct Examination<'a> {
     /// Most queries of the gradient-free control for each sample; 0 runs none. Without a number as many as the white box made
     /// passes, forward and backward, but no fewer than [`LEAST_QUERIES`].
     pub queries: Option<u32>,
+    /// For how many samples, the first ones, the nearest adversarial input is looked for; 0 for none.
+    pub nearest: usize,
     /// Seed.
     pub seed: u64,
 }
@@ -48,6 +54,12 @@ pub struct Examination<'a> {
 pub struct Findings {
     /// In a ball as large as the input's box.
     pub unbounded: Option<AttackResult>,
+    /// PGD in the largest ball with one random start and with several.
+    pub restarts: Option<(AttackResult, AttackResult)>,
+    /// What the former makes of the loss.
+    pub path: Option<Path>,
+    /// The nearest adversarial inputs of the first samples.
+    pub nearest: Option<Nearest>,
     /// Single steps of several sizes up to the largest that was evaluated.
     pub probes: Vec<AttackResult>,
     /// Of the cross-entropy, which the attacks climb, and of the margin.
@@ -69,7 +81,12 @@ impl Examination<'_> {
             Some(_) => self.white_box().len(),
             None => 0,
         };
-        ((control + transferred + self.extra().len()) * self.labels.len()) as u64
+        let twice = 1 + usize::from(self.float.is_some());
+        let nearest = match self.largest() {
+            Some(_) => twice * self.nearest.min(self.labels.len()),
+            None => 0,
+        };
+        ((control + transferred + self.extra().len()) * self.labels.len() + nearest) as u64
     }
 
     /// For each ball the white-box attack that stands for all of them: PGD where it was run, else the last.
@@ -104,12 +121,7 @@ impl Examination<'_> {
     /// What is run for the checks alone: PGD in a ball without bounds, then single steps. Where one step fools less the longer
     /// it is, the gradients are masked, and a single epsilon does not show it.
     fn extra(&self) -> Vec<Plan> {
-        let largest = self
-            .white_box()
-            .into_iter()
-            .filter(|plan| matches!(plan.norm, Norm::Linf | Norm::L2))
-            .max_by(|a, b| a.epsilon.total_cmp(&b.epsilon));
-        let Some(Plan { norm, epsilon, .. }) = largest else {
+        let Some(Plan { norm, epsilon, .. }) = self.largest() else {
             return Vec::new();
         };
         let step = |share: f32| Plan {
@@ -120,7 +132,123 @@ impl Examination<'_> {
             norm,
             ..Plan::pgd(self.whole_range(norm), UNBOUNDED_STEPS)
         };
-        vec![unbounded, step(0.25), step(0.5), step(1.0)]
+        let one = Plan {
+            norm,
+            ..Plan::pgd(epsilon, PROBE_STEPS)
+        };
+        let several = Plan {
+            attack: match one.attack {
+                Attack::Portable(Portable::Pgd {
+                    steps,
+                    step,
+                    random_start,
+                    loss,
+                    ..
+                }) => Attack::Portable(Portable::Pgd {
+                    steps,
+                    step,
+                    random_start,
+                    loss,
+                    starts: checks::RESTARTS,
+                }),
+                other => other,
+            },
+            ..one
+        };
+        vec![unbounded, one, several, step(0.25), step(0.5), step(1.0)]
+    }
+
+    /// The white-box attack in the largest ball.
+    fn largest(&self) -> Option<Plan> {
+        self.white_box()
+            .into_iter()
+            .filter(|plan| matches!(plan.norm, Norm::Linf | Norm::L2))
+            .max_by(|a, b| a.epsilon.total_cmp(&b.epsilon))
+    }
+
+    /// The cross-entropy at samples that were right, and where an attack on them ended; `None` where there were none.
+    fn path(&self, clean: &[Answer], result: &AttackResult) -> Result<Option<Path>> {
+        if !result.can_change_anything() {
+            return Ok(None);
+        }
+        let ended = self
+            .classifier
+            .answers(&result.attacked.inputs)
+            .map_err(AttackError::Oracle)?;
+        let loss = |answer: &Answer, label: usize| {
+            let mut logits = answer.logits.clone();
+            f64::from(Loss::CrossEntropy.differentiate(label, &mut logits))
+        };
+        let pairs: Vec<(f64, f64)> = clean
+            .iter()
+            .zip(&ended)
+            .zip(self.labels)
+            .filter(|((before, _), label)| before.label == **label)
+            .map(|((before, after), &label)| (loss(before, label), loss(after, label)))
+            .collect();
+        let n = pairs.len();
+        let mean = |pick: fn(&(f64, f64)) -> f64| pairs.iter().map(pick).sum::<f64>() / n as f64;
+        Ok((n > 0).then(|| Path {
+            epsilon: f64::from(result.plan.epsilon),
+            n,
+            before: mean(|pair| pair.0),
+            after: mean(|pair| pair.1),
+            risen: mean(|pair| f64::from(u8::from(pair.1 > pair.0))),
+        }))
+    }
+
+    /// The nearest adversarial inputs of the first samples, by bisection over the ball of PGD.
+    fn find_nearest(
+        &self,
+        clean: &[Answer],
+        float_clean: Option<&[Answer]>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Option<Nearest>> {
+        let count = self.nearest.min(self.labels.len());
+        let Some(Plan { norm, .. }) = self.largest().filter(|_| count > 0) else {
+            return Ok(None);
+        };
+        let plan = Plan {
+            norm,
+            aim: Aim::Shrink,
+            ..Plan::pgd(self.whole_range(norm), PROBE_STEPS)
+        };
+        let first = self.inputs.truncated(count, self.classifier.input_len());
+        let labels = &self.labels[..count];
+        let found = evaluate(
+            self.classifier,
+            &first,
+            labels,
+            &[plan],
+            self.seed,
+            progress,
+        )?;
+        let attacked = &found.attacks[0].attacked;
+        let distances = attacked.outcomes.iter().zip(&attacked.norms);
+        let distances = distances
+            .map(|(outcome, norms)| outcome.fooled.then(|| norms.get(norm)))
+            .collect();
+        let carried_over = match (self.float, float_clean) {
+            (Some(float), Some(float_clean)) => {
+                let pair = Pair {
+                    target: self.classifier,
+                    inputs: &first,
+                    clean: &clean[..count],
+                    float,
+                    float_clean: &float_clean[..count],
+                    labels,
+                };
+                let transferred = transfer(&pair, &plan, self.seed, progress)?;
+                transfer::summarise(&pair, &transferred).carried_over
+            }
+            _ => None,
+        };
+        Ok(Some(Nearest {
+            attack: plan.name.into(),
+            norm: norm_name(norm).into(),
+            distances,
+            carried_over,
+        }))
     }
 
     /// The radius of a ball that holds every input, real units.
@@ -172,6 +300,11 @@ impl Examination<'_> {
         )?
         .attacks;
         let unbounded = (!probes.is_empty()).then(|| probes.remove(0));
+        let restarts = (probes.len() > 1).then(|| (probes.remove(0), probes.remove(0)));
+        let path = match &restarts {
+            Some((one, _)) => self.path(&evaluation.clean, one)?,
+            None => None,
+        };
         let queries = self.control_queries(evaluation);
         if queries > 0 {
             let control = Attack::Scores(Scores::SignHunter(SignHunter { queries }));
@@ -203,6 +336,9 @@ impl Examination<'_> {
         }
         let mut findings = Findings {
             unbounded,
+            restarts,
+            path,
+            nearest: None,
             probes,
             gradients,
             float_clean: None,
@@ -220,6 +356,8 @@ impl Examination<'_> {
             }
             findings.float_clean = Some(float_clean);
         }
+        let float_clean = findings.float_clean.as_deref();
+        findings.nearest = self.find_nearest(&evaluation.clean, float_clean, progress)?;
         Ok(findings)
     }
 
@@ -251,6 +389,7 @@ impl Examination<'_> {
             document.attacks.push(attack);
         }
         document.gradients.clone_from(&findings.gradients);
+        document.nearest.clone_from(&findings.nearest);
         if let (Some(float), Some(clean)) = (self.float, &findings.float_clean) {
             let said: Vec<usize> = clean.iter().map(|answer| answer.label).collect();
             document.accuracy_float = Some(accuracy(&said, self.labels));
@@ -269,6 +408,11 @@ impl Examination<'_> {
             attacks: &attacks,
             probes: &findings.probes,
             unbounded: findings.unbounded.as_ref(),
+            restarts: findings
+                .restarts
+                .as_ref()
+                .map(|(one, several)| (one, several)),
+            path: findings.path,
             gradient: findings.gradients.first(),
             twins: twins.map(|float| (evaluation.clean.as_slice(), float)),
         });

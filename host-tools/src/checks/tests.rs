@@ -185,11 +185,42 @@ fn every_failed_check_warns_by_name() {
         attacks: &attacks.each_ref(),
         probes: &[],
         unbounded: None,
+        restarts: None,
+        path: None,
         gradient: None,
         twins: None,
     });
-    assert_eq!(checks.len(), 5);
+    assert_eq!(checks.len(), 7);
     let warnings = warnings(&checks);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("many steps are no weaker than one"));
+}
+
+#[test]
+fn starts_that_win_much_more_are_flagged() {
+    let with = |one, several| {
+        let (one, several) = (white("pgd", 0.1, one), white("pgd", 0.1, several));
+        restarts_change_little(Some((&one, &several)))
+    };
+    assert_eq!(with(40, 36).passed, Some(true));
+    let failed = with(40, 20);
+    assert_eq!(failed.passed, Some(false));
+    assert_eq!(failed.figures["several_starts_accuracy"], 0.2);
+    assert_eq!(restarts_change_little(None).passed, None);
+}
+
+#[test]
+fn a_loss_that_stays_where_it_was_is_flagged() {
+    let with = |risen| {
+        the_loss_rises(Some(Path {
+            epsilon: 0.1,
+            n: 50,
+            before: 0.1,
+            after: 2.0,
+            risen,
+        }))
+    };
+    assert_eq!(with(0.98).passed, Some(true));
+    assert_eq!(with(0.5).passed, Some(false));
+    assert_eq!(the_loss_rises(None).passed, None);
 }

@@ -350,6 +350,9 @@ pub(crate) struct EvaluateArgs {
     /// backward, as a white-box attack took, at least 100]
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = queries)]
     pub control_queries: Option<u32>,
+    /// For how many samples, the first ones, the nearest adversarial input is looked for (PGD, bisection over its ball); 0 leaves it out
+    #[arg(long, value_name = "N", default_value_t = 25)]
+    pub nearest: usize,
     /// Write report.html, results.json, results.csv and junit.xml into this folder
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,

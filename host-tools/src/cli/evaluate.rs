@@ -71,6 +71,7 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
         plans: &plans,
         float: float.as_ref(),
         queries: args.control_queries,
+        nearest: args.nearest,
         seed,
     };
     let progress = console.progress("checking", examination.steps());
@@ -84,6 +85,14 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
         None => None,
     };
     document.warnings.extend(gradients_alone(&evaluation));
+    if let Some(worst) = report::build::worst(&evaluation) {
+        document.classes = summary::classes(
+            &report::build::class_names(&classifier),
+            worst,
+            &evaluation.clean,
+            examination.labels,
+        );
+    }
     let together = ensembles(&args.suite, &evaluation, &subject);
     document.attacks.extend(together);
     let regressions = match &baseline {

@@ -49,6 +49,12 @@ pub struct Document {
     /// How often what fools the float model fools the model, one entry per epsilon.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transfer: Vec<Transfer>,
+    /// The classes that samples are of, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<Class>,
+    /// How near the nearest adversarial inputs are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<Nearest>,
     /// Whether the robust accuracies can be believed, one entry per check.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<Check>,
@@ -98,6 +104,8 @@ impl Document {
             float_model: None,
             gradients: Vec::new(),
             transfer: Vec::new(),
+            classes: Vec::new(),
+            nearest: None,
             checks: Vec::new(),
             surrogates: Vec::new(),
             device: Vec::new(),
@@ -205,8 +213,60 @@ pub struct Attack {
     pub queries_mean: f64,
     /// Mean number of backward passes per sample.
     pub gradients_mean: f64,
+    /// Forward passes spent on each sample that was won; attacks that look for the nearest input go on after the first
+    /// success. Absent where none was won.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queries_to_success: Option<Quantiles>,
     /// Per sample, whether the adversarial input has a wrong label (targeted: the target's).
     pub fooled: Vec<bool>,
+}
+
+/// How values are spread.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quantiles {
+    /// The smallest.
+    pub least: f64,
+    /// A quarter are no larger.
+    pub quarter: f64,
+    /// Half are no larger.
+    pub median: f64,
+    /// Three quarters are no larger.
+    pub three_quarters: f64,
+    /// The largest.
+    pub most: f64,
+}
+
+/// The samples of one class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Class {
+    /// Its name, or its number where the model has no names.
+    pub name: String,
+    /// How many samples are of it, at least 1.
+    pub n: usize,
+    /// Share of them that is classified correctly.
+    pub clean: f64,
+    /// Share of them that also withstands the attack that leaves the least accuracy.
+    pub robust: f64,
+    /// 95 % confidence of `robust` (Wilson score interval): low, high.
+    pub interval: [f64; 2],
+}
+
+/// How near the nearest adversarial inputs are that were found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nearest {
+    /// The attack whose ball was made smaller and smaller by bisection.
+    pub attack: String,
+    /// How distances are measured.
+    pub norm: String,
+    /// For the first samples, the distance of the nearest adversarial input that was found, real units of the model's input;
+    /// 0 where the sample itself is classified wrongly, `null` where none was found.
+    pub distances: Vec<Option<f64>>,
+    /// With the float model: of the nearest inputs that fool it, rounded to the model's grid, the share that fools the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried_over: Option<Share>,
 }
 
 /// What surrogates did for one attack.

@@ -1,6 +1,6 @@
 //! From what attacks did to the figures that documents give.
 
-use super::{Accuracy, Attack, Estimate, MeanNorm, Share};
+use super::{Accuracy, Attack, Class, Estimate, MeanNorm, Quantiles, Share};
 use crate::attack::catalog::norm_name;
 use crate::classifier::Answer;
 use crate::evaluate::AttackResult;
@@ -120,8 +120,50 @@ pub fn attack(result: &AttackResult, clean: &[Answer], labels: &[usize], numeric
         mean_norm,
         queries_mean: per_sample(outcomes.iter().map(|outcome| outcome.queries).sum()),
         gradients_mean: per_sample(outcomes.iter().map(|outcome| outcome.gradients).sum()),
+        queries_to_success: quantiles(won.iter().map(|&i| outcomes[i].queries as f64)),
         fooled: outcomes.iter().map(|outcome| outcome.fooled).collect(),
     }
+}
+
+/// How `values` are spread (the smallest value that so many are no larger than); `None` where there are none.
+pub fn quantiles(values: impl IntoIterator<Item = f64>) -> Option<Quantiles> {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let last = values.len().checked_sub(1)?;
+    let at = |share: f64| {
+        values[((share * values.len() as f64).ceil() as usize)
+            .saturating_sub(1)
+            .min(last)]
+    };
+    Some(Quantiles {
+        least: values[0],
+        quarter: at(0.25),
+        median: at(0.5),
+        three_quarters: at(0.75),
+        most: values[last],
+    })
+}
+
+/// Accuracy class by class, before and under an attack; classes without samples are left out.
+pub fn classes(
+    names: &[String],
+    result: &AttackResult,
+    clean: &[Answer],
+    labels: &[usize],
+) -> Vec<Class> {
+    let of = |class: usize| (0..labels.len()).filter(move |&i| labels[i] == class);
+    let class = |(class, name): (usize, &String)| {
+        let n = of(class).count();
+        let robust = of(class).filter(|&i| result.robust[i]).count();
+        Some(Class {
+            name: name.clone(),
+            n,
+            clean: share(of(class).filter(|&i| clean[i].label == class).count(), n)?,
+            robust: share(robust, n)?,
+            interval: wilson(robust, n),
+        })
+    };
+    names.iter().enumerate().filter_map(class).collect()
 }
 
 /// The f64 with the fewest digits that is this f32: 0.1, not 0.10000000149.

@@ -27,11 +27,7 @@ pub fn of_evaluation(
     evaluation: &Evaluation,
     document: Document,
 ) -> ReportData {
-    let worst = evaluation
-        .attacks
-        .iter()
-        .filter(|result| result.plan.target.is_none())
-        .min_by(|a, b| a.robust_accuracy().total_cmp(&b.robust_accuracy()));
+    let worst = worst(evaluation);
     ReportData {
         document,
         command_line: command_line(),
@@ -42,6 +38,15 @@ pub fn of_evaluation(
         training: Vec::new(),
         confusion: worst.map(|result| confusion(subject, &evaluation.clean, result)),
     }
+}
+
+/// The untargeted attack that leaves the least accuracy.
+pub fn worst(evaluation: &Evaluation) -> Option<&AttackResult> {
+    evaluation
+        .attacks
+        .iter()
+        .filter(|result| result.plan.target.is_none())
+        .min_by(|a, b| a.robust_accuracy().total_cmp(&b.robust_accuracy()))
 }
 
 /// What was taken for what, before and after an attack.
@@ -68,7 +73,7 @@ fn caption(subject: &Pictured<'_>, clean: &[Answer], result: &AttackResult) -> S
 }
 
 /// The model's class names, or numbers where it has none.
-fn class_names(classifier: &Classifier<'_>) -> Vec<String> {
+pub fn class_names(classifier: &Classifier<'_>) -> Vec<String> {
     let count = classifier.model().classes();
     let names: Vec<String> = classifier.model().labels().map(str::to_string).collect();
     match names.len() == count {

@@ -5,7 +5,7 @@ use crate::document::Document;
 /// The document's attacks as CSV, a header line first.
 pub fn csv(document: &Document) -> String {
     let mut out = String::from(
-        "attack,numerics,norm,eps,targeted,n,robust_accuracy,low,high,success_rate,mean_l2,mean_linf,queries_mean,gradients_mean\r\n",
+        "attack,numerics,norm,eps,targeted,n,robust_accuracy,low,high,success_rate,mean_l2,mean_linf,queries_mean,gradients_mean,queries_to_success_median,queries_to_success_most\r\n",
     );
     for attack in &document.attacks {
         let optional = |value: Option<f64>| value.map_or(String::new(), |v| v.to_string());
@@ -25,6 +25,8 @@ pub fn csv(document: &Document) -> String {
             optional(norms.map(|n| n.linf)),
             attack.queries_mean.to_string(),
             attack.gradients_mean.to_string(),
+            optional(attack.queries_to_success.map(|q| q.median)),
+            optional(attack.queries_to_success.map(|q| q.most)),
         ];
         out.push_str(&fields.join(","));
         out.push_str("\r\n");

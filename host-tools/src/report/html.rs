@@ -3,7 +3,7 @@
 use super::chart::{self, Lines, Point, Series};
 use super::format::{cosine, count, decimal, mean_percent, number, optional, percent};
 use super::{Example, Outcome, ReportData, agreement, arithmetic, title, verdict};
-use crate::document::{Attack, Check, Device, Document, Transfer};
+use crate::document::{Attack, Check, Class, Device, Document, Nearest, Transfer};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// The whole report as one HTML document.
@@ -30,6 +30,7 @@ pub fn page(data: &ReportData) -> String {
                     (attacks(&document.attacks))
                     (gradients(document))
                     (devices(&document.device))
+                    div.cards { (nearest(document.nearest.as_ref())) (classes(&document.classes)) }
                     (confusion(data))
                     (reproduce(data))
                 }
@@ -370,12 +371,12 @@ fn attacks(attacks: &[Attack]) -> Markup {
     html! {
         section.card {
             h2 { "Every attack" }
-            p.lead { "Accuracy counts all samples. Success counts the samples that could be won: those that were right before. Norms are means over what won." }
+            p.lead { "Accuracy counts all samples. Success counts the samples that could be won: those that were right before. Norms are means over what won; “won after” is the median of the forward passes that a success took." }
             div.scroll {
                 table {
                     thead { tr {
                         th { "attack" } th.text { "model" } th.text { "knows" } th { "eps" } th { "accuracy" } th { "95 % interval" } th { "success" }
-                        th { "mean L2" } th { "mean L∞" } th { "forward" } th { "backward" }
+                        th { "mean L2" } th { "mean L∞" } th { "forward" } th { "backward" } th { "won after" }
                     } }
                     tbody { @for attack in attacks { (attack_row(attack)) } }
                 }
@@ -410,6 +411,7 @@ fn attack_row(attack: &Attack) -> Markup {
             td { (norm(|n| n.linf)) }
             td { (decimal(attack.queries_mean)) }
             td { (decimal(attack.gradients_mean)) }
+            td { (attack.queries_to_success.map_or("–".into(), |q| number(q.median))) }
         }
     }
 }
@@ -458,6 +460,90 @@ fn differ(mismatches: usize, compared: usize) -> Markup {
     html! {
         @if compared == 0 { span.faint { "not compared" } }
         @else { span class=(if mismatches == 0 { "ok" } else { "no" }) { (mismatches) " of " (count(compared as u64)) } }
+    }
+}
+
+/// How many samples are still right within a distance: a staircase.
+fn nearest(nearest: Option<&Nearest>) -> Markup {
+    let Some(nearest) = nearest else {
+        return html! {};
+    };
+    let n = nearest.distances.len();
+    let mut found: Vec<f64> = nearest.distances.iter().flatten().copied().collect();
+    found.sort_by(f64::total_cmp);
+    let Some(&largest) = found.last() else {
+        return html! {};
+    };
+    let point = |x: f64, fooled: usize| Point {
+        x,
+        y: 1.0 - fooled as f64 / n as f64,
+        interval: None,
+    };
+    let steps = found
+        .iter()
+        .enumerate()
+        .flat_map(|(k, &x)| [point(x, k), point(x, k + 1)]);
+    let points: Vec<Point> = [point(0.0, 0)].into_iter().chain(steps).collect();
+    let norm = if nearest.norm == "linf" { "L∞" } else { "L2" };
+    let chart = Lines {
+        title: "Samples without an adversarial input within a distance".into(),
+        x_axis: format!("{norm} distance, in units of the input"),
+        y_min: 0.0,
+        y_max: 1.0,
+        percent: true,
+        series: vec![Series {
+            name: format!("{}, bisection", nearest.attack.to_uppercase()),
+            colour: 0,
+            dashed: false,
+            points,
+        }],
+    };
+    let median = found[(found.len() - 1) / 2];
+    html! {
+        section.card {
+            h2 { "How near the nearest are" }
+            p.lead {
+                "Of the first " (count(n as u64)) " samples, those that no adversarial input was found for within a distance. Half of what was found lies within "
+                (number(median)) ", all within " (number(largest)) "."
+                @if let Some(carried) = nearest.carried_over {
+                    " Of the nearest inputs that fool the float model " (percent(1.0 - carried.share))
+                    (format!(" ({:.1} to {:.1}, n {})", 100.0 * (1.0 - carried.interval[1]), 100.0 * (1.0 - carried.interval[0]), carried.n))
+                    " no longer fool this model once they lie on its grid."
+                }
+            }
+            (chart.render())
+        }
+    }
+}
+
+fn classes(classes: &[Class]) -> Markup {
+    if classes.is_empty() {
+        return html! {};
+    }
+    html! {
+        section.card {
+            h2 { "Class by class" }
+            p.lead { "Under the attack that leaves the least accuracy." }
+            div.scroll {
+                table {
+                    thead { tr { th { "class" } th { "samples" } th { "clean" } th { "under attack" } th { "95 % interval" } } }
+                    tbody {
+                        @for class in classes {
+                            tr {
+                                td { (class.name) }
+                                td { (count(class.n as u64)) }
+                                td { (percent(class.clean)) }
+                                td {
+                                    (percent(class.robust))
+                                    span.meter aria-hidden="true" { i style=(format!("width:{:.1}%", 100.0 * class.robust)) {} }
+                                }
+                                td.faint { (format!("{:.1} to {:.1}", 100.0 * class.interval[0], 100.0 * class.interval[1])) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
     }
 }
 

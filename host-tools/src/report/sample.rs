@@ -33,6 +33,7 @@ pub fn data() -> ReportData {
         }),
         queries_mean: if name == "fgsm" { 2.0 } else { 21.0 },
         gradients_mean: if name == "fgsm" { 1.0 } else { 20.0 },
+        queries_to_success: None,
         fooled: (0..n).map(|i| i >= hits).collect(),
     };
     let mut attacks = Vec::new();

@@ -228,6 +228,13 @@ impl<'a> Best<'a> {
             }),
             queries_mean: per_row(self.outcomes.iter().map(|o| o.queries).sum()),
             gradients_mean: per_row(self.outcomes.iter().map(|o| o.gradients).sum()),
+            queries_to_success: summary::quantiles(
+                self.outcomes
+                    .iter()
+                    .zip(&self.broken)
+                    .filter(|(_, broken)| **broken)
+                    .map(|(outcome, _)| outcome.queries as f64),
+            ),
             fooled: self.broken.clone(),
         }
     }
