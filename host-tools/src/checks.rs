@@ -221,7 +221,12 @@ fn beaten_by(attacks: &[&AttackResult], threat: Threat) -> Option<(f64, Paired, 
 fn gradient_free_is_no_stronger(attacks: &[&AttackResult]) -> Check {
     let name = "the white box is no weaker than a gradient-free attack";
     let Some((eps, paired, free, white)) = beaten_by(attacks, Threat::BlackBox) else {
-        return check(name, None, &[], "no gradient-free attack was run");
+        return check(
+            name,
+            None,
+            &[],
+            "not both a white-box and a gradient-free attack were run in one ball",
+        );
     };
     let queries = untargeted(attacks, Threat::BlackBox)
         .flat_map(|a| &a.attacked.outcomes)

@@ -1,8 +1,8 @@
 //! Iterated FGSM with projection: Kurakin, Goodfellow, Bengio, "Adversarial examples in the physical world"
 //! (2016), equation 2 (BIM), and with random starts Madry et al., "Towards deep learning models resistant to
 //! adversarial attacks" (2017), section 2.1 (PGD): `x_i = clip_eps(x_{i-1} + step * sign(grad L(x_{i-1})))`. In the l1 norm a step
-//! is shared by the elements with the largest slopes, one in twenty of those that the box lets move: sparse l1 descent (Tramer
-//! and Boneh, "Adversarial training and robustness for multiple perturbations" (2019), section 3.1 and algorithm 1).
+//! is shared by the elements with the largest slopes, one in a hundred of those that the box lets move: sparse l1 descent
+//! (Tramer and Boneh, "Adversarial training and robustness for multiple perturbations" (2019), section 3.1 and algorithm 1, q = 99 %).
 //!
 //! Default step: `2.5 epsilon / steps`, with which any point of the ball can be reached from any other (Madry et al., section 5).
 
@@ -120,7 +120,7 @@ fn advance<E: Element>(
 }
 
 /// One in so many elements moves in the l1 norm.
-const SPARSITY: usize = 20;
+const SPARSITY: usize = 100;
 
 /// A step of that l1 length, shared by the elements with the largest slopes of those that the box lets move.
 fn step_along_largest(ball: &Ball, step: f32, gradient: &[f32], v: &mut [f32]) {

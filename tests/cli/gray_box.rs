@@ -50,6 +50,7 @@ fn a_distilled_surrogate_fools_an_int8_model_that_only_tells_labels() {
         (&attack["queries_mean"], &attack["gradients_mean"]),
         (&1.0.into(), &0.0.into())
     );
+    assert_eq!(attack["threat"], "gray-box");
     let used = &once["surrogates"][0];
     let (crafted, carried) = (
         used["crafted"].as_u64().unwrap(),
@@ -98,6 +99,10 @@ fn what_cannot_be_a_surrogate_is_refused_in_one_line() {
         (
             format!("{attack} --attack square --surrogate trained/model.fpi"),
             "square asks for no gradients",
+        ),
+        (
+            format!("{attack} --attack universal --surrogate trained/model.fpi"),
+            "one perturbation for all samples",
         ),
         (format!("{attack} --attack pgd --feedback"), "--surrogate"),
         (

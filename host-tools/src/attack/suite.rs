@@ -126,9 +126,13 @@ impl Suite {
         let mut plans = Vec::new();
         let mut taken = Vec::new();
         for member in self.members {
-            let Some(entry) = find(member.attack) else {
-                continue;
-            };
+            let entry = find(member.attack).ok_or_else(|| {
+                Error::new(
+                    format!("there is no attack {}", member.attack),
+                    format!("the suite {}", self.name),
+                    "foolproof attacks lists what there is",
+                )
+            })?;
             let mut settings = Settings::new(terms.settings.norm);
             for &(name, value) in member.settings {
                 settings.values.insert(name.into(), value);

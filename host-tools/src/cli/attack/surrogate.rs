@@ -2,11 +2,12 @@
 
 use super::super::args::AttackArgs;
 use super::super::model::ModelFile;
+use crate::attack::Attack;
 use crate::attack::transfer::Surrogates;
 use crate::classifier::{Classifier, Inputs};
 use crate::document::{Document, SurrogateUse};
-use crate::error::Result;
-use crate::evaluate::{Evaluation, Plan};
+use crate::error::{Error, Result};
+use crate::evaluate::{Evaluation, Plan, Threat};
 use crate::target::{Feedback, Target, evaluate_with};
 
 /// Reads the surrogates.
@@ -25,6 +26,16 @@ pub(super) fn evaluate(
     (inputs, labels, plans): (&Inputs, &[usize], &[Plan]),
     random_and_progress: (u64, &(dyn Fn(u64) + Sync)),
 ) -> Result<(Evaluation, Vec<SurrogateUse>)> {
+    if let Some(plan) = plans
+        .iter()
+        .find(|plan| matches!(plan.attack, Attack::Universal(_)))
+    {
+        return Err(Error::new(
+            format!("{} looks for one perturbation for all samples", plan.name),
+            "--surrogate",
+            "an attack on single samples; or fit the perturbation on the surrogate and try what --out holds on MODEL with infer",
+        ));
+    }
     let members = files
         .iter()
         .map(|file| Ok(Classifier::new(file.model()?, args.kernels)))
@@ -36,8 +47,11 @@ pub(super) fn evaluate(
         false => Feedback::Once,
     };
     let task = (&surrogates, feedback);
-    let (evaluation, carried) =
+    let (mut evaluation, carried) =
         evaluate_with(target, task, inputs, labels, plans, random_and_progress)?;
+    for result in &mut evaluation.attacks {
+        result.threat = Threat::GrayBox;
+    }
     let used = plans
         .iter()
         .enumerate()
