@@ -28,7 +28,7 @@ fn main() -> ! {
     let Some(memory) = Memory::take() else {
         defmt::panic!("the memory was taken before");
     };
-    let board = Board::new();
+    let board = Board::take();
     let meter = Meter::new(board.counter);
     match Bundle::from_bytes(memory.slot) {
         Ok(bundle) if bundle.is_self_contained() => {

@@ -56,7 +56,7 @@ struct Aligned<const N: usize>([i8; N]);
 #[cfg_attr(target_arch = "arm", cortex_m_rt::entry)]
 #[cfg_attr(target_arch = "riscv32", riscv_rt::entry)]
 fn main() -> ! {
-    let mut meter = Meter::new(Board::new().counter);
+    let mut meter = Meter::new(Board::take().counter);
     println!(
         "calibration {} {}",
         meter.calibrate(),

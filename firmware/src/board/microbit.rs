@@ -36,7 +36,7 @@ pub struct Board {
 
 impl Board {
     /// Switches the devices on.
-    pub fn new() -> Self {
+    pub fn take() -> Self {
         // SAFETY: the addresses of the chip's manual; none of these devices writes to memory.
         let (uart, timer, gpio) = unsafe {
             (

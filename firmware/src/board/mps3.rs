@@ -34,7 +34,7 @@ pub struct Board {
 
 impl Board {
     /// Switches the devices on.
-    pub fn new() -> Self {
+    pub fn take() -> Self {
         // SAFETY: the addresses of the board's manual; none of these devices writes to memory.
         let (uart, fpga, counter) = unsafe {
             (

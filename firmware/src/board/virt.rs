@@ -41,7 +41,7 @@ pub struct Board {
 
 impl Board {
     /// Switches the devices on.
-    pub fn new() -> Self {
+    pub fn take() -> Self {
         Board {
             serial: Uart::new(),
             led: NoLed,
