@@ -1,5 +1,7 @@
 //! Black boxes outside the process: programs on stdin and stdout, and an emulated chip.
 
+#[path = "../support/oracle.rs"]
+mod oracle;
 mod support;
 
 use serde_json::Value;
@@ -161,5 +163,36 @@ fn an_emulated_chip_is_fooled_query_by_query() {
         assert!(queries > 2.0, "{name}: {queries} queries each are no test");
         let bytes = |name: &str| std::fs::read(bench.path(name)).expect("a file");
         assert_eq!(bytes("chip.npz"), bytes("host.npz"), "{name}");
+    }
+}
+
+/// The vendor's interpreter in Python, asked through the example that docs/targets.md names.
+#[test]
+fn the_python_example_is_fooled() {
+    let Some(python) = oracle::python() else {
+        return;
+    };
+    let bench = Bench::new();
+    for line in [
+        "train classifier --data digits --epochs 4 --out trained",
+        "quantize trained/model.fpi --calibrate digits --out int8.tflite",
+    ] {
+        assert!(bench.run(line).status.success(), "{line}");
+    }
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/tflite_target.py");
+    let target = format!("program:'{}' '{example}' int8.tflite", python.display());
+    for (name, limits) in [
+        ("square", "--norm linf --eps 0.25 --max-queries 200"),
+        ("hopskipjump", "--norm l2 --eps 3 --max-queries 300"),
+    ] {
+        let rest = format!("--data digits --limit 6 --attack {name} {limits} --json --out a.npz");
+        let report = document(&attack(&bench, &target, &rest));
+        let entry = &report["attacks"][0];
+        let fooled = entry["fooled"].as_array().unwrap();
+        assert!(
+            fooled.iter().filter(|yes| **yes == true).count() >= 3,
+            "{name}: {entry}"
+        );
+        assert!(entry["queries_mean"].as_f64().unwrap() > 2.0, "{entry}");
     }
 }
