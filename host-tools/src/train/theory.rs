@@ -275,9 +275,9 @@ mod tests {
     #[test]
     fn a_discriminator_learns_the_closed_form_from_samples() {
         let fit = Fit {
-            hidden: 32,
-            steps: 1200,
-            batch: 256,
+            hidden: 48,
+            steps: 6000,
+            batch: 512,
             rate: 5e-3,
         };
         let verdict = judge(&Pair::line(), fit, 1, &mut |_| ()).unwrap();
