@@ -11,6 +11,8 @@ mod arm;
 #[cfg(foolproof_dsp)]
 mod chip;
 pub mod fixed_point;
+#[cfg(target_arch = "x86_64")]
+mod int8_avx2;
 pub mod lut;
 #[cfg(any(test, foolproof_dsp))]
 mod plain;
@@ -190,6 +192,53 @@ pub fn conv_i8(kernels: Kernels, p: &ConvI8, y: &mut [i8]) {
         Kernels::Scalar => scalar::conv::forward_i8(p, y),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.conv_i8(p, y),
+    }
+}
+
+/// The elementwise sum of two int8 tensors of one shape as TFLite Micro computes it, two roundings: each term is
+/// `(x - zero_point) << left_shift` times its factor, their sum times that of the output.
+#[derive(Clone, Copy, Debug)]
+pub struct AddI8<'a> {
+    /// The terms, as long as the output.
+    pub x: [&'a [i8]; 2],
+    /// Their zero points.
+    pub zero_points: [i32; 2],
+    /// At most 22.
+    pub left_shift: u32,
+    /// The terms' factors.
+    pub factors: [Multiplier; 2],
+    /// The sum's factor.
+    pub output: Multiplier,
+    /// Added last.
+    pub zero_point: i32,
+    /// Smallest and largest output, in -128..=127.
+    pub range: (i32, i32),
+}
+
+impl AddI8<'_> {
+    #[inline(always)]
+    fn finish(&self, a: i8, b: i8) -> i8 {
+        let term = |x: i8, i: usize| {
+            let x = (i32::from(x) - self.zero_points[i]) << self.left_shift;
+            fixed_point::requantize(x, self.factors[i], Rounding::Double)
+        };
+        let sum = term(a, 0).wrapping_add(term(b, 1));
+        let q = fixed_point::requantize(sum, self.output, Rounding::Double);
+        let q = q.wrapping_add(self.zero_point);
+        q.max(self.range.0).min(self.range.1) as i8
+    }
+}
+
+/// Forward of a sum in int8.
+pub fn add_i8(kernels: Kernels, p: &AddI8, y: &mut [i8]) {
+    match kernels {
+        Kernels::Scalar => {
+            for ((y, &a), &b) in y.iter_mut().zip(p.x[0]).zip(p.x[1]) {
+                *y = p.finish(a, b);
+            }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.add_i8(p, y),
     }
 }
 

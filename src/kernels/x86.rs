@@ -1,9 +1,11 @@
 //! AVX2: the portable loops, compiled for wider registers. A dot product has eight lanes in both, nothing is
-//! reordered and nothing is fused (no FMA), so the results are those of `scalar` to the bit.
+//! reordered and nothing is fused (no FMA), so the results are those of `scalar` to the bit. The int8 forward kernels have
+//! loops of their own, in `int8_avx2`.
 #![allow(unsafe_code)] // calls of functions that need a CPU feature; the token proves that it is there
 
+use super::int8_avx2;
 use super::scalar::{conv, dense, depthwise, spread};
-use super::{ConvF32, ConvI8, DenseF32, DenseI8, Spread, WeightsI8, Window};
+use super::{AddI8, ConvF32, ConvI8, DenseF32, DenseI8, Spread, WeightsI8, Window};
 
 /// Proof that this CPU has AVX2: one exists only where [`Avx2::new`] found it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,6 +44,14 @@ impl Avx2 {
         ran();
         // SAFETY: `self` exists, so the CPU has AVX2.
         unsafe { conv_i8(p, y) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn add_i8(self, p: &AddI8, y: &mut [i8]) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2.
+        unsafe { int8_avx2::add(p, y) }
     }
 
     /// As the function of this name in [`kernels`](super).
@@ -224,7 +234,9 @@ fn conv_f32(p: &ConvF32, y: &mut [f32]) {
 
 #[target_feature(enable = "avx2")]
 fn conv_i8(p: &ConvI8, y: &mut [i8]) {
-    conv::forward_i8(p, y);
+    if !int8_avx2::conv(p, y) {
+        conv::forward_i8(p, y);
+    }
 }
 
 #[target_feature(enable = "avx2")]
@@ -249,7 +261,9 @@ fn depthwise_f32(p: &ConvF32, y: &mut [f32]) {
 
 #[target_feature(enable = "avx2")]
 fn depthwise_i8(p: &ConvI8, y: &mut [i8]) {
-    depthwise::forward_i8(p, y);
+    if !int8_avx2::depthwise(p, y) {
+        depthwise::forward_i8(p, y);
+    }
 }
 
 #[target_feature(enable = "avx2")]
@@ -274,7 +288,9 @@ fn dense_f32(p: &DenseF32, y: &mut [f32]) {
 
 #[target_feature(enable = "avx2")]
 fn dense_i8(p: &DenseI8, y: &mut [i8]) {
-    dense::forward_i8(p, y);
+    if !int8_avx2::dense(p, y) {
+        dense::forward_i8(p, y);
+    }
 }
 
 #[target_feature(enable = "avx2")]

@@ -2,6 +2,7 @@
 
 use super::{Add, Context, Mul, Numerics, OpError, activation, check};
 use crate::kernels::fixed_point::requantize;
+use crate::kernels::{self, AddI8, Rounding};
 use crate::tensor::{DType, Data, DataMut, MAX_RANK, Operand, Shape};
 
 /// The broadcast shape of two.
@@ -129,6 +130,20 @@ impl Add {
                 let (za, zb) = (a.quant.zero_point, b.quant.zero_point);
                 let rounding = cx.rounding();
                 let xnnpack = cx.numerics == Numerics::Xnnpack && self.left_shift == 0;
+                // chips have one form of the sum, and less flash for it
+                let fast = cfg!(target_arch = "x86_64") && rounding == Rounding::Double;
+                if fast && !xnnpack && a.shape == b.shape {
+                    let p = AddI8 {
+                        x: [xa, xb],
+                        zero_points: [za, zb],
+                        left_shift: u32::from(self.left_shift),
+                        factors: self.inputs,
+                        output: self.output,
+                        zero_point: output.quant.zero_point,
+                        range: (low, high),
+                    };
+                    return kernels::add_i8(cx.kernels, &p, y);
+                }
                 for_each(shapes.0, shapes.1, shapes.2, |i, ia, ib| {
                     let (a, b) = (xa[ia] as i32 - za, xb[ib] as i32 - zb);
                     let q = if xnnpack {

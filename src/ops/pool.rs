@@ -7,6 +7,9 @@ use crate::tensor::{DType, Data, DataMut, Operand, Shape};
 /// The saved index of a maximum that the fused activation clamped.
 const CLAMPED: u8 = 255;
 
+/// Channels whose average is summed at once.
+const SUMS: usize = 16;
+
 impl Pool2d {
     pub(super) fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, OpError> {
         let x = check::shape(inputs, 0)?;
@@ -90,13 +93,18 @@ impl Pool2d {
                 let (low, high) = self.activation.range_i8(&output.quant);
                 for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
                     let count = ((rows.count * columns.count) as i32).max(1);
-                    for (c, y) in y.iter_mut().enumerate() {
-                        let mut sum = 0i32;
+                    for (block, y) in y.chunks_mut(SUMS).enumerate() {
+                        let mut sums = [0i32; SUMS];
                         for cell in g.cells(n, rows, columns) {
-                            sum += x[cell.pixel * g.in_channels + c] as i32;
+                            let at = cell.pixel * g.in_channels + block * SUMS;
+                            for (sum, &x) in sums.iter_mut().zip(&x[at..][..y.len()]) {
+                                *sum += i32::from(x);
+                            }
                         }
-                        let half = if sum > 0 { count / 2 } else { -(count / 2) };
-                        *y = ((sum + half) / count).max(low).min(high) as i8;
+                        for (y, sum) in y.iter_mut().zip(sums) {
+                            let half = if sum > 0 { count / 2 } else { -(count / 2) };
+                            *y = ((sum + half) / count).max(low).min(high) as i8;
+                        }
                     }
                 }
             }
