@@ -78,9 +78,9 @@ fn window(input: [usize; 2], c: usize, o: usize, kernel: [usize; 2]) -> Window {
 
 /// With the output that follows for this padding behind.
 fn sized(mut g: Window, behind: [usize; 2]) -> Window {
-    for axis in 0..2 {
+    for (axis, behind) in behind.into_iter().enumerate() {
         let reach = (g.kernel[axis] - 1) * g.dilation[axis] + 1;
-        let room = g.input[axis] + g.padding[axis] + behind[axis] - reach;
+        let room = g.input[axis] + g.padding[axis] + behind - reach;
         g.output[axis] = room / g.stride[axis] + 1;
     }
     g
