@@ -1,13 +1,12 @@
 //! The two players' networks.
 //!
-//! On images weights begin as PyTorch's do (uniform in `±1 / sqrt(fan_in)`), so that figures can stand beside the peer's; on points
+//! On images weights and biases begin as PyTorch's do (uniform in `±1 / sqrt(fan_in)`), so that figures can stand beside the peer's; on points
 //! as He et al. 2015 say.
 
 use super::config::{Config, Network};
 use crate::graph::{Builder, Graph, TensorData, TensorId, Window};
 use crate::train::source::uniform;
-use foolproof::model::format::TensorRole;
-use foolproof::ops::{Activation, OpError, Unary};
+use foolproof::ops::{Activation, Op, OpError, Unary};
 
 /// Slope of leaky ReLU below 0.
 const LEAK: f32 = 0.2;
@@ -68,7 +67,7 @@ pub fn generator(form: &Form, config: &Config, classes: u32, seed: u64) -> Resul
     if config.network == Network::Mlp && form.shape.len() > 1 {
         x = b.reshape(x, &dims)?;
     }
-    Ok(begun(b.finish(x), form.image))
+    Ok(begun(b.finish(x), form.image, seed))
 }
 
 /// From a sample (with the class, see [`super::condition`]) to one number: the logit of "real".
@@ -112,7 +111,7 @@ pub fn discriminator(
             b.finish(x)
         }
     };
-    Ok(begun(x, form.image))
+    Ok(begun(x, form.image, seed))
 }
 
 fn image(form: &Form) -> Result<[u32; 3], OpError> {
@@ -127,14 +126,36 @@ fn normalized(b: &mut Builder, x: TensorId) -> Result<TensorId, OpError> {
     b.unary(x, Unary::Relu)
 }
 
-/// From the builder's He weights to PyTorch's.
-fn begun(mut graph: Graph, image: bool) -> Graph {
-    let scale = if image { 1.0 / 6f32.sqrt() } else { 1.0 };
-    for tensor in &mut graph.tensors {
-        if let (TensorRole::Parameter, TensorData::F32(data), true) =
-            (tensor.role, &mut tensor.data, tensor.shape.rank() > 1)
-        {
-            data.iter_mut().for_each(|w| *w *= scale);
+/// On images: weights and biases as PyTorch's layers begin, uniform in `±1 / sqrt(fan_in)`. Of a transposed convolution it takes
+/// outputs times window for the fan-in.
+fn begun(mut graph: Graph, image: bool, seed: u64) -> Graph {
+    if !image {
+        return graph;
+    }
+    let mut rng = foolproof::attack::rng(seed, 2);
+    let layers: Vec<(usize, usize, usize)> = graph
+        .nodes
+        .iter()
+        .filter_map(|node| {
+            let [_, weights, bias] = node.inputs[..] else {
+                return None;
+            };
+            let shape = graph.tensors[weights].shape;
+            let kept = match node.op {
+                Op::Dense(_) | Op::Conv2d(_) => shape.dims().first(),
+                Op::ConvTranspose2d(_) => shape.dims().last(),
+                _ => None,
+            }?;
+            Some((weights, bias, shape.len() / *kept as usize))
+        })
+        .collect();
+    for (weights, bias, fan_in) in layers {
+        let bound = 1.0 / (fan_in as f32).sqrt();
+        for tensor in [weights, bias] {
+            if let TensorData::F32(data) = &mut graph.tensors[tensor].data {
+                data.iter_mut()
+                    .for_each(|v| *v = bound * (2.0 * uniform(&mut rng) as f32 - 1.0));
+            }
         }
     }
     graph
@@ -154,4 +175,41 @@ pub fn spread(graph: &mut Graph, reach: f32, seed: u64) {
     });
     let offsets = offsets.collect();
     graph.tensors[bias].data = TensorData::F32(offsets);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_on_images_begin_as_pytorchs() {
+        let form = Form {
+            shape: vec![28, 28, 1],
+            image: true,
+        };
+        let config = Config {
+            network: Network::Dcgan,
+            ..Config::for_samples()
+        };
+        let graph = generator(&form, &config, 0, 1).unwrap();
+        // a dense layer of 64 inputs; of transposed convolutions the bound is of 32 and 1 filters of 4x4
+        let bounds = [1.0 / 8.0, 1.0 / 512f32.sqrt(), 0.25];
+        let layers = graph
+            .nodes
+            .iter()
+            .filter(|node| matches!(node.op, Op::Dense(_) | Op::ConvTranspose2d(_)));
+        let mut seen = 0;
+        for (node, bound) in layers.zip(bounds) {
+            let weights = graph.f32(node.inputs[1]);
+            let largest = weights.iter().fold(0f32, |m, v| m.max(v.abs()));
+            assert!(
+                largest <= bound && largest > 0.98 * bound,
+                "{largest} {bound}"
+            );
+            let bias = graph.f32(node.inputs[2]);
+            assert!(bias.iter().all(|v| v.abs() <= bound && *v != 0.0));
+            seen += 1;
+        }
+        assert_eq!(seen, 3);
+    }
 }
