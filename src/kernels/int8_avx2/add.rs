@@ -1,8 +1,7 @@
 //! Elementwise sum of two tensors of one shape.
 
 use super::super::{AddI8, Multiplier};
-use super::conv::narrow_tile;
-use super::{Factors, Rails, store};
+use super::{Factors, Rails, narrow, store};
 use core::arch::x86_64::*;
 
 /// TFLite Micro's integer sum, two roundings.
@@ -29,7 +28,7 @@ pub(in super::super) fn add(p: &AddI8, y: &mut [i8]) {
     {
         let (a, b) = (load(a), load(b));
         let upper = |v| _mm_unpackhi_epi64(v, v);
-        store(narrow_tile(sum(a, b), sum(upper(a), upper(b))), y);
+        store(narrow(sum(a, b), sum(upper(a), upper(b))), y);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::{ConvI8, Window};
 use super::strip::{Cut, Pixels, STRIP, Strip};
-use super::{Lanes, Rails, Scratch, narrow, store, takes};
+use super::{Finish, Lanes, Scratch, store};
 use core::arch::x86_64::*;
 
 /// Elements of packed weights at one time: 128 KiB.
@@ -39,28 +39,36 @@ pub(super) fn conv_of(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
     let (pairs, outputs) = (run.div_ceil(2), g.out_channels);
     let tile = g.kernel[0] * pairs * 2 * TILE;
     let sized = outputs == p.output.bias.len() && p.w.len() == g.filter_len() * outputs;
-    if g.dilation != [1, 1] || run == 0 || tile > PACKED || !sized || !takes(&p.output) {
+    if g.dilation != [1, 1] || run == 0 || tile > PACKED || !sized {
         return false;
     }
-    let Some(cut) = Cut::new(g) else { return false };
-    let rails = Rails::new(p.output.zero_point, p.output.range);
+    let Some(finish) = Finish::new(&p.output, g.kernel[0] * run) else {
+        return false;
+    };
+    // an odd last element meets a zero, but something must be there: one element behind the strip
+    let Some(cut) = Cut::new(g, STRIP - 1) else {
+        return false;
+    };
     let (mut weights, mut widened) = (Scratch::<PACKED>::new(), Scratch::<STRIP>::new());
     let group = PACKED / tile * TILE;
     for first in (0..outputs).step_by(group) {
         let tiles = (outputs - first).min(group).div_ceil(TILE);
-        let weights = weights.zeroed(tiles * tile);
+        let weights = weights.take(tiles * tile);
         for (i, packed) in weights.chunks_exact_mut(tile).enumerate() {
-            pack(p, layout, first + i * TILE, packed);
+            pack(p, layout, &finish, first + i * TILE, packed);
         }
         for strip in cut.strips(g) {
-            let x = widened.zeroed(strip.len(g));
-            strip.fill(p, x);
+            let rows = strip.input_rows(g);
+            let x = widened.take(rows * strip.pitch + 1);
+            for (r, row) in x.chunks_exact_mut(strip.pitch).take(rows).enumerate() {
+                strip.row(p, r, row);
+            }
             for (i, w) in weights.chunks_exact(tile).enumerate() {
                 let o = first + i * TILE;
                 let valid = (outputs - o).min(TILE);
                 match valid > TILE / 2 {
-                    true => part::<2>(p, &rails, &strip, x, w, o, valid, y),
-                    false => part::<1>(p, &rails, &strip, x, w, o, valid, y),
+                    true => part::<2>(p, &finish, &strip, x, w, o, valid, y),
+                    false => part::<1>(p, &finish, &strip, x, w, o, valid, y),
                 }
             }
         }
@@ -84,9 +92,9 @@ fn flattened(g: &Window) -> Window {
 }
 
 /// Sixteen filters from `first` on (the last one again where there are fewer), their elements in pairs: `[rows, pairs, 16, 2]`. Up to
-/// eight filters: `[rows, pairs, 8, 2]`. An odd last element is paired with a zero.
+/// eight filters: `[rows, pairs, 8, 2]`. An odd last element is paired with a zero. Doubled where `finish` wants that.
 #[target_feature(enable = "avx2")]
-fn pack(p: &ConvI8, layout: Layout, first: usize, packed: &mut [i16]) {
+fn pack(p: &ConvI8, layout: Layout, finish: &Finish, first: usize, packed: &mut [i16]) {
     let g = p.window;
     let run = g.kernel[1] * g.in_channels;
     let halves = if g.out_channels - first > TILE / 2 {
@@ -95,34 +103,42 @@ fn pack(p: &ConvI8, layout: Layout, first: usize, packed: &mut [i16]) {
         1
     };
     let step = halves * 16;
+    let doubling = _mm_cvtsi32_si128(finish.doubling() as i32);
     let rows = packed.chunks_exact_mut(run.div_ceil(2) * step);
     for (r, packed) in rows.take(g.kernel[0]).enumerate() {
         for half in 0..halves {
-            let filters: [usize; 8] =
-                core::array::from_fn(|i| (first + half * 8 + i).min(g.out_channels - 1));
+            let mut filters = [0; 8];
+            for (i, filter) in filters.iter_mut().enumerate() {
+                let o = (first + half * 8 + i).min(g.out_channels - 1);
+                *filter = o * layout.filter + r * run * layout.element;
+            }
             let mut k = 0;
             if layout.element == 1 {
                 while k + 16 <= run {
                     let mut v = [_mm256_setzero_si256(); 8];
-                    for (v, o) in v.iter_mut().zip(filters) {
-                        let w = &p.w[o * layout.filter + r * run + k..][..16];
+                    for i in 0..8 {
+                        let w = &p.w[filters[i] + k..][..16];
                         // SAFETY: `w` is 16 bytes long.
                         let w = unsafe { _mm_loadu_si128(w.as_ptr().cast()) };
-                        *v = _mm256_cvtepi8_epi16(w);
+                        v[i] = _mm256_sll_epi16(_mm256_cvtepi8_epi16(w), doubling);
                     }
-                    for (i, v) in transposed(v).into_iter().enumerate() {
+                    let v = transposed(v);
+                    for i in 0..8 {
                         let to = &mut packed[(k / 2 + i) * step + half * 16..][..16];
                         // SAFETY: `to` is 32 bytes long.
-                        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), v) };
+                        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), v[i]) };
                     }
                     k += 16;
                 }
             }
             for k in k..run {
                 let to = &mut packed[k / 2 * step + half * 16..][..16];
-                for (i, o) in filters.into_iter().enumerate() {
-                    let at = o * layout.filter + (r * run + k) * layout.element;
-                    to[2 * i + k % 2] = i16::from(p.w[at]);
+                for (i, filter) in filters.into_iter().enumerate() {
+                    let w = i16::from(p.w[filter + k * layout.element]);
+                    to[2 * i + k % 2] = w << finish.doubling();
+                    if k + 1 == run && k % 2 == 0 {
+                        to[2 * i + 1] = 0;
+                    }
                 }
             }
         }
@@ -133,42 +149,24 @@ fn pack(p: &ConvI8, layout: Layout, first: usize, packed: &mut [i16]) {
 #[target_feature(enable = "avx2")]
 #[inline]
 fn transposed(v: [__m256i; 8]) -> [__m256i; 8] {
-    let lo = |a, b| _mm256_unpacklo_epi32(a, b);
-    let hi = |a, b| _mm256_unpackhi_epi32(a, b);
-    let t = [
-        lo(v[0], v[1]),
-        hi(v[0], v[1]),
-        lo(v[2], v[3]),
-        hi(v[2], v[3]),
-        lo(v[4], v[5]),
-        hi(v[4], v[5]),
-        lo(v[6], v[7]),
-        hi(v[6], v[7]),
-    ];
-    let lo = |a, b| _mm256_unpacklo_epi64(a, b);
-    let hi = |a, b| _mm256_unpackhi_epi64(a, b);
-    let u = [
-        lo(t[0], t[2]),
-        hi(t[0], t[2]),
-        lo(t[1], t[3]),
-        hi(t[1], t[3]),
-        lo(t[4], t[6]),
-        hi(t[4], t[6]),
-        lo(t[5], t[7]),
-        hi(t[5], t[7]),
-    ];
-    let low = |a, b| _mm256_permute2x128_si256::<0x20>(a, b);
-    let high = |a, b| _mm256_permute2x128_si256::<0x31>(a, b);
-    [
-        low(u[0], u[4]),
-        low(u[1], u[5]),
-        low(u[2], u[6]),
-        low(u[3], u[7]),
-        high(u[0], u[4]),
-        high(u[1], u[5]),
-        high(u[2], u[6]),
-        high(u[3], u[7]),
-    ]
+    let mut t = [_mm256_setzero_si256(); 8];
+    for i in 0..4 {
+        t[2 * i] = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+        t[2 * i + 1] = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+    }
+    let mut u = t;
+    for i in [0, 4] {
+        for j in 0..2 {
+            u[i + 2 * j] = _mm256_unpacklo_epi64(t[i + j], t[i + j + 2]);
+            u[i + 2 * j + 1] = _mm256_unpackhi_epi64(t[i + j], t[i + j + 2]);
+        }
+    }
+    let mut columns = u;
+    for i in 0..4 {
+        columns[i] = _mm256_permute2x128_si256::<0x20>(u[i], u[i + 4]);
+        columns[i + 4] = _mm256_permute2x128_si256::<0x31>(u[i], u[i + 4]);
+    }
+    columns
 }
 
 /// All pixels of a strip with one tile of `8 T` filters, of which `valid` exist.
@@ -176,7 +174,7 @@ fn transposed(v: [__m256i; 8]) -> [__m256i; 8] {
 #[allow(clippy::too_many_arguments)] // a loop nest cut in two
 fn part<const T: usize>(
     p: &ConvI8,
-    rails: &Rails,
+    finish: &Finish,
     strip: &Strip,
     x: &[i16],
     w: &[i16],
@@ -185,70 +183,83 @@ fn part<const T: usize>(
     y: &mut [i8],
 ) {
     let g = p.window;
-    let mut pixels = Pixels {
-        strip: *strip,
-        window: g,
-        row: 0,
-        column: 0,
-    };
-    // lanes as `narrow` wants them
-    let lanes = Lanes::of_tile::<T>(p, o);
-    let mut finish = |at: (usize, usize), sums: [__m256i; T]| {
-        let a = lanes[0].finish(rails, sums[0]);
-        let q = match T {
-            1 => narrow_half(a),
-            _ => narrow_tile(a, lanes[T - 1].finish(rails, sums[T - 1])),
-        };
-        store(q, &mut y[at.1 * g.out_channels + o..][..valid]);
-    };
-    let run = g.kernel[1] * g.in_channels;
     let sizes = Sizes {
         rows: g.kernel[0],
         pitch: strip.pitch,
-        pairs: run.div_ceil(2),
+        pairs: (g.kernel[1] * g.in_channels).div_ceil(2),
     };
+    let to = Target::<T>::new(p, finish, o, valid);
+    let mut pixels = Pixels::new(strip, g, strip.pitch, g.in_channels);
     while let Some(at) = pixels.take::<4>() {
-        let sums = sums::<4, T>(x, at.map(|at| at.0), w, sizes);
-        for (at, sums) in at.into_iter().zip(sums) {
-            finish(at, sums);
-        }
+        let sums = sums::<4, T>(x, at, w, sizes, &to.lanes);
+        to.write(at, sums, y);
     }
-    while let Some(at) = pixels.take::<1>() {
-        let [sums] = sums::<1, T>(x, at.map(|at| at.0), w, sizes);
-        finish(at[0], sums);
+    if let Some(at) = pixels.take::<2>() {
+        let sums = sums::<2, T>(x, at, w, sizes, &to.lanes);
+        to.write(at, sums, y);
+    }
+    if let Some(at) = pixels.take::<1>() {
+        let sums = sums::<1, T>(x, at, w, sizes, &to.lanes);
+        to.write(at, sums, y);
     }
 }
 
-impl Lanes {
-    /// Eight channels after the other.
+/// Where the outputs of `8 T` channels go.
+pub(super) struct Target<'a, const T: usize> {
+    finish: &'a Finish,
+    pub lanes: [Lanes; T],
+    first: usize,
+    valid: usize,
+    /// Outputs of a pixel.
+    outputs: usize,
+}
+
+impl<'a, const T: usize> Target<'a, T> {
+    /// Channels from `first` on, of which `valid` exist.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn new(p: &ConvI8, finish: &'a Finish, first: usize, valid: usize) -> Self {
+        let mut lanes = [finish.lanes(&p.output, first); T];
+        for (t, lanes) in lanes.iter_mut().enumerate().skip(1) {
+            *lanes = finish.lanes(&p.output, first + 8 * t);
+        }
+        Target {
+            finish,
+            lanes,
+            first,
+            valid,
+            outputs: p.window.out_channels,
+        }
+    }
+
+    /// Writes the outputs of pixels (start in the strip, number in the output) with these sums.
     #[target_feature(enable = "avx2")]
     #[inline]
-    fn of_tile<const T: usize>(p: &ConvI8, o: usize) -> [Lanes; T] {
-        let mut lanes = [Lanes::new(&p.output, [o, o + 4]); T];
-        for (t, lanes) in lanes.iter_mut().enumerate().skip(1) {
-            let o = o + 8 * t;
-            *lanes = Lanes::new(&p.output, [o, o + 4]);
+    pub(super) fn write<const P: usize>(
+        &self,
+        at: [(usize, usize); P],
+        sums: [[__m256i; T]; P],
+        y: &mut [i8],
+    ) {
+        let place = |i: usize| at[i].1 * self.outputs + self.first;
+        let lanes = [&self.lanes[0], &self.lanes[T - 1]];
+        if T == 2 {
+            for i in 0..P {
+                let q = self.finish.narrow(lanes, [sums[i][0], sums[i][T - 1]]);
+                store(q, &mut y[place(i)..][..self.valid]);
+            }
+            return;
         }
-        lanes
+        // two pixels to a vector
+        for i in (0..P).step_by(2) {
+            let other = (i + 1).min(P - 1);
+            let q = self.finish.narrow(lanes, [sums[i][0], sums[other][0]]);
+            store(q, &mut y[place(i)..][..self.valid]);
+            if other > i {
+                let q = _mm_unpackhi_epi64(q, q);
+                store(q, &mut y[place(other)..][..self.valid]);
+            }
+        }
     }
-}
-
-/// Sixteen numbers in order, to 8 bits.
-#[target_feature(enable = "avx2")]
-#[inline]
-pub(super) fn narrow_tile(a: __m256i, b: __m256i) -> __m128i {
-    let low = _mm256_permute2x128_si256::<0x20>(a, b);
-    let high = _mm256_permute2x128_si256::<0x31>(a, b);
-    narrow(low, high)
-}
-
-/// Eight numbers in order, to 8 bits; then the same again.
-#[target_feature(enable = "avx2")]
-#[inline]
-pub(super) fn narrow_half(a: __m256i) -> __m128i {
-    let high = _mm256_permute4x64_epi64::<0b1110>(a);
-    let words = _mm256_castsi256_si128(_mm256_packs_epi32(a, high));
-    _mm_packs_epi16(words, words)
 }
 
 #[derive(Clone, Copy)]
@@ -261,42 +272,48 @@ struct Sizes {
     pairs: usize,
 }
 
-/// Accumulators of `P` windows, which begin at `at` in the strip, with `8 T` packed filters.
+/// Accumulators of `P` windows, which begin at `at.0` in the strip, with `8 T` packed filters.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn sums<const P: usize, const T: usize>(
     x: &[i16],
-    at: [usize; P],
+    at: [(usize, usize); P],
     w: &[i16],
     sizes: Sizes,
+    lanes: &[Lanes; T],
 ) -> [[__m256i; T]; P] {
     let Sizes { rows, pitch, pairs } = sizes;
     // what the loops read, and no more
     let w = &w[..rows * pairs * 16 * T];
     let reach = (rows - 1) * pitch + 2 * pairs;
     let mut start = [x.as_ptr(); P];
-    for (start, at) in start.iter_mut().zip(at) {
-        *start = x[at..][..reach].as_ptr();
+    for i in 0..P {
+        start[i] = x[at[i].0..][..reach].as_ptr();
     }
     let mut sums = [[_mm256_setzero_si256(); T]; P];
+    for sums in &mut sums {
+        for t in 0..T {
+            sums[t] = lanes[t].bias;
+        }
+    }
     let mut w = w.as_ptr();
     for row in 0..rows {
-        let from = start.map(|start| start.wrapping_add(row * pitch));
         for k in 0..pairs {
+            let at = row * pitch + 2 * k;
             let mut weights = [_mm256_setzero_si256(); T];
-            for weights in &mut weights {
+            for (t, weights) in weights.iter_mut().enumerate() {
                 // SAFETY: the loops read `rows * pairs * T` vectors of 16 elements from the start of `w`, which has them.
-                unsafe {
-                    *weights = _mm256_loadu_si256(w.cast());
-                    w = w.add(16);
-                }
+                *weights = unsafe { _mm256_loadu_si256(w.add(16 * t).cast()) };
             }
-            for (sums, from) in sums.iter_mut().zip(from) {
+            // SAFETY: as above; at the end of the loops this is the end of `w`.
+            w = unsafe { w.add(16 * T) };
+            for i in 0..P {
                 // SAFETY: elements `row pitch + 2k` and the next of a slice of `reach`; the largest is `reach - 1`.
-                let pair = unsafe { from.add(2 * k).cast::<i32>().read_unaligned() };
+                let pair = unsafe { start[i].add(at).cast::<i32>().read_unaligned() };
                 let pair = _mm256_set1_epi32(pair);
-                for (sum, weights) in sums.iter_mut().zip(weights) {
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pair, weights));
+                for t in 0..T {
+                    let products = _mm256_madd_epi16(pair, weights[t]);
+                    sums[i][t] = _mm256_add_epi32(sums[i][t], products);
                 }
             }
         }

@@ -1,13 +1,15 @@
-//! Depthwise convolution: sixteen channels of a pixel, or eight of two, two cells of the window at a time.
+//! Depthwise convolution: four pixels, sixteen channels, two columns of a row of the window at a time.
+//!
+//! A strip holds each element beside the one of the next column, so that one load brings what eight channels have in both.
 
-use super::super::ConvI8;
-use super::conv::{Layout, conv_of};
+use super::super::{ConvI8, Window};
+use super::conv::{Layout, Target, conv_of};
 use super::strip::{Cut, Pixels, STRIP, Strip};
-use super::{Lanes, Rails, Scratch, narrow, store, takes};
+use super::{Finish, Lanes, Scratch};
 use core::arch::x86_64::*;
 
-/// The most cells of a window.
-const CELLS: usize = 64;
+/// Elements of packed weights: 64 KiB.
+const PACKED: usize = 32 * 1024;
 
 /// The integer depthwise convolution; false where it was left undone.
 #[target_feature(enable = "avx2")]
@@ -24,154 +26,177 @@ pub(in super::super) fn depthwise(p: &ConvI8, y: &mut [i8]) -> bool {
     }
     let cells = g.kernel[0] * g.kernel[1];
     let sized = c == p.output.bias.len() && p.w.len() == cells * c;
-    let shaped = g.dilation == [1, 1] && c == outputs && c >= 8 && cells <= CELLS;
-    if !shaped || !sized || !takes(&p.output) {
+    // of eight channels: pairs of elements
+    let group = g.kernel[0] * g.kernel[1].div_ceil(2) * 16;
+    let shaped = g.dilation == [1, 1] && c == outputs && c >= 8;
+    if !shaped || !sized || cells == 0 || c.div_ceil(8) * group > PACKED {
         return false;
     }
-    let Some(cut) = Cut::new(g) else { return false };
-    let rails = Rails::new(p.output.zero_point, p.output.range);
-    let mut widened = Scratch::<STRIP>::new();
+    let Some(finish) = Finish::new(&p.output, cells) else {
+        return false;
+    };
+    // a strip holds everything twice; the row behind its rows is for vectors that end there
+    let Some(cut) = Cut::new(g, STRIP / 2 - 16) else {
+        return false;
+    };
+    let mut weights = Scratch::<PACKED>::new();
+    let weights = weights.take(c.div_ceil(8) * group);
+    for (i, packed) in weights.chunks_exact_mut(group).enumerate() {
+        pack(p, &finish, first_of(i, c), packed);
+    }
+    let (mut row, mut paired) = (Scratch::<STRIP>::new(), Scratch::<STRIP>::new());
     for strip in cut.strips(g) {
-        let x = widened.zeroed(strip.len(g));
-        strip.fill(p, x);
-        if c < 16 {
-            for o in [0, c - 8] {
-                part::<2>(p, &rails, &strip, x, o, y);
-            }
-        } else {
-            // the last channels again, where they do not fill a vector
-            for o in (0..c).step_by(16).map(|o| o.min(c - 16)) {
-                part::<1>(p, &rails, &strip, x, o, y);
+        let (rows, pitch) = (strip.input_rows(g), strip.pitch);
+        let x = paired.take(2 * rows * pitch + 32);
+        let row = row.take(pitch.next_multiple_of(16) + c);
+        for r in 0..rows {
+            strip.row(p, r, &mut row[..pitch]);
+            pair(
+                row,
+                c,
+                &mut x[2 * r * pitch..][..2 * pitch.next_multiple_of(16)],
+            );
+        }
+        let mut groups = weights.chunks_exact(group).enumerate().peekable();
+        while let Some((i, w)) = groups.next() {
+            let o = first_of(i, c);
+            match groups.next_if(|_| o + 16 <= c) {
+                Some((_, other)) => part::<2>(p, &finish, &strip, x, [w, other], o, y),
+                None => part::<1>(p, &finish, &strip, x, [w], o, y),
             }
         }
     }
     true
 }
 
-/// Two cells of a window: where they are in the strip, and their weights, interleaved.
-#[derive(Clone, Copy)]
-struct Pair {
-    at: [usize; 2],
-    w: [__m256i; 2],
+/// The first channel of group `i` of eight: the last channels again, where fewer are left.
+fn first_of(i: usize, c: usize) -> usize {
+    (8 * i).min(c - 8)
 }
 
-/// All pixels of a strip, `16 / S` channels from `o` on of `S` pixels at a time.
+/// The weights of eight channels from `o` on, `[rows, pairs of columns, 8, 2]`; the column behind the last is zero.
 #[target_feature(enable = "avx2")]
-fn part<const S: usize>(
+fn pack(p: &ConvI8, finish: &Finish, o: usize, packed: &mut [i16]) {
+    let g = p.window;
+    let weights = |row: usize, column: usize| {
+        if column >= g.kernel[1] {
+            return _mm_setzero_si128();
+        }
+        let w = &p.w[(row * g.kernel[1] + column) * g.in_channels + o..][..8];
+        // SAFETY: `w` is 8 bytes long.
+        _mm_cvtepi8_epi16(unsafe { _mm_loadl_epi64(w.as_ptr().cast()) })
+    };
+    let doubling = _mm_cvtsi32_si128(finish.doubling() as i32);
+    let pairs = g.kernel[1].div_ceil(2);
+    for (i, to) in packed.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+        let (row, column) = (i / pairs, i % pairs * 2);
+        let (a, b) = (weights(row, column), weights(row, column + 1));
+        let both = _mm256_set_m128i(_mm_unpackhi_epi16(a, b), _mm_unpacklo_epi16(a, b));
+        // SAFETY: `to` is 32 bytes long.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm256_sll_epi16(both, doubling)) };
+    }
+}
+
+/// Each element of a row beside the one that is `c` further on.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn pair(row: &[i16], c: usize, to: &mut [i16]) {
+    for (i, to) in to.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        let (a, b) = (&row[16 * i..][..16], &row[16 * i + c..][..16]);
+        // SAFETY: both are 32 bytes long.
+        let (a, b) = unsafe {
+            (
+                _mm256_loadu_si256(a.as_ptr().cast()),
+                _mm256_loadu_si256(b.as_ptr().cast()),
+            )
+        };
+        let (low, high) = (_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b));
+        let first = _mm256_permute2x128_si256::<0x20>(low, high);
+        let second = _mm256_permute2x128_si256::<0x31>(low, high);
+        let (to_first, to_second) = to.split_at_mut(16);
+        // SAFETY: both are 32 bytes long.
+        unsafe {
+            _mm256_storeu_si256(to_first.as_mut_ptr().cast(), first);
+            _mm256_storeu_si256(to_second.as_mut_ptr().cast(), second);
+        }
+    }
+}
+
+/// All pixels of a strip, `8 T` channels from `o` on.
+#[target_feature(enable = "avx2")]
+fn part<const T: usize>(
     p: &ConvI8,
-    rails: &Rails,
+    finish: &Finish,
     strip: &Strip,
     x: &[i16],
+    w: [&[i16]; T],
     o: usize,
     y: &mut [i8],
 ) {
     let g = p.window;
-    let c = g.in_channels;
-    let halves = if S == 1 { [o, o + 8] } else { [o, o] };
-    let lanes = [
-        Lanes::new(&p.output, halves),
-        Lanes::new(&p.output, halves.map(|o| o + 4)),
-    ];
-    let weights = |cell: usize| {
-        let eight = |o: usize| {
-            let w = &p.w[cell * c + o..][..8];
-            // SAFETY: `w` is 8 bytes long.
-            _mm_cvtepi8_epi16(unsafe { _mm_loadl_epi64(w.as_ptr().cast()) })
-        };
-        _mm256_set_m128i(eight(halves[1]), eight(halves[0]))
-    };
-    let cells = g.kernel[0] * g.kernel[1];
-    let place = |cell: usize| cell / g.kernel[1] * strip.pitch + cell % g.kernel[1] * c + o;
-    let zero = _mm256_setzero_si256();
-    let mut pairs = [Pair {
-        at: [0; 2],
-        w: [zero; 2],
-    }; CELLS / 2];
-    let pairs = &mut pairs[..cells.div_ceil(2)];
-    for (i, pair) in pairs.iter_mut().enumerate() {
-        let (first, second) = (2 * i, 2 * i + 1);
-        let w = match second < cells {
-            true => weights(second),
-            false => zero,
-        };
-        *pair = Pair {
-            at: [place(first), place(second.min(cells - 1))],
-            w: [
-                _mm256_unpacklo_epi16(weights(first), w),
-                _mm256_unpackhi_epi16(weights(first), w),
-            ],
-        };
+    let to = Target::<T>::new(p, finish, o, 8 * T);
+    let x = &x[2 * o..];
+    let mut pixels = Pixels::new(strip, g, 2 * strip.pitch, 2 * g.in_channels);
+    while let Some(at) = pixels.take::<4>() {
+        let sums = sums::<4, T>(x, at, w, strip.pitch, g, &to.lanes);
+        to.write(at, sums, y);
     }
-    let mut finish = |at: [usize; S], sums: [__m256i; 2]| {
-        let a = lanes[0].finish(rails, sums[0]);
-        let q = narrow(a, lanes[1].finish(rails, sums[1]));
-        store(q, &mut y[at[0] * c + o..][..16 / S]);
-        if S == 2 {
-            store(_mm_unpackhi_epi64(q, q), &mut y[at[1] * c + o..][..8]);
-        }
-    };
-    let mut pixels = Pixels {
-        strip: *strip,
-        window: g,
-        row: 0,
-        column: 0,
-    };
-    // two vectors at once share the loads of the weights
-    let take = |pixels: &mut Pixels| -> Option<[(usize, usize); S]> { pixels.take() };
-    while let Some(a) = take(&mut pixels) {
-        let Some(b) = take(&mut pixels) else {
-            let [sums] = sums::<1, S>(x, [a.map(|a| a.0)], pairs);
-            finish(a.map(|a| a.1), sums);
-            break;
-        };
-        let [first, second] = sums::<2, S>(x, [a.map(|a| a.0), b.map(|b| b.0)], pairs);
-        finish(a.map(|a| a.1), first);
-        finish(b.map(|b| b.1), second);
+    if let Some(at) = pixels.take::<2>() {
+        let sums = sums::<2, T>(x, at, w, strip.pitch, g, &to.lanes);
+        to.write(at, sums, y);
     }
-    // one pixel is left over where there are two to a vector: it meets itself
-    if let Some([last]) = pixels.take::<1>() {
-        let [sums] = sums::<1, S>(x, [[last.0; S]], pairs);
-        finish([last.1; S], sums);
+    if let Some(at) = pixels.take::<1>() {
+        let sums = sums::<1, T>(x, at, w, strip.pitch, g, &to.lanes);
+        to.write(at, sums, y);
     }
 }
 
-/// Accumulators of `P` vectors of pixels, which begin at `at` in the strip: channels 0..4 and 8..12, then the others.
+/// Accumulators of `P` windows, which begin at `at.0` in the strip, for the first `8 T` channels.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn sums<const P: usize, const S: usize>(
+fn sums<const P: usize, const T: usize>(
     x: &[i16],
-    at: [[usize; S]; P],
-    pairs: &[Pair],
-) -> [[__m256i; 2]; P] {
-    let mut sums = [[_mm256_setzero_si256(); 2]; P];
-    for pair in pairs {
-        for (sums, at) in sums.iter_mut().zip(at) {
-            let a = load(x, at.map(|at| at + pair.at[0]));
-            let b = load(x, at.map(|at| at + pair.at[1]));
-            let low = _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), pair.w[0]);
-            let high = _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), pair.w[1]);
-            sums[0] = _mm256_add_epi32(sums[0], low);
-            sums[1] = _mm256_add_epi32(sums[1], high);
+    at: [(usize, usize); P],
+    w: [&[i16]; T],
+    pitch: usize,
+    g: &Window,
+    lanes: &[Lanes; T],
+) -> [[__m256i; T]; P] {
+    let (rows, pairs, c) = (g.kernel[0], g.kernel[1].div_ceil(2), g.in_channels);
+    // what the loops read, and no more
+    let reach = 2 * ((rows - 1) * pitch + 2 * (pairs - 1) * c) + 16 * T;
+    let mut start = [x.as_ptr(); P];
+    for i in 0..P {
+        start[i] = x[at[i].0..][..reach].as_ptr();
+    }
+    let mut from = [x.as_ptr(); T];
+    for t in 0..T {
+        from[t] = w[t][..rows * pairs * 16].as_ptr();
+    }
+    let mut sums = [[_mm256_setzero_si256(); T]; P];
+    for sums in &mut sums {
+        for t in 0..T {
+            sums[t] = lanes[t].bias;
+        }
+    }
+    for row in 0..rows {
+        for k in 0..pairs {
+            let at = 2 * (row * pitch + 2 * k * c);
+            let mut weights = [_mm256_setzero_si256(); T];
+            for t in 0..T {
+                // SAFETY: vector `row pairs + k` of the `rows pairs` in that slice.
+                weights[t] =
+                    unsafe { _mm256_loadu_si256(from[t].add((row * pairs + k) * 16).cast()) };
+            }
+            for i in 0..P {
+                for t in 0..T {
+                    // SAFETY: elements `at + 16t` and 15 more of a slice of `reach`; the largest is `reach - 1`.
+                    let x = unsafe { _mm256_loadu_si256(start[i].add(at + 16 * t).cast()) };
+                    let products = _mm256_madd_epi16(x, weights[t]);
+                    sums[i][t] = _mm256_add_epi32(sums[i][t], products);
+                }
+            }
         }
     }
     sums
-}
-
-/// Sixteen elements at one place, or eight at each of two.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn load<const S: usize>(x: &[i16], at: [usize; S]) -> __m256i {
-    if S == 1 {
-        let x = &x[at[0]..][..16];
-        // SAFETY: `x` is 32 bytes long.
-        return unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
-    }
-    let (a, b) = (&x[at[0]..][..8], &x[at[S - 1]..][..8]);
-    // SAFETY: both are 16 bytes long.
-    unsafe {
-        _mm256_set_m128i(
-            _mm_loadu_si128(b.as_ptr().cast()),
-            _mm_loadu_si128(a.as_ptr().cast()),
-        )
-    }
 }

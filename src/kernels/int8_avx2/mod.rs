@@ -2,8 +2,8 @@
 //! requantization eight lanes at a time, exact for every input.
 //!
 //! Products are of 16-bit numbers, added in pairs (`vpmaddwd`): an input less its zero point is in -255..=255, a weight in
-//! -128..=127, so nothing saturates. (`vpmaddubsw` would.) Weights are packed once a call, on the stack, by the layer: that
-//! costs one or two hundredths of the layer's time, and nobody has to keep anything.
+//! -128..=127, one of them perhaps doubled, so nothing saturates. (`vpmaddubsw` would.) Weights are packed once a call, on the
+//! stack, by the layer: nobody has to keep anything.
 //!
 //! Each function says whether it took the layer. What it leaves (dilations, layers whose window does not fit the
 //! stack buffers, roundings other than two) goes through the portable loops, compiled for AVX2.
@@ -78,13 +78,6 @@ impl Factors {
     }
 }
 
-/// From accumulators to outputs, eight lanes.
-#[derive(Clone, Copy)]
-struct Lanes {
-    bias: __m256i,
-    factors: Factors,
-}
-
 /// Zero point and range of a layer's output.
 #[derive(Clone, Copy)]
 struct Rails {
@@ -112,54 +105,165 @@ impl Rails {
     }
 }
 
-impl Lanes {
-    /// Channels `first[0]..first[0] + 4` in the lower half, those from `first[1]` on in the upper one. A channel that does
-    /// not exist gets the last one's constants.
+/// From a layer's accumulators to its outputs: [`Requantize::finish`], for whatever sum.
+///
+/// Nearly every layer is plain: its factors are below one half and no sum comes near the limits of an i32. Its weights (or its input)
+/// are doubled on the way, so that the doubling high multiply is the upper half of a product.
+struct Finish {
+    is_plain: bool,
+    rails: Rails,
+    /// As 16-bit numbers.
+    zero_point: __m256i,
+    low: __m128i,
+    high: __m128i,
+}
+
+/// The constants of eight channels.
+#[derive(Clone, Copy)]
+struct Lanes {
+    /// Where sums begin; doubled in a plain layer.
+    bias: __m256i,
+    mantissa: __m256i,
+    shift: __m256i,
+    /// Plain: what is added to the 64-bit products of even and odd lanes, halves of both roundings.
+    even: __m256i,
+    odd: __m256i,
+}
+
+impl Finish {
+    /// For sums of `depth` products; `None` where these loops leave the layer to others.
+    #[target_feature(enable = "avx2")]
+    fn new(p: &Requantize, depth: usize) -> Option<Finish> {
+        let is_i8 = |q: i32| (-128..=127).contains(&q);
+        let n = p.bias.len();
+        let least = |x: &[i32]| x.iter().fold(i32::MAX, |a, &x| a.min(x));
+        let most = |x: &[i32]| x.iter().fold(i32::MIN, |a, &x| a.max(x));
+        let (left, right) = (most(p.shift), least(p.shift));
+        let takes = p.rounding == Rounding::Double
+            && n > 0
+            && (p.multiplier.len(), p.shift.len()) == (n, n)
+            && is_i8(p.range.0)
+            && is_i8(p.range.1)
+            && least(p.multiplier) >= 0
+            && -31 <= right
+            && left <= 30;
+        // as `plain::is_plain`: twice a sum with its bias is an i32
+        let plain = left < 0
+            && depth <= 1 << 14
+            && is_i8(p.zero_point)
+            && -1 << 29 < least(p.bias)
+            && most(p.bias) < 1 << 29;
+        takes.then(|| Finish {
+            is_plain: plain,
+            rails: Rails::new(p.zero_point, p.range),
+            zero_point: _mm256_set1_epi16(p.zero_point as i16),
+            low: _mm_set1_epi8(p.range.0 as i8),
+            high: _mm_set1_epi8(p.range.1 as i8),
+        })
+    }
+
+    /// How far the products are to be shifted to the left: by doubling one of their factors.
+    #[inline(always)]
+    fn doubling(&self) -> u32 {
+        u32::from(self.is_plain)
+    }
+
+    /// Channels `first..first + 8`. One that does not exist gets the last one's constants.
     #[target_feature(enable = "avx2")]
     #[inline]
-    fn new(p: &Requantize, first: [usize; 2]) -> Lanes {
-        let last = p.bias.len() - 1;
-        let of = |constants: &[i32]| {
-            let c = |lane: usize| constants[(first[lane / 4] + lane % 4).min(last)];
-            _mm256_setr_epi32(c(0), c(1), c(2), c(3), c(4), c(5), c(6), c(7))
-        };
+    fn lanes(&self, p: &Requantize, first: usize) -> Lanes {
+        let shift = eight(p.shift, first);
+        // gemmlowp's two roundings of a sum s < 2^30: high = (2 s m + 2^31) >> 32, then (high + half - [s < 0]) >> right. The
+        // second half is added to the upper 32 bits of the product together with the first one.
+        let right = _mm256_sub_epi32(_mm256_setzero_si256(), shift);
+        let half = _mm256_srli_epi32::<1>(_mm256_sllv_epi32(_mm256_set1_epi32(1), right));
+        let first_half = _mm256_set1_epi32(i32::MIN);
+        let doubling = _mm_cvtsi32_si128(self.doubling() as i32);
         Lanes {
-            bias: of(p.bias),
-            factors: Factors::new(of(p.multiplier), of(p.shift)),
+            bias: _mm256_sll_epi32(eight(p.bias, first), doubling),
+            mantissa: eight(p.multiplier, first),
+            shift,
+            even: _mm256_blend_epi32::<0b1010_1010>(first_half, _mm256_slli_epi64::<32>(half)),
+            odd: _mm256_blend_epi32::<0b1010_1010>(first_half, half),
         }
     }
 
-    /// [`Requantize::finish`], still 32 bits wide.
+    /// Sixteen outputs in order from the sums of eight channels each, biases added.
     #[target_feature(enable = "avx2")]
     #[inline]
-    fn finish(&self, rails: &Rails, sum: __m256i) -> __m256i {
-        rails.clamp(self.factors.apply(_mm256_add_epi32(sum, self.bias)))
+    fn narrow(&self, lanes: [&Lanes; 2], sums: [__m256i; 2]) -> __m128i {
+        if !self.is_plain {
+            return self.narrow_any(lanes, sums);
+        }
+        let (a, b) = (lanes[0].plain(sums[0]), lanes[1].plain(sums[1]));
+        let q = _mm256_adds_epi16(_mm256_packs_epi32(a, b), self.zero_point);
+        let q = _mm_packs_epi16(_mm256_castsi256_si128(q), _mm256_extracti128_si256::<1>(q));
+        let q = _mm_min_epi8(_mm_max_epi8(q, self.low), self.high);
+        _mm_shuffle_epi32::<0b11_01_10_00>(q)
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline(never)]
+    fn narrow_any(&self, lanes: [&Lanes; 2], sums: [__m256i; 2]) -> __m128i {
+        let (a, b) = (lanes[0].any(sums[0]), lanes[1].any(sums[1]));
+        narrow(self.rails.clamp(a), self.rails.clamp(b))
     }
 }
 
-/// Whether [`Lanes::finish`] is [`Requantize::finish`] for this layer, whatever the sum.
-fn takes(p: &Requantize) -> bool {
-    let is_i8 = |q: i32| (-128..=127).contains(&q);
-    let n = p.bias.len();
-    p.rounding == Rounding::Double
-        && n > 0
-        && (p.multiplier.len(), p.shift.len()) == (n, n)
-        && is_i8(p.range.0)
-        && is_i8(p.range.1)
-        && p.multiplier.iter().all(|&m| m >= 0)
-        && p.shift.iter().all(|s| (-31..=30).contains(s))
+impl Lanes {
+    /// A plain layer's: `sum` is doubled.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn plain(&self, sum: __m256i) -> __m256i {
+        let even = _mm256_mul_epi32(sum, self.mantissa);
+        let odd = _mm256_mul_epi32(
+            _mm256_srli_epi64::<32>(sum),
+            _mm256_srli_epi64::<32>(self.mantissa),
+        );
+        let even = _mm256_srli_epi64::<32>(_mm256_add_epi64(even, self.even));
+        let odd = _mm256_add_epi64(odd, self.odd);
+        let high = _mm256_blend_epi32::<0b1010_1010>(even, odd);
+        let high = _mm256_add_epi32(high, _mm256_srai_epi32::<31>(sum));
+        let right = _mm256_sub_epi32(_mm256_setzero_si256(), self.shift);
+        _mm256_srav_epi32(high, right)
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn any(&self, sum: __m256i) -> __m256i {
+        Factors::new(self.mantissa, self.shift).apply(sum)
+    }
 }
 
-/// Sixteen numbers that fit in 8 bits, from 32 bits each, to 8; in the order of `a` and `b` where those hold the
-/// elements 0..4, 8..12 and 4..8, 12..16.
+/// Elements `first..first + 8`; the last one where there are fewer.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn eight(constants: &[i32], first: usize) -> __m256i {
+    let mut all = [0; 8];
+    let eight = match constants.get(first..).and_then(|c| c.first_chunk()) {
+        Some(eight) => eight,
+        None => {
+            for (i, c) in all.iter_mut().enumerate() {
+                *c = constants[(first + i).min(constants.len() - 1)];
+            }
+            &all
+        }
+    };
+    // SAFETY: `eight` is 32 bytes long.
+    unsafe { _mm256_loadu_si256(<*const [i32; 8]>::cast(eight)) }
+}
+
+/// Sixteen numbers that fit in 8 bits, from 32 bits each, to 8.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn narrow(a: __m256i, b: __m256i) -> __m128i {
+    // a0..4 b0..4 | a4..8 b4..8
     let words = _mm256_packs_epi32(a, b);
-    _mm_packs_epi16(
+    let bytes = _mm_packs_epi16(
         _mm256_castsi256_si128(words),
         _mm256_extracti128_si256::<1>(words),
-    )
+    );
+    _mm_shuffle_epi32::<0b11_01_10_00>(bytes)
 }
 
 /// Writes the first `y.len()` of sixteen numbers, 16 at most.
@@ -182,25 +286,34 @@ fn store(q: __m128i, y: &mut [i8]) {
     y.copy_from_slice(&all[..y.len()]);
 }
 
-/// A buffer on the stack that is not cleared before use: up to `N` elements of it, zero.
-struct Scratch<const N: usize>(core::mem::MaybeUninit<[i16; N]>);
+/// A buffer on the stack, of which no more is cleared than is used. In cache lines of its own, so that few loads straddle two.
+#[repr(C, align(64))]
+struct Scratch<const N: usize> {
+    elements: core::mem::MaybeUninit<[i16; N]>,
+    /// So many, from the first on, have been written.
+    written: usize,
+}
 
 impl<const N: usize> Scratch<N> {
     #[inline(always)]
     fn new() -> Self {
-        Scratch(core::mem::MaybeUninit::uninit())
+        Scratch {
+            elements: core::mem::MaybeUninit::uninit(),
+            written: 0,
+        }
     }
 
-    /// The first `n` elements, cleared.
+    /// The first `n` elements, `N` at most: zeros, or what an earlier user of them has left there.
     #[inline(always)]
-    fn zeroed(&mut self, n: usize) -> &mut [i16] {
+    fn take(&mut self, n: usize) -> &mut [i16] {
         let n = n.min(N);
-        let start: *mut i16 = self.0.as_mut_ptr().cast();
-        // SAFETY: `n` elements lie inside the array, they are written here before they are read, any bits are an `i16`, and the
-        // slice borrows `self`.
-        unsafe {
-            start.write_bytes(0, n);
-            core::slice::from_raw_parts_mut(start, n)
+        let start: *mut i16 = self.elements.as_mut_ptr().cast();
+        if n > self.written {
+            // SAFETY: elements `written..n` of the array.
+            unsafe { start.add(self.written).write_bytes(0, n - self.written) };
+            self.written = n;
         }
+        // SAFETY: the first `written >= n` elements of the array have been written, and the slice borrows `self`.
+        unsafe { core::slice::from_raw_parts_mut(start, n) }
     }
 }

@@ -26,12 +26,10 @@ pub(super) struct Strip {
 }
 
 impl Cut {
-    /// `None` where a single window is too large for a strip.
-    pub(super) fn new(g: &Window) -> Option<Cut> {
+    /// For strips of at most `room` elements; `None` where a single window is too large for one.
+    pub(super) fn new(g: &Window, room: usize) -> Option<Cut> {
         let c = g.in_channels;
         let (sx, sy) = (g.stride[1], g.stride[0]);
-        // one element more: sums of pairs may look at it
-        let room = STRIP - 1;
         let widest = (room / g.kernel[0].checked_mul(c)?).checked_sub(g.kernel[1])? / sx + 1;
         let columns = widest.min(g.output[1]);
         let pitch = ((columns - 1) * sx + g.kernel[1]) * c;
@@ -64,72 +62,78 @@ impl Cut {
 }
 
 impl Strip {
-    /// Elements that it takes.
-    pub(super) fn len(&self, g: &Window) -> usize {
-        ((self.rows - 1) * g.stride[0] + g.kernel[0]) * self.pitch + 1
+    /// Rows of the input that it spans.
+    pub(super) fn input_rows(&self, g: &Window) -> usize {
+        (self.rows - 1) * g.stride[0] + g.kernel[0]
     }
 
-    /// Writes the strip's input to `to`, which is zero.
+    /// Writes row `r` of the strip's input to `to`, which is one `pitch` long.
     #[inline(always)]
-    pub(super) fn fill(&self, p: &ConvI8, to: &mut [i16]) {
+    pub(super) fn row(&self, p: &ConvI8, r: usize, to: &mut [i16]) {
         let g = p.window;
         let c = g.in_channels;
         let row = g.input[1] * c;
         // where the strip's first column is in the image, and how much of the strip lies left of it
         let origin = self.at[1] * g.stride[1];
-        let left = g.padding[1].saturating_sub(origin) * c;
-        let from = origin.saturating_sub(g.padding[1]) * c;
-        let count = row
-            .saturating_sub(from)
-            .min(self.pitch.saturating_sub(left));
-        if count == 0 {
+        let left = (g.padding[1].saturating_sub(origin) * c).min(to.len());
+        let from = (origin.saturating_sub(g.padding[1]) * c).min(row);
+        let count = (row - from).min(to.len() - left);
+        let image_row = (self.at[0] * g.stride[0] + r).checked_sub(g.padding[0]);
+        let Some(iy) = image_row.filter(|&iy| iy < g.input[0]) else {
+            to.fill(0);
             return;
+        };
+        let x = &p.x[(self.n * g.input[0] + iy) * row + from..][..count];
+        to[..left].fill(0);
+        for (to, &x) in to[left..][..count].iter_mut().zip(x) {
+            *to = i16::from(x) - p.x_zero_point;
         }
-        for (r, to) in to.chunks_exact_mut(self.pitch).enumerate() {
-            let Some(iy) = (self.at[0] * g.stride[0] + r).checked_sub(g.padding[0]) else {
-                continue;
-            };
-            if iy >= g.input[0] {
-                break;
-            }
-            let x = &p.x[(self.n * g.input[0] + iy) * row + from..][..count];
-            for (to, &x) in to[left..][..count].iter_mut().zip(x) {
-                *to = i16::from(x) - p.x_zero_point;
-            }
-        }
-    }
-
-    /// Where output pixel `i` of the strip begins in the strip, and which pixel of the output it is.
-    #[inline(always)]
-    pub(super) fn pixel(&self, g: &Window, row: usize, column: usize) -> (usize, usize) {
-        let at = row * g.stride[0] * self.pitch + column * g.stride[1] * g.in_channels;
-        let y = (self.n * g.output[0] + self.at[0] + row) * g.output[1] + self.at[1] + column;
-        (at, y)
+        to[left + count..].fill(0);
     }
 }
 
 /// Pixels of a strip, in order.
-pub(super) struct Pixels<'a> {
-    pub strip: Strip,
-    pub window: &'a Window,
-    pub row: usize,
-    pub column: usize,
+pub(super) struct Pixels {
+    left: usize,
+    columns: usize,
+    column: usize,
+    /// Where the next pixel's window begins in the strip, and which pixel of the output it is.
+    next: (usize, usize),
+    /// Where the first one's of the row does.
+    row: (usize, usize),
+    /// To the next column, and to the next row.
+    step: (usize, usize),
+    width: usize,
 }
 
-impl Pixels<'_> {
+impl Pixels {
+    /// Of a strip whose rows are `pitch` elements long and hold `channels` to the column.
+    pub(super) fn new(strip: &Strip, g: &Window, pitch: usize, channels: usize) -> Pixels {
+        let y = (strip.n * g.output[0] + strip.at[0]) * g.output[1] + strip.at[1];
+        Pixels {
+            left: strip.rows * strip.columns,
+            columns: strip.columns,
+            column: 0,
+            next: (0, y),
+            row: (0, y),
+            step: (g.stride[1] * channels, g.stride[0] * pitch),
+            width: g.output[1],
+        }
+    }
+
     /// The next `P` pixels (start in the strip, number in the output); `None` where fewer are left.
     #[inline(always)]
     pub(super) fn take<const P: usize>(&mut self) -> Option<[(usize, usize); P]> {
-        let done = self.row * self.strip.columns + self.column;
-        if self.strip.rows * self.strip.columns - done < P {
-            return None;
-        }
+        self.left = self.left.checked_sub(P)?;
         let mut pixels = [(0, 0); P];
         for pixel in &mut pixels {
-            *pixel = self.strip.pixel(self.window, self.row, self.column);
+            *pixel = self.next;
             self.column += 1;
-            if self.column == self.strip.columns {
-                (self.row, self.column) = (self.row + 1, 0);
+            self.next = (self.next.0 + self.step.0, self.next.1 + 1);
+            if self.column == self.columns {
+                self.column = 0;
+                self.row = (self.row.0 + self.step.1, self.row.1 + self.width);
+                self.next = self.row;
             }
         }
         Some(pixels)
