@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for path in std::env::args().skip(1) {
         let image = to_image(&tflite::import(&std::fs::read(&path)?)?)?;
         let model = Model::from_bytes(image.bytes())?;
-        let (fast, answers) = measure(&model, Kernels::detect())?;
+        let (fast, answers) = measure(&model, Kernels::detect_exact())?;
         let (scalar, expected) = measure(&model, Kernels::Scalar)?;
         let different = answers
             .iter()

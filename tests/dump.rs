@@ -40,7 +40,7 @@ fn inputs(image: &Image, count: usize) -> Inputs {
 }
 
 fn on_host(image: &Image, count: usize) -> Dump {
-    let classifier = Classifier::new(image.model().unwrap(), Kernels::detect());
+    let classifier = Classifier::new(image.model().unwrap(), Kernels::detect_exact());
     Dump::of_host(&classifier, &inputs(image, count)).unwrap()
 }
 

@@ -127,7 +127,7 @@ fn logits_and_input_gradients_are_the_references() {
     for name in ["cnn", "wong_standard"] {
         let model = reference.join(format!("{name}.onnx"));
         let io = reference.join(format!("{name}_io100.npz"));
-        for kernels in [Kernels::Scalar, Kernels::detect()] {
+        for kernels in [Kernels::Scalar, Kernels::detect_exact(), Kernels::detect()] {
             let (logit, gradient, agree) = compare(&model, &io, kernels);
             eprintln!(
                 "{name} ({kernels:?}): logits within {logit:.2e}, gradients within {gradient:.2e}, {agree} labels agree"

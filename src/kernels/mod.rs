@@ -12,6 +12,8 @@ mod arm;
 mod chip;
 pub mod fixed_point;
 #[cfg(target_arch = "x86_64")]
+pub mod fma;
+#[cfg(target_arch = "x86_64")]
 mod int8_avx2;
 pub mod lut;
 #[cfg(any(test, foolproof_dsp))]
@@ -23,7 +25,7 @@ pub mod x86;
 
 pub use window::Window;
 #[cfg(target_arch = "x86_64")]
-pub use x86::Avx2;
+pub use {fma::Fma, x86::Avx2};
 
 pub use activation::Activation;
 pub use fixed_point::{Multiplier, Rounding};
@@ -39,12 +41,25 @@ pub enum Kernels {
     /// The same operations in the same order, eight at a time: the same bits again.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    /// int8 as the others; f32 with fused multiply-adds in an order of its own, so within [`fma::tolerance`] of the others.
+    #[cfg(target_arch = "x86_64")]
+    Fma(Fma),
 }
 
 impl Kernels {
     /// The fastest kernels that this machine can run. Without feature `std` nothing is detected at run time: it
-    /// is what the compiler was told about the machine.
+    /// is what the compiler was told about the machine. Their f32 results are not a chip's to the bit: see
+    /// [`Kernels::detect_exact`].
     pub fn detect() -> Kernels {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(fma) = Fma::new() {
+            return Kernels::Fma(fma);
+        }
+        Kernels::detect_exact()
+    }
+
+    /// The fastest of those that give the same bits on every machine.
+    pub fn detect_exact() -> Kernels {
         #[cfg(target_arch = "x86_64")]
         if let Some(avx2) = Avx2::new() {
             return Kernels::Avx2(avx2);
@@ -58,6 +73,8 @@ impl Kernels {
             Kernels::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Kernels::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kernels::Fma(_) => "fma",
         }
     }
 }
@@ -180,6 +197,8 @@ pub fn conv_f32(kernels: Kernels, p: &ConvF32, y: &mut [f32]) {
         Kernels::Scalar => scalar::conv::forward_f32(p, y),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.conv_f32(p, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.conv_f32(p, y),
     }
 }
 
@@ -192,6 +211,8 @@ pub fn conv_i8(kernels: Kernels, p: &ConvI8, y: &mut [i8]) {
         Kernels::Scalar => scalar::conv::forward_i8(p, y),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.conv_i8(p, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.conv_i8(p, y),
     }
 }
 
@@ -239,6 +260,8 @@ pub fn add_i8(kernels: Kernels, p: &AddI8, y: &mut [i8]) {
         }
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.add_i8(p, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.add_i8(p, y),
     }
 }
 
@@ -254,6 +277,8 @@ pub fn conv_input_gradient_f32(
         Kernels::Scalar => scalar::conv::input_gradient_f32(g, w, gy, gx),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.conv_input_gradient_f32(g, w, gy, gx),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.conv_input_gradient_f32(g, w, gy, gx),
     }
 }
 
@@ -278,6 +303,8 @@ pub fn conv_input_gradient_i8(
         Kernels::Scalar => scalar::conv::input_gradient_i8(g, w.w, |o| w.quant.scale_of(o), gy, gx),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.conv_input_gradient_i8(g, w, gy, gx),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.conv_input_gradient_i8(g, w, gy, gx),
     }
 }
 
@@ -293,6 +320,8 @@ pub fn conv_weight_gradient_f32(
         Kernels::Scalar => scalar::conv::weight_gradient_f32(g, x, gy, gw),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.conv_weight_gradient_f32(g, x, gy, gw),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.conv_weight_gradient_f32(g, x, gy, gw),
     }
 }
 
@@ -302,6 +331,8 @@ pub fn depthwise_f32(kernels: Kernels, p: &ConvF32, y: &mut [f32]) {
         Kernels::Scalar => scalar::depthwise::forward_f32(p, y),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.depthwise_f32(p, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.depthwise_f32(p, y),
     }
 }
 
@@ -314,6 +345,8 @@ pub fn depthwise_i8(kernels: Kernels, p: &ConvI8, y: &mut [i8]) {
         Kernels::Scalar => scalar::depthwise::forward_i8(p, y),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.depthwise_i8(p, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.depthwise_i8(p, y),
     }
 }
 
@@ -329,6 +362,8 @@ pub fn depthwise_input_gradient_f32(
         Kernels::Scalar => scalar::depthwise::input_gradient(g, |i, _| w[i], gy, gx),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.depthwise_input_gradient_f32(g, w, gy, gx),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.depthwise_input_gradient_f32(g, w, gy, gx),
     }
 }
 
@@ -345,6 +380,8 @@ pub fn depthwise_input_gradient_i8(
         Kernels::Scalar => scalar::depthwise::input_gradient(g, weight, gy, gx),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.depthwise_input_gradient_i8(g, w, gy, gx),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.depthwise_input_gradient_i8(g, w, gy, gx),
     }
 }
 
@@ -360,6 +397,8 @@ pub fn depthwise_weight_gradient_f32(
         Kernels::Scalar => scalar::depthwise::weight_gradient_f32(g, x, gy, gw),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.depthwise_weight_gradient_f32(g, x, gy, gw),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.depthwise_weight_gradient_f32(g, x, gy, gw),
     }
 }
 
@@ -369,6 +408,8 @@ pub fn dense_f32(kernels: Kernels, p: &DenseF32, y: &mut [f32]) {
         Kernels::Scalar => scalar::dense::forward_f32(p, y),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.dense_f32(p, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.dense_f32(p, y),
     }
 }
 
@@ -381,6 +422,8 @@ pub fn dense_i8(kernels: Kernels, p: &DenseI8, y: &mut [i8]) {
         Kernels::Scalar => scalar::dense::forward_i8(p, y),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.dense_i8(p, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.dense_i8(p, y),
     }
 }
 
@@ -396,6 +439,8 @@ pub fn dense_input_gradient_f32(
         Kernels::Scalar => scalar::dense::input_gradient_f32(depth, w, gy, gx),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.dense_input_gradient_f32(depth, w, gy, gx),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.dense_input_gradient_f32(depth, w, gy, gx),
     }
 }
 
@@ -413,6 +458,8 @@ pub fn dense_input_gradient_i8(
         }
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.dense_input_gradient_i8(depth, w, gy, gx),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.dense_input_gradient_i8(depth, w, gy, gx),
     }
 }
 
@@ -428,6 +475,8 @@ pub fn dense_weight_gradient_f32(
         Kernels::Scalar => scalar::dense::weight_gradient_f32(depth, x, gy, gw),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.dense_weight_gradient_f32(depth, x, gy, gw),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.dense_weight_gradient_f32(depth, x, gy, gw),
     }
 }
 
@@ -437,6 +486,8 @@ pub fn spread_f32(kernels: Kernels, spread: Spread, p: &ConvF32, y: &mut [f32]) 
         Kernels::Scalar => scalar::spread::forward_f32(spread, p, y),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.spread_f32(spread, p, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.spread_f32(spread, p, y),
     }
 }
 
@@ -446,6 +497,8 @@ pub fn spread_i8(kernels: Kernels, spread: Spread, p: &ConvI8, y: &mut [i8]) {
         Kernels::Scalar => scalar::spread::forward_i8(spread, p, y),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.spread_i8(spread, p, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.spread_i8(spread, p, y),
     }
 }
 
@@ -462,6 +515,8 @@ pub fn spread_input_gradient_f32(
         Kernels::Scalar => scalar::spread::input_gradient_f32(spread, g, w, gy, gx),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.spread_input_gradient_f32(spread, g, w, gy, gx),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.spread_input_gradient_f32(spread, g, w, gy, gx),
     }
 }
 
@@ -480,6 +535,8 @@ pub fn spread_input_gradient_i8(
         }
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.spread_input_gradient_i8(spread, g, w, gy, gx),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.spread_input_gradient_i8(spread, g, w, gy, gx),
     }
 }
 
@@ -496,5 +553,7 @@ pub fn spread_weight_gradient_f32(
         Kernels::Scalar => scalar::spread::weight_gradient_f32(spread, g, x, gy, gw),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.spread_weight_gradient_f32(spread, g, x, gy, gw),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.spread_weight_gradient_f32(spread, g, x, gy, gw),
     }
 }

@@ -71,9 +71,10 @@ pub(crate) struct ModelArgs {
     /// rounding), litert-ref (LiteRT's reference kernels) or xnnpack (LiteRT's default) [default: tflm; images hold theirs]
     #[arg(long, value_name = "RUNTIME", value_parser = numerics)]
     pub numerics: Option<Numerics>,
-    /// Inner loops: auto or scalar (the reference, the same bits as on a chip)
+    /// Inner loops: scalar (the reference, the same bits as on a chip), avx2 (the same bits, faster), fma (f32 within rounding
+    /// of them, int8 the same bits), or auto: the fastest, for infer the fastest with a chip's bits
     #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = kernels)]
-    pub kernels: Kernels,
+    pub kernels: Which,
 }
 
 /// How data becomes a model's input.
@@ -178,9 +179,10 @@ pub(crate) struct AttackArgs {
     /// rounding), litert-ref (LiteRT's reference kernels) or xnnpack (LiteRT's default) [default: tflm; images hold theirs]
     #[arg(long, value_name = "RUNTIME", value_parser = numerics)]
     pub numerics: Option<Numerics>,
-    /// Inner loops: auto or scalar (the reference, the same bits as on a chip)
+    /// Inner loops: scalar (the reference, the same bits as on a chip), avx2 (the same bits, faster), fma (f32 within rounding
+    /// of them, int8 the same bits), or auto: the fastest, for infer the fastest with a chip's bits
     #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = kernels)]
-    pub kernels: Kernels,
+    pub kernels: Which,
     /// Attack this black box instead: program:COMMAND (see docs/targets.md), serial:PORT[@BAUD] (a board with foolproof's
     /// firmware; MODEL is streamed to it, without MODEL it runs the one in its flash), or emulator:BOARD
     #[arg(long, value_name = "TARGET", value_parser = super::target::parse, conflicts_with = "boxes")]
@@ -615,12 +617,46 @@ fn count(text: &str) -> Result<u64, String> {
     whole(text, 0, u64::MAX)
 }
 
-fn kernels(text: &str) -> Result<Kernels, String> {
-    match text {
-        "auto" => Ok(Kernels::detect()),
-        "scalar" => Ok(Kernels::Scalar),
-        name if name == Kernels::detect().name() => Ok(Kernels::detect()),
-        _ => Err("no such kernels on this machine; auto or scalar would be right".into()),
+/// Which inner loops.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Which {
+    /// The fastest that serve the purpose.
+    Auto,
+    /// These.
+    These(Kernels),
+}
+
+impl Which {
+    /// For what needs speed.
+    pub fn fast(self) -> Kernels {
+        match self {
+            Which::Auto => Kernels::detect(),
+            Which::These(kernels) => kernels,
+        }
+    }
+
+    /// For what is compared with a chip.
+    pub fn exact(self) -> Kernels {
+        match self {
+            Which::Auto => Kernels::detect_exact(),
+            Which::These(kernels) => kernels,
+        }
+    }
+}
+
+fn kernels(text: &str) -> Result<Which, String> {
+    let all = [Kernels::Scalar, Kernels::detect_exact(), Kernels::detect()];
+    match all.into_iter().find(|kernels| kernels.name() == text) {
+        Some(kernels) => Ok(Which::These(kernels)),
+        None if text == "auto" => Ok(Which::Auto),
+        None => {
+            let mut names = all.map(Kernels::name).to_vec();
+            names.dedup();
+            Err(format!(
+                "no such kernels on this machine; auto, {} would be right",
+                names.join(" or ")
+            ))
+        }
     }
 }
 

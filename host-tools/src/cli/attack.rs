@@ -87,13 +87,13 @@ fn on_samples(
             on_target(args, target.as_mut(), file.as_ref(), task, console)?
         }
         (None, Some(file)) if !args.surrogate.is_empty() => {
-            let classifier = Classifier::new(file.model()?, args.kernels);
+            let classifier = Classifier::new(file.model()?, args.kernels.fast());
             let mut target = Local::new(file.path(), classifier);
             let task = (&data, &plans[..], seed);
             on_target(args, &mut target, Some(file), task, console)?
         }
         (None, Some(file)) => {
-            let (classifier, inputs) = file.with_data(&args.input, args.kernels, &data)?;
+            let (classifier, inputs) = file.with_data(&args.input, args.kernels.fast(), &data)?;
             check_target(target, classifier.model().classes())?;
             let subject = Subject {
                 file,
@@ -160,7 +160,7 @@ fn key(
         file.describe()?.numerics,
         args.attack.settings.total(),
         subject.seed,
-        args.kernels
+        args.kernels.fast()
     );
     digest.update(text);
     let n = subject.classifier.input_len();
@@ -201,7 +201,7 @@ fn on_target(
         check_target(plan.target, classes)?;
     }
     let inputs = match file {
-        Some(file) => file.with_data(&args.input, args.kernels, data)?.1,
+        Some(file) => file.with_data(&args.input, args.kernels.fast(), data)?.1,
         None => preprocess(&args.input).inputs(data, target.form())?,
     };
     let surrogates = surrogate::read(args)?;

@@ -33,7 +33,8 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
         .within(args.memory)?;
     let data = data::load(&args.data.data, Purpose::Judge)?;
     let data = data.take(args.data.limit.unwrap_or(usize::MAX))?;
-    let (classifier, inputs) = file.with_data(&args.model.input, args.model.kernels, &data)?;
+    let (classifier, inputs) =
+        file.with_data(&args.model.input, args.model.kernels.fast(), &data)?;
     if args.float.is_some() && numerics(classifier.model()) == "f32" {
         return Err(Error::new(
             "--float is for int8 models, and this is a float model",
@@ -46,7 +47,7 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
         None => None,
     };
     let float = match &float_file {
-        Some(file) => Some(Classifier::new(file.model()?, args.model.kernels)),
+        Some(file) => Some(Classifier::new(file.model()?, args.model.kernels.fast())),
         None => None,
     };
     if let Some(folder) = &args.report {

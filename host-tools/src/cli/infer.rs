@@ -40,7 +40,8 @@ pub(crate) fn run(args: &InferArgs, seed: u64, console: &Console) -> Result<Ende
     let other = args.compare.as_deref().map(Dump::read).transpose()?;
     let file = ModelFile::read_for(&args.model.model, &args.model.input, args.model.numerics)?;
     let data = data::load(&args.inputs, Purpose::Judge)?;
-    let (classifier, inputs) = file.with_any_data(&args.model.input, args.model.kernels, &data)?;
+    let (classifier, inputs) =
+        file.with_any_data(&args.model.input, args.model.kernels.exact(), &data)?;
     let wants_dump = args.dump_tensors.is_some() || args.compare.is_some();
     let (answers, dump) = match board {
         Some(board) => on_board(board, &file, (&classifier, &inputs), wants_dump, console)?,

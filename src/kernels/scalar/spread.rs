@@ -6,7 +6,7 @@ use crate::kernels::{ConvF32, ConvI8, Window};
 
 /// Which elements meet. The window slides over the larger image: the input, or (transposed) the output. Weights
 /// `[O, kh, kw, C / groups]`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Spread {
     /// Groups of channels, at least 1; both numbers of channels are multiples of it.
     pub groups: usize,

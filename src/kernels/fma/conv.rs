@@ -1,0 +1,607 @@
+//! Convolutions, and what is a convolution in disguise: the gradient of one with respect to its input, and transposed ones.
+//!
+//! All are one sum: a window slides over a *source* image, every place of it gives one pixel of the *destination*. The gradient of a
+//! convolution of stride s is s x s of them, each with every s-th weight, for every s-th pixel. What differs are the weights'
+//! steps, and they matter only when weights are packed.
+
+use super::tile::{Outcome, Scratch, Segment, Sides, WIDE, block, dots};
+use crate::kernels::{Activation, WeightsI8, Window};
+
+/// Elements of packed weights on the stack: 128 KiB.
+pub(super) const PACKED: usize = 32 * 1024;
+/// Elements of a strip of the source on the stack: 64 KiB.
+pub(super) const STRIP: usize = 16 * 1024;
+/// Cells of the largest window.
+pub(super) const CELLS: usize = 128;
+/// The longest sum that runs without a stop: its weights of 16 channels fill half a first-level cache.
+pub(super) const DEPTH: usize = 512;
+/// With so few channels at the destination sums run along the lanes, not channels.
+const FEW: usize = 2;
+
+/// Where the weights come from.
+#[derive(Clone, Copy)]
+pub(super) enum Weights<'a> {
+    F32(&'a [f32]),
+    /// Times the scale of the filter, which is the source's channel: only gradients take them.
+    I8(WeightsI8<'a>),
+}
+
+impl Weights<'_> {
+    pub fn len(&self) -> usize {
+        match self {
+            Weights::F32(w) => w.len(),
+            Weights::I8(w) => w.w.len(),
+        }
+    }
+
+    #[inline(always)]
+    fn get(&self, i: usize, source: usize) -> f32 {
+        match self {
+            Weights::F32(w) => w[i],
+            Weights::I8(w) => f32::from(w.w[i]) * w.quant.scale_of(source),
+        }
+    }
+}
+
+/// One slide of a window.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slide {
+    pub batch: usize,
+    /// Rows, columns and channels of the source.
+    pub source: [usize; 2],
+    pub source_channels: usize,
+    /// Rows, columns and channels of the destination.
+    pub destination: [usize; 2],
+    pub channels: usize,
+    /// The pixels written: first, step and number along each axis.
+    pub first: [usize; 2],
+    pub step: [usize; 2],
+    pub count: [usize; 2],
+    /// Cells of the window.
+    pub kernel: [usize; 2],
+    /// Pixels of the source between places, and between cells.
+    pub stride: [usize; 2],
+    pub dilation: [usize; 2],
+    /// Cell 0 of place 0 lies so far before pixel 0.
+    pub padding: [isize; 2],
+    /// The weight of cell 0 and channels 0, and the steps along rows, columns, source and destination channels.
+    pub weight: usize,
+    pub weight_step: [isize; 4],
+}
+
+/// A convolution as a slide; `steps` are the weights' along source and destination channels.
+pub(super) fn forward(g: &Window, channels: [usize; 2], row: usize, steps: [usize; 2]) -> Slide {
+    Slide {
+        batch: g.batch,
+        source: g.input,
+        source_channels: channels[0],
+        destination: g.output,
+        channels: channels[1],
+        first: [0; 2],
+        step: [1; 2],
+        count: g.output,
+        kernel: g.kernel,
+        stride: g.stride,
+        dilation: g.dilation,
+        padding: g.padding.map(|p| p as isize),
+        weight: 0,
+        weight_step: [
+            (g.kernel[1] * row) as isize,
+            row as isize,
+            steps[0] as isize,
+            steps[1] as isize,
+        ],
+    }
+}
+
+/// What remains along one axis of a gradient with respect to the image that the window slides over, for the pixels `first`,
+/// `first + stride`, ...
+struct Phase {
+    /// Cells that meet them.
+    cells: usize,
+    /// The last of the cells: weights go backwards.
+    last_cell: usize,
+    count: usize,
+    padding: isize,
+}
+
+impl Phase {
+    fn new(g: &Window, axis: usize, first: usize) -> Phase {
+        let (s, d, kernel) = (g.stride[axis], g.dilation[axis], g.kernel[axis]);
+        let count = g.input[axis].saturating_sub(first).div_ceil(s);
+        if s == 1 {
+            return Phase {
+                cells: kernel,
+                last_cell: kernel - 1,
+                count,
+                padding: ((kernel - 1) * d) as isize - g.padding[axis] as isize,
+            };
+        }
+        // dilation 1: pixel `first + s q` meets cells `i0 + s t` of places `base + q - t`
+        let reach = first + g.padding[axis];
+        let (i0, base) = (reach % s, reach / s);
+        let cells = kernel.saturating_sub(i0).div_ceil(s);
+        Phase {
+            cells,
+            last_cell: i0 + s * cells.saturating_sub(1),
+            count,
+            padding: cells as isize - 1 - base as isize,
+        }
+    }
+}
+
+/// `destination += ` the gradient with respect to the image that the window slides over, as slides. `channels` of what comes
+/// back and of that image.
+pub(super) fn backward(
+    g: &Window,
+    channels: [usize; 2],
+    row: usize,
+    steps: [usize; 2],
+    mut each: impl FnMut(&Slide),
+) {
+    for y in 0..g.stride[0].min(g.input[0]) {
+        for x in 0..g.stride[1].min(g.input[1]) {
+            let (rows, columns) = (Phase::new(g, 0, y), Phase::new(g, 1, x));
+            let sign = |axis: usize| -((row * g.stride[axis]) as isize);
+            each(&Slide {
+                batch: g.batch,
+                source: g.output,
+                source_channels: channels[0],
+                destination: g.input,
+                channels: channels[1],
+                first: [y, x],
+                step: g.stride,
+                count: [rows.count, columns.count],
+                kernel: [rows.cells, columns.cells],
+                stride: [1; 2],
+                dilation: [0, 1].map(|i| if g.stride[i] == 1 { g.dilation[i] } else { 1 }),
+                padding: [rows.padding, columns.padding],
+                weight: (rows.last_cell * g.kernel[1] + columns.last_cell) * row,
+                weight_step: [
+                    sign(0) * g.kernel[1] as isize,
+                    sign(1),
+                    steps[0] as isize,
+                    steps[1] as isize,
+                ],
+            });
+        }
+    }
+}
+
+/// Whether slides can do these sizes: a strip of one row with one channel fits, and gradients have whole phases.
+pub(super) fn takes(g: &Window) -> bool {
+    let whole = |axis: usize| g.stride[axis] == 1 || g.dilation[axis] == 1;
+    let cells = g.kernel[0] * g.kernel[1];
+    let reach = |axis: usize| (g.kernel[axis].max(1) - 1) * g.dilation[axis] + 1;
+    let wide = (g.input[1] + reach(1)).max(g.output[1].max(1) * g.stride[1] + reach(1));
+    let sizes = [g.batch, g.in_channels, g.out_channels, cells];
+    let images = [g.input, g.output].into_iter().flatten();
+    whole(0)
+        && whole(1)
+        && cells <= CELLS
+        && sizes.into_iter().chain(images).all(|n| n > 0)
+        && g.stride.iter().all(|&s| s > 0)
+        && reach(0) * wide <= STRIP
+}
+
+/// The sizes that the slices must have: of the image that the window slides over, and of what comes out at its places.
+pub(super) fn images(g: &Window) -> [usize; 2] {
+    [
+        g.batch * g.input[0] * g.input[1] * g.in_channels,
+        g.batch * g.output[0] * g.output[1] * g.out_channels,
+    ]
+}
+
+/// What the sums of a slide start from and what happens to them.
+#[derive(Clone, Copy)]
+pub(super) struct Ends<'a> {
+    /// One number per channel; without it what is there.
+    pub bias: Option<&'a [f32]>,
+    pub activation: Activation,
+}
+
+/// Adds what is there, and does nothing else.
+pub(super) const ADD: Ends = Ends {
+    bias: None,
+    activation: Activation::None,
+};
+
+/// A strip of the source: rows of pixels that hold no edge.
+#[derive(Clone, Copy)]
+pub(super) struct Strip {
+    pub start: *const f32,
+    /// Elements between rows, and between pixels.
+    pub row: usize,
+    pub pixel: usize,
+}
+
+impl Slide {
+    /// Rows and columns of the source under `rows` rows of places.
+    fn under(&self, rows: usize) -> [usize; 2] {
+        let along = |axis: usize, places: usize| {
+            (places - 1) * self.stride[axis] + (self.kernel[axis] - 1) * self.dilation[axis] + 1
+        };
+        [along(0, rows), along(1, self.count[1])]
+    }
+
+    /// How many channels of the source at once, and how many rows of places, so that strip and weights fit.
+    pub(super) fn cut(&self, depth: usize) -> (usize, usize) {
+        let cells = self.kernel[0] * self.kernel[1];
+        let [rows, columns] = self.under(1);
+        let fit = (depth / cells).min(STRIP / (rows * columns)).max(1);
+        let blocks = self.source_channels.div_ceil(fit);
+        // equal blocks, of whole vectors where there is a choice
+        let block = self.source_channels.div_ceil(blocks);
+        let block = match block.next_multiple_of(8) {
+            even if even <= fit => even.min(self.source_channels),
+            _ => block,
+        };
+        let room = STRIP / (columns * block);
+        let more = (room - rows.min(room)) / self.stride[0].max(1);
+        (block, (1 + more).min(self.count[0]))
+    }
+
+    /// The source under places `first..first + rows` of sample `n`, channels `c..c + block`: as it lies if nothing of it is
+    /// outside, else a copy with zeros.
+    ///
+    /// # Safety
+    /// `source` has the slide's sizes, `buffer` has room for `STRIP` elements, and `cut` gave `block` and `rows`.
+    pub(super) unsafe fn strip(
+        &self,
+        source: *const f32,
+        n: usize,
+        [first, rows]: [usize; 2],
+        [c, block]: [usize; 2],
+        buffer: *mut f32,
+    ) -> Strip {
+        let channels = self.source_channels;
+        let [high, wide] = self.under(rows);
+        let top = (first * self.stride[0]) as isize - self.padding[0];
+        let left = -self.padding[1];
+        let [height, width] = self.source.map(|n| n as isize);
+        let pitch = self.source[1] * channels;
+        let image = source.wrapping_add(n * self.source[0] * pitch + c);
+        let inside =
+            top >= 0 && left >= 0 && top + high as isize <= height && left + wide as isize <= width;
+        if inside {
+            let first = top as usize * pitch + left as usize * channels;
+            return Strip {
+                start: image.wrapping_add(first),
+                row: pitch,
+                pixel: channels,
+            };
+        }
+        let before = (-left).clamp(0, wide as isize) as usize;
+        let from = left.max(0) as usize;
+        let end = (width - left).clamp(before as isize, wide as isize) as usize;
+        for y in 0..high {
+            let row = buffer.wrapping_add(y * wide * block);
+            let at = top + y as isize;
+            // SAFETY: `row` has `wide * block` elements inside the buffer; of the image only pixels inside it are read.
+            unsafe {
+                if at < 0 || at >= height {
+                    row.write_bytes(0, wide * block);
+                    continue;
+                }
+                row.write_bytes(0, before * block);
+                row.add(end * block).write_bytes(0, (wide - end) * block);
+                let from = image.add(at as usize * pitch + from * channels);
+                let to = row.add(before * block);
+                if block == channels {
+                    core::ptr::copy_nonoverlapping(from, to, (end - before) * block);
+                } else {
+                    for x in 0..end - before {
+                        let (from, to) = (from.add(x * channels), to.add(x * block));
+                        core::ptr::copy_nonoverlapping(from, to, block);
+                    }
+                }
+            }
+        }
+        Strip {
+            start: buffer,
+            row: wide * block,
+            pixel: block,
+        }
+    }
+
+    /// The runs of a window in a strip, against packed weights of `lanes` per term.
+    pub(super) fn segments(
+        &self,
+        strip: &Strip,
+        block: usize,
+        lanes: usize,
+        out: &mut [Segment; CELLS],
+    ) -> usize {
+        let joined = self.dilation[1] == 1 && strip.pixel == block;
+        let [rows, columns] = self.kernel;
+        let (runs, cells) = if joined { (1, columns) } else { (columns, 1) };
+        let mut n = 0;
+        for i in 0..rows {
+            for j in 0..runs {
+                out[n] = Segment {
+                    a: i * self.dilation[0] * strip.row + j * self.dilation[1] * strip.pixel,
+                    b: (i * columns + j) * block * lanes,
+                    len: cells * block,
+                };
+                n += 1;
+            }
+        }
+        n
+    }
+
+    /// The weights of channels `c..c + block` for destination channels `first..first + lanes`, term by term, `step` apart.
+    ///
+    /// # Safety
+    /// `to` has room for `kernel * block * step` elements; `step` is at least `lanes`.
+    unsafe fn pack(
+        &self,
+        weights: &Weights,
+        [c, block]: [usize; 2],
+        [first, lanes]: [usize; 2],
+        step: usize,
+        to: *mut f32,
+    ) {
+        let [row, column, source, destination] = self.weight_step;
+        let mut cell_to = to;
+        for i in 0..self.kernel[0] as isize {
+            for j in 0..self.kernel[1] as isize {
+                let cell = self.weight as isize + i * row + j * column;
+                for lane in 0..step {
+                    let o = first + lane;
+                    let at = cell + o as isize * destination;
+                    for k in 0..block {
+                        let i = (at + (c + k) as isize * source) as usize;
+                        let w = match lane < lanes {
+                            true => weights.get(i, c + k),
+                            false => 0.0,
+                        };
+                        // SAFETY: `k * step + lane` is below `block * step`, and there is that much for every cell.
+                        unsafe { cell_to.add(k * step + lane).write(w) };
+                    }
+                }
+                cell_to = cell_to.wrapping_add(block * step);
+            }
+        }
+    }
+
+    /// Pixels that no window reaches: nothing is added, and what starts from a bias is the bias.
+    ///
+    /// # Safety
+    /// As [`Slide::run`].
+    unsafe fn unreached(&self, ends: &Ends, destination: *mut f32) {
+        let Some(bias) = ends.bias else { return };
+        for n in 0..self.batch {
+            for y in 0..self.count[0] {
+                for x in 0..self.count[1] {
+                    let row = n * self.destination[0] + self.first[0] + y * self.step[0];
+                    let pixel = row * self.destination[1] + self.first[1] + x * self.step[1];
+                    for (o, &b) in bias.iter().enumerate().take(self.channels) {
+                        let y = ends.activation.apply(b);
+                        // SAFETY: an element of the destination.
+                        unsafe { destination.add(pixel * self.channels + o).write(y) };
+                    }
+                }
+            }
+        }
+    }
+
+    /// Slides: `destination = activation(start + sum source w)`.
+    ///
+    /// # Safety
+    /// [`takes`] said yes; `source`, `destination` and weights have the slide's sizes, and do not overlap.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn run(
+        &self,
+        source: *const f32,
+        weights: &Weights,
+        ends: &Ends,
+        destination: *mut f32,
+    ) {
+        if self.kernel.contains(&0) {
+            // SAFETY: the caller's promise.
+            unsafe { self.unreached(ends, destination) };
+            return;
+        }
+        if self.count.contains(&0) {
+            return;
+        }
+        let few = self.channels <= FEW && self.source_channels * self.kernel[1] >= 8;
+        let wide = if few { 1 } else { WIDE };
+        let (mut packed, mut strip) = (Scratch::<PACKED>::new(), Scratch::<STRIP>::new());
+        let (packed, strip) = (packed.start(), strip.start());
+        let cells = self.kernel[0] * self.kernel[1];
+        let (block, rows) = self.cut(if few { PACKED / FEW } else { DEPTH });
+        let panels = self.channels.div_ceil(wide);
+        let at_once = (PACKED / (cells * block * wide)).min(panels);
+        for c in (0..self.source_channels).step_by(block) {
+            let block = block.min(self.source_channels - c);
+            let panel = cells * block * wide;
+            let bias = ends.bias.filter(|_| c == 0);
+            let last = c + block == self.source_channels;
+            let activation = match last {
+                true => ends.activation,
+                false => Activation::None,
+            };
+            let ends = Ends { bias, activation };
+            for first in (0..panels).step_by(at_once) {
+                let panels = at_once.min(panels - first);
+                for p in 0..panels {
+                    let o = (first + p) * wide;
+                    let lanes = wide.min(self.channels - o);
+                    // SAFETY: `at_once` panels fit in `packed`.
+                    unsafe {
+                        let to = packed.add(p * panel);
+                        self.pack(weights, [c, block], [o, lanes], wide, to);
+                    }
+                }
+                for n in 0..self.batch {
+                    for y in (0..self.count[0]).step_by(rows) {
+                        let rows = rows.min(self.count[0] - y);
+                        // SAFETY: `cut` gave block and rows.
+                        let strip = unsafe { self.strip(source, n, [y, rows], [c, block], strip) };
+                        let mut segments = [Segment::default(); CELLS];
+                        let count = self.segments(&strip, block, wide, &mut segments);
+                        let segments = &segments[..count];
+                        for p in 0..panels {
+                            let o = (first + p) * wide;
+                            let piece = Piece {
+                                slide: self,
+                                strip,
+                                segments,
+                                weights: packed.wrapping_add(p * panel),
+                                n,
+                                y,
+                                rows,
+                                o,
+                                ends,
+                                destination,
+                            };
+                            // SAFETY: the strip holds what its places see, the panel its weights.
+                            unsafe {
+                                match self.channels - o {
+                                    _ if few => piece.dots(),
+                                    ..=8 => piece.blocks::<8, 1>(),
+                                    _ => piece.blocks::<6, 2>(),
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Some rows of places of one sample, for one panel of channels.
+struct Piece<'a> {
+    slide: &'a Slide,
+    strip: Strip,
+    segments: &'a [Segment],
+    weights: *const f32,
+    n: usize,
+    y: usize,
+    rows: usize,
+    o: usize,
+    ends: Ends<'a>,
+    destination: *mut f32,
+}
+
+/// Goes through places, row by row.
+struct Places {
+    columns: usize,
+    left: usize,
+    column: usize,
+    row_start: [usize; 2],
+    at: [usize; 2],
+    step: [usize; 2],
+    row_step: [usize; 2],
+}
+
+impl Places {
+    /// The next place: its first element in the strip, and in the destination.
+    #[inline(always)]
+    fn next(&mut self) -> [usize; 2] {
+        let at = self.at;
+        self.left -= 1;
+        self.column += 1;
+        if self.column == self.columns {
+            self.column = 0;
+            self.row_start = [0, 1].map(|i| self.row_start[i] + self.row_step[i]);
+            self.at = self.row_start;
+        } else {
+            self.at = [0, 1].map(|i| self.at[i] + self.step[i]);
+        }
+        at
+    }
+}
+
+impl Piece<'_> {
+    fn places(&self) -> Places {
+        let s = self.slide;
+        let pitch = s.destination[1] * s.channels;
+        let row = s.first[0] + s.step[0] * self.y;
+        let start = (self.n * s.destination[0] + row) * pitch + s.first[1] * s.channels + self.o;
+        Places {
+            columns: s.count[1],
+            left: self.rows * s.count[1],
+            column: 0,
+            row_start: [0, start],
+            at: [0, start],
+            step: [s.stride[1] * self.strip.pixel, s.step[1] * s.channels],
+            row_step: [s.stride[0] * self.strip.row, s.step[0] * pitch],
+        }
+    }
+
+    /// # Safety
+    /// As [`Slide::run`]; the strip holds the windows of all places, and the weights are a panel of 16 channels.
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn blocks<const M: usize, const V: usize>(&self) {
+        let lanes = (self.slide.channels - self.o).min(8 * V);
+        let mut bias = [0.0; WIDE];
+        let bias = self.ends.bias.map(|b| {
+            bias[..lanes].copy_from_slice(&b[self.o..][..lanes]);
+            &bias
+        });
+        let mut places = self.places();
+        while places.left > 0 {
+            let rows = places.left.min(M);
+            let mut a = [self.strip.start; M];
+            let mut to = [self.destination; M];
+            for r in 0..M {
+                if r < rows {
+                    let [from, into] = places.next();
+                    a[r] = self.strip.start.wrapping_add(from);
+                    to[r] = self.destination.wrapping_add(into);
+                }
+            }
+            let sides = Sides {
+                a,
+                a_step: 1,
+                b: self.weights,
+                b_step: WIDE,
+                segments: self.segments,
+            };
+            let out = Outcome {
+                to,
+                rows,
+                lanes,
+                bias,
+                activation: self.ends.activation,
+            };
+            // SAFETY: rows without a place read the strip's first window; the rest is the caller's promise.
+            unsafe { block::<M, V, false>(&sides, &out) };
+        }
+    }
+
+    /// One channel: eight places at a time, eight terms at a time.
+    ///
+    /// # Safety
+    /// As [`Slide::run`]; the strip holds the windows of all places, and the weights are one channel's.
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn dots(&self) {
+        const M: usize = 8;
+        let mut places = self.places();
+        while places.left > 0 {
+            let rows = places.left.min(M);
+            let mut a = [self.strip.start; M];
+            let mut to = [self.destination; M];
+            for r in 0..rows {
+                let [from, into] = places.next();
+                a[r] = self.strip.start.wrapping_add(from);
+                to[r] = self.destination.wrapping_add(into);
+            }
+            // SAFETY: rows without a place read the strip's first window; the rest is the caller's promise.
+            let sums = unsafe { dots(&a, &[self.weights], self.segments) };
+            for r in 0..rows {
+                // SAFETY: an element of the destination.
+                unsafe {
+                    let start = match self.ends.bias {
+                        Some(bias) => bias[self.o],
+                        None => to[r].read(),
+                    };
+                    to[r].write(self.ends.activation.apply(start + sums[r][0]));
+                }
+            }
+        }
+    }
+}

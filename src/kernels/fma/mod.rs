@@ -1,0 +1,320 @@
+//! AVX2 and FMA: f32 with fused multiply-adds, sums in an order of their own, and so results that differ from `scalar`'s by
+//! rounding, within [`tolerance`]. int8 is that of [`Avx2`], to the bit.
+//!
+//! What a sample gets does not depend on how many run at once: every sum goes over its terms in an order that only the layer's
+//! sizes decide. Weights are packed once a call, on the stack. Layers in groups, depthwise ones and strides with
+//! dilations go through [`Avx2`]'s loops.
+#![allow(unsafe_code)] // loads and stores of vectors, behind sizes that are checked once a layer
+
+mod conv;
+mod conv_weights;
+mod dense;
+#[cfg(test)]
+mod tests;
+mod tile;
+
+use super::{AddI8, Avx2, ConvF32, ConvI8, DenseF32, DenseI8, Spread, WeightsI8, Window};
+use conv::{ADD, Ends, Slide, Weights};
+
+/// How far a sum of `terms` products may be from the exact one, as a part of the sum of the products' magnitudes: the one
+/// statement of what [`Kernels::Fma`](super::Kernels::Fma) and the scalar kernels may differ by, each. Rounding errors add up like a
+/// random walk, hence the root; never-seen worst cases (all errors of one sign) reach `terms * 2^-24`.
+pub fn tolerance(terms: usize) -> f32 {
+    (4.0 + 2.0 * libm::sqrtf(terms as f32)) * (f32::EPSILON / 2.0)
+}
+
+/// Proof that this CPU has AVX2 and FMA: one exists only where [`Fma::new`] found both.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Fma {
+    avx2: Avx2,
+}
+
+/// How often a loop of this folder ran, for the test that the forced kernels are those that run.
+#[cfg(test)]
+static RUNS: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
+
+/// Counts a run in tests.
+#[inline(always)]
+fn ran() {
+    #[cfg(test)]
+    RUNS.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+}
+
+/// One group, a window that the loops can do, and slices as long as the sizes say.
+fn takes(spread: Spread, g: &Window, weights: usize, image: usize, places: usize) -> bool {
+    let cells = g.kernel[0] * g.kernel[1];
+    spread.groups == 1
+        && conv::takes(g)
+        && weights == cells * g.in_channels * g.out_channels
+        && conv::images(g) == [image, places]
+}
+
+/// A plain convolution.
+const PLAIN: Spread = Spread {
+    groups: 1,
+    transposed: false,
+};
+
+/// The steps of the weights `[O, kh, kw, C]`: along a row's cells, and along channels of the image that the window slides over and of
+/// what lies at its places.
+fn steps(spread: Spread, g: &Window) -> (usize, usize, usize) {
+    let cells = g.kernel[0] * g.kernel[1];
+    match spread.transposed {
+        false => (g.in_channels, 1, cells * g.in_channels),
+        true => (g.out_channels, cells * g.out_channels, 1),
+    }
+}
+
+/// From the image that the window slides over to its places.
+fn to_places(spread: Spread, g: &Window) -> Slide {
+    let (row, image, places) = steps(spread, g);
+    conv::forward(g, [g.in_channels, g.out_channels], row, [image, places])
+}
+
+/// From places to the image.
+///
+/// # Safety
+/// The CPU has AVX2 and FMA, [`takes`] said yes to these slices.
+unsafe fn to_image(
+    spread: Spread,
+    g: &Window,
+    places: &[f32],
+    weights: &Weights,
+    ends: &Ends,
+    image: &mut [f32],
+) {
+    let (row, image_step, place_step) = steps(spread, g);
+    let channels = [g.out_channels, g.in_channels];
+    conv::backward(g, channels, row, [place_step, image_step], |slide| {
+        // SAFETY: the caller's promise.
+        unsafe { slide.run(places.as_ptr(), weights, ends, image.as_mut_ptr()) }
+    });
+}
+
+impl Fma {
+    /// The token, where the CPU has AVX2 and FMA.
+    pub fn new() -> Option<Fma> {
+        let avx2 = Avx2::new()?;
+        #[cfg(feature = "std")]
+        {
+            extern crate std;
+            std::arch::is_x86_feature_detected!("fma").then_some(Fma { avx2 })
+        }
+        #[cfg(not(feature = "std"))]
+        {
+            cfg!(target_feature = "fma").then_some(Fma { avx2 })
+        }
+    }
+
+    /// The kernels with the scalar ones' bits on the same CPU.
+    pub fn avx2(self) -> Avx2 {
+        self.avx2
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn conv_f32(self, p: &ConvF32, y: &mut [f32]) {
+        self.spread_f32(PLAIN, p, y);
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn conv_i8(self, p: &ConvI8, y: &mut [i8]) {
+        self.avx2.conv_i8(p, y);
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn add_i8(self, p: &AddI8, y: &mut [i8]) {
+        self.avx2.add_i8(p, y);
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn conv_input_gradient_f32(self, g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32]) {
+        self.spread_input_gradient_f32(PLAIN, g, w, gy, gx);
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn conv_input_gradient_i8(self, g: &Window, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
+        self.spread_input_gradient_i8(PLAIN, g, w, gy, gx);
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn conv_weight_gradient_f32(self, g: &Window, x: &[f32], gy: &[f32], gw: &mut [f32]) {
+        self.spread_weight_gradient_f32(PLAIN, g, x, gy, gw);
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn depthwise_f32(self, p: &ConvF32, y: &mut [f32]) {
+        self.avx2.depthwise_f32(p, y);
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn depthwise_i8(self, p: &ConvI8, y: &mut [i8]) {
+        self.avx2.depthwise_i8(p, y);
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn depthwise_input_gradient_f32(self, g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32]) {
+        self.avx2.depthwise_input_gradient_f32(g, w, gy, gx);
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn depthwise_input_gradient_i8(self, g: &Window, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
+        self.avx2.depthwise_input_gradient_i8(g, w, gy, gx);
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn depthwise_weight_gradient_f32(self, g: &Window, x: &[f32], gy: &[f32], gw: &mut [f32]) {
+        self.avx2.depthwise_weight_gradient_f32(g, x, gy, gw);
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn dense_f32(self, p: &DenseF32, y: &mut [f32]) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2 and FMA.
+        unsafe { dense::forward(p, y) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn dense_i8(self, p: &DenseI8, y: &mut [i8]) {
+        self.avx2.dense_i8(p, y);
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn dense_input_gradient_f32(self, depth: usize, w: &[f32], gy: &[f32], gx: &mut [f32]) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2 and FMA.
+        unsafe { dense::input_gradient(depth, w, gy, gx) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn dense_input_gradient_i8(self, depth: usize, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
+        self.avx2.dense_input_gradient_i8(depth, w, gy, gx);
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn dense_weight_gradient_f32(self, depth: usize, x: &[f32], gy: &[f32], gw: &mut [f32]) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2 and FMA.
+        unsafe { dense::weight_gradient(depth, x, gy, gw) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn spread_f32(self, spread: Spread, p: &ConvF32, y: &mut [f32]) {
+        let g = p.window;
+        let (image, places, filters) = match spread.transposed {
+            false => (p.x.len(), y.len(), g.out_channels),
+            true => (y.len(), p.x.len(), g.in_channels),
+        };
+        if !takes(spread, g, p.w.len(), image, places) || p.bias.len() != filters {
+            return match spread {
+                PLAIN => self.avx2.conv_f32(p, y),
+                _ => self.avx2.spread_f32(spread, p, y),
+            };
+        }
+        ran();
+        let weights = Weights::F32(p.w);
+        let ends = Ends {
+            bias: Some(p.bias),
+            activation: p.activation,
+        };
+        // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices have the window's sizes.
+        unsafe {
+            match spread.transposed {
+                false => {
+                    to_places(spread, g).run(p.x.as_ptr(), &weights, &ends, y.as_mut_ptr());
+                }
+                true => to_image(spread, g, p.x, &weights, &ends, y),
+            }
+        }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn spread_i8(self, spread: Spread, p: &ConvI8, y: &mut [i8]) {
+        self.avx2.spread_i8(spread, p, y);
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn spread_input_gradient_f32(
+        self,
+        spread: Spread,
+        g: &Window,
+        w: &[f32],
+        gy: &[f32],
+        gx: &mut [f32],
+    ) {
+        if !self.input_gradient(spread, g, &Weights::F32(w), gy, gx) {
+            match spread {
+                PLAIN => self.avx2.conv_input_gradient_f32(g, w, gy, gx),
+                _ => self.avx2.spread_input_gradient_f32(spread, g, w, gy, gx),
+            }
+        }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn spread_input_gradient_i8(
+        self,
+        spread: Spread,
+        g: &Window,
+        w: WeightsI8,
+        gy: &[f32],
+        gx: &mut [f32],
+    ) {
+        // filters are the output's channels: what comes back is the source of the slide
+        if !self.input_gradient(spread, g, &Weights::I8(w), gy, gx) {
+            match spread {
+                PLAIN => self.avx2.conv_input_gradient_i8(g, w, gy, gx),
+                _ => self.avx2.spread_input_gradient_i8(spread, g, w, gy, gx),
+            }
+        }
+    }
+
+    /// Whether it could, and if so did.
+    fn input_gradient(
+        self,
+        spread: Spread,
+        g: &Window,
+        weights: &Weights,
+        gy: &[f32],
+        gx: &mut [f32],
+    ) -> bool {
+        let (image, places) = match spread.transposed {
+            false => (gx.len(), gy.len()),
+            true => (gy.len(), gx.len()),
+        };
+        if !takes(spread, g, weights.len(), image, places) {
+            return false;
+        }
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices have the window's sizes.
+        unsafe {
+            match spread.transposed {
+                false => to_image(spread, g, gy, weights, &ADD, gx),
+                true => to_places(spread, g).run(gy.as_ptr(), weights, &ADD, gx.as_mut_ptr()),
+            }
+        }
+        true
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn spread_weight_gradient_f32(
+        self,
+        spread: Spread,
+        g: &Window,
+        x: &[f32],
+        gy: &[f32],
+        gw: &mut [f32],
+    ) {
+        let (image, places) = if spread.transposed { (gy, x) } else { (x, gy) };
+        if !takes(spread, g, gw.len(), image.len(), places.len()) {
+            return match spread {
+                PLAIN => self.avx2.conv_weight_gradient_f32(g, x, gy, gw),
+                _ => self.avx2.spread_weight_gradient_f32(spread, g, x, gy, gw),
+            };
+        }
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices have the window's sizes.
+        unsafe {
+            conv_weights::run(&to_places(spread, g), image.as_ptr(), places.as_ptr(), gw);
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Every loop beside the scalar one, over awkward sizes: within [`tolerance`], and independent of the batch.
+
+extern crate std;
+use super::*;
+use crate::kernels::{self, Activation, Kernels};
+use crate::tensor::Quant;
+use core::sync::atomic::Ordering;
+use std::vec::Vec;
+
+/// Numbers without a pattern.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u32 {
+        self.0 = self
+            .0
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (self.0 >> 33) as u32
+    }
+
+    /// In `low..=high`.
+    fn within(&mut self, low: usize, high: usize) -> usize {
+        low + self.next() as usize % (high - low + 1)
+    }
+
+    fn floats(&mut self, n: usize) -> Vec<f32> {
+        (0..n)
+            .map(|_| (self.next() % 20001) as f32 / 1e4 - 1.0)
+            .collect()
+    }
+}
+
+fn magnitudes(x: &[f32]) -> Vec<f32> {
+    x.iter().map(|x| x.abs()).collect()
+}
+
+/// Runs `kernel(kernels, magnitudes?, start)` in both forms and wants them close: the sums of magnitudes say how close.
+fn close(
+    terms: usize,
+    start: &[f32],
+    what: &dyn core::fmt::Debug,
+    kernel: impl Fn(Kernels, bool, &mut [f32]),
+) {
+    let Some(fma) = Fma::new() else { return };
+    let (mut expected, mut got) = (start.to_vec(), start.to_vec());
+    let mut sizes = magnitudes(start);
+    kernel(Kernels::Scalar, false, &mut expected);
+    kernel(Kernels::Scalar, true, &mut sizes);
+    let before = RUNS.load(Ordering::Relaxed);
+    kernel(Kernels::Fma(fma), false, &mut got);
+    assert!(
+        RUNS.load(Ordering::Relaxed) > before,
+        "the forced kernels did not run: {what:?}"
+    );
+    for (i, ((a, b), size)) in expected.iter().zip(&got).zip(&sizes).enumerate() {
+        let allowed = 2.0 * tolerance(terms) * size;
+        assert!(
+            (a - b).abs() <= allowed,
+            "{what:?}: element {i} is {b}, not {a} within {allowed}"
+        );
+    }
+}
+
+/// All five loops of a convolution.
+fn check(g: &Window, spread: Spread, numbers: &mut Numbers) {
+    let [image, places] = conv::images(g);
+    let (x_len, y_len, filters) = match spread.transposed {
+        false => (image, places, g.out_channels),
+        true => (places, image, g.in_channels),
+    };
+    let cells = g.kernel[0] * g.kernel[1];
+    let w_len = cells * g.in_channels * g.out_channels;
+    let (x, w, gy) = (
+        numbers.floats(x_len),
+        numbers.floats(w_len),
+        numbers.floats(y_len),
+    );
+    let bias = numbers.floats(filters);
+    let activation = [Activation::None, Activation::Relu, Activation::Relu6][numbers.within(0, 2)];
+    let w8: Vec<i8> = w.iter().map(|w| (w * 127.0) as i8).collect();
+    let w8_sizes: Vec<i8> = w8.iter().map(|w| w.abs()).collect();
+    let scales: Vec<f32> = bias.iter().map(|b| b.abs() + 0.1).collect();
+    let [ax, aw, agy, abias] = [&x, &w, &gy, &bias].map(|v| magnitudes(v));
+    let what = (g, spread);
+    let terms = cells * g.in_channels.max(g.out_channels);
+    close(terms, &numbers.floats(y_len), &what, |k, sizes, y| {
+        let p = ConvF32 {
+            window: g,
+            x: if sizes { &ax } else { &x },
+            w: if sizes { &aw } else { &w },
+            bias: if sizes { &abias } else { &bias },
+            activation: if sizes { Activation::None } else { activation },
+        };
+        match spread {
+            PLAIN => kernels::conv_f32(k, &p, y),
+            _ => kernels::spread_f32(k, spread, &p, y),
+        }
+    });
+    close(terms, &numbers.floats(x_len), &what, |k, sizes, gx| {
+        let (w, gy) = if sizes { (&aw, &agy) } else { (&w, &gy) };
+        match spread {
+            PLAIN => kernels::conv_input_gradient_f32(k, g, w, gy, gx),
+            _ => kernels::spread_input_gradient_f32(k, spread, g, w, gy, gx),
+        }
+    });
+    close(terms, &numbers.floats(x_len), &what, |k, sizes, gx| {
+        let (w, gy) = if sizes { (&w8_sizes, &agy) } else { (&w8, &gy) };
+        let quant = Quant {
+            scale: 1.0,
+            zero_point: 0,
+            channel_scales: &scales,
+        };
+        let w = WeightsI8 { w, quant };
+        match spread {
+            PLAIN => kernels::conv_input_gradient_i8(k, g, w, gy, gx),
+            _ => kernels::spread_input_gradient_i8(k, spread, g, w, gy, gx),
+        }
+    });
+    let terms = g.batch * g.output[0] * g.output[1];
+    close(terms, &numbers.floats(w_len), &what, |k, sizes, gw| {
+        let (x, gy) = if sizes { (&ax, &agy) } else { (&x, &gy) };
+        match spread {
+            PLAIN => kernels::conv_weight_gradient_f32(k, g, x, gy, gw),
+            _ => kernels::spread_weight_gradient_f32(k, spread, g, x, gy, gw),
+        }
+    });
+}
+
+/// A window over an image of `input`, padded by `padding` before and by `after` behind; None where it does not fit.
+#[allow(clippy::too_many_arguments)]
+fn window(
+    batch: usize,
+    input: [usize; 2],
+    channels: [usize; 2],
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    dilation: [usize; 2],
+    padding: [usize; 2],
+    after: [usize; 2],
+) -> Option<Window> {
+    let mut output = [0; 2];
+    for axis in 0..2 {
+        let reach = (kernel[axis] - 1) * dilation[axis] + 1;
+        let padded = input[axis] + padding[axis] + after[axis];
+        output[axis] = padded.checked_sub(reach)? / stride[axis] + 1;
+    }
+    Some(Window {
+        batch,
+        input,
+        in_channels: channels[0],
+        output,
+        out_channels: channels[1],
+        kernel,
+        stride,
+        dilation,
+        padding,
+    })
+}
+
+#[test]
+fn convolutions_are_close_to_scalar() {
+    let mut numbers = Numbers(1);
+    let channels = [1, 2, 3, 7, 8, 9, 16, 17, 33];
+    let mut checked = 0;
+    while checked < 150 {
+        let mut pair = |low, high| [numbers.within(low, high), numbers.within(low, high)];
+        let (kernel, stride) = (pair(1, 5), pair(1, 3));
+        let (input, padding, after) = (pair(1, 12), pair(0, 3), pair(0, 3));
+        let dilation = stride.map(|s| if s == 1 { numbers.within(1, 2) } else { 1 });
+        let c = [0; 2].map(|_| channels[numbers.within(0, 8)]);
+        let batch = numbers.within(1, 3);
+        let g = window(batch, input, c, kernel, stride, dilation, padding, after);
+        let Some(g) = g else { continue };
+        for transposed in [false, true] {
+            let spread = Spread {
+                groups: 1,
+                transposed,
+            };
+            check(&g, spread, &mut numbers);
+        }
+        checked += 1;
+    }
+}
+
+/// Layers whose weights or images are cut into pieces.
+#[test]
+fn large_convolutions_are_close_to_scalar() {
+    let mut numbers = Numbers(2);
+    for (input, channels, kernel, stride) in [
+        ([8, 9], [100, 70], [5, 5], [2, 2]),
+        ([40, 200], [12, 20], [3, 3], [1, 1]),
+        ([3, 3], [700, 40], [1, 1], [1, 1]),
+        ([14, 14], [130, 1], [4, 4], [2, 2]),
+        ([11, 11], [1, 260], [11, 11], [1, 1]),
+    ] {
+        let padding = kernel.map(|k: usize| k / 2);
+        let g = window(2, input, channels, kernel, stride, [1; 2], padding, padding);
+        for transposed in [false, true] {
+            let spread = Spread {
+                groups: 1,
+                transposed,
+            };
+            check(&g.unwrap(), spread, &mut numbers);
+        }
+    }
+}
+
+#[test]
+fn dense_layers_are_close_to_scalar() {
+    let mut numbers = Numbers(3);
+    for batch in [1, 2, 3, 5, 8, 13] {
+        for depth in [1, 3, 8, 15, 16, 17, 100] {
+            for outputs in [1, 2, 4, 5, 6, 7, 8, 13, 19] {
+                let x = numbers.floats(batch * depth);
+                let (w, gy) = (
+                    numbers.floats(depth * outputs),
+                    numbers.floats(batch * outputs),
+                );
+                let bias = numbers.floats(outputs);
+                let [ax, aw, agy, abias] = [&x, &w, &gy, &bias].map(|v| magnitudes(v));
+                let what = (batch, depth, outputs);
+                let start = numbers.floats(batch * outputs);
+                close(depth, &start, &what, |k, sizes, y| {
+                    let p = DenseF32 {
+                        depth,
+                        x: if sizes { &ax } else { &x },
+                        w: if sizes { &aw } else { &w },
+                        bias: if sizes { &abias } else { &bias },
+                        activation: match sizes {
+                            true => Activation::None,
+                            false => Activation::Relu,
+                        },
+                    };
+                    kernels::dense_f32(k, &p, y);
+                });
+                let start = numbers.floats(batch * depth);
+                close(outputs, &start, &what, |k, sizes, gx| {
+                    let (w, gy) = if sizes { (&aw, &agy) } else { (&w, &gy) };
+                    kernels::dense_input_gradient_f32(k, depth, w, gy, gx);
+                });
+                let start = numbers.floats(outputs * depth);
+                close(batch, &start, &what, |k, sizes, gw| {
+                    let (x, gy) = if sizes { (&ax, &agy) } else { (&x, &gy) };
+                    kernels::dense_weight_gradient_f32(k, depth, x, gy, gw);
+                });
+            }
+        }
+    }
+}
+
+/// The first sample of a batch gets the bits that it gets alone.
+#[test]
+fn a_sample_does_not_feel_its_batch() {
+    let Some(fma) = Fma::new() else { return };
+    let fma = Kernels::Fma(fma);
+    let mut numbers = Numbers(4);
+    for batch in [2, 3, 4, 7] {
+        let (depth, outputs) = (37, 21);
+        let (x, w) = (
+            numbers.floats(batch * depth),
+            numbers.floats(depth * outputs),
+        );
+        let (bias, gy) = (numbers.floats(outputs), numbers.floats(batch * outputs));
+        let run = |n: usize| {
+            let (mut y, mut gx) = (std::vec![0.0; n * outputs], std::vec![0.0; n * depth]);
+            let p = DenseF32 {
+                depth,
+                x: &x[..n * depth],
+                w: &w,
+                bias: &bias,
+                activation: Activation::None,
+            };
+            kernels::dense_f32(fma, &p, &mut y);
+            kernels::dense_input_gradient_f32(fma, depth, &w, &gy[..n * outputs], &mut gx);
+            (y[..outputs].to_vec(), gx[..depth].to_vec())
+        };
+        assert_eq!(run(1), run(batch));
+        let conv = |n: usize| {
+            let g = window(n, [7, 7], [5, 19], [3, 3], [2, 2], [1; 2], [1; 2], [1; 2]).unwrap();
+            let [image, places] = conv::images(&g);
+            let mut fresh = Numbers(5);
+            let (w, bias) = (fresh.floats(9 * 5 * 19), fresh.floats(19));
+            let (x, gy) = (fresh.floats(7 * 7 * 5), fresh.floats(4 * 4 * 19));
+            let repeated =
+                |v: &[f32]| -> Vec<f32> { v.iter().copied().cycle().take(n * v.len()).collect() };
+            let (x, gy) = (repeated(&x), repeated(&gy));
+            let (mut y, mut gx) = (std::vec![0.0; places], std::vec![0.0; image]);
+            let p = ConvF32 {
+                window: &g,
+                x: &x,
+                w: &w,
+                bias: &bias,
+                activation: Activation::None,
+            };
+            kernels::conv_f32(fma, &p, &mut y);
+            kernels::conv_input_gradient_f32(fma, &g, &w, &gy, &mut gx);
+            let last = |v: &[f32]| v[v.len() - v.len() / n..].to_vec();
+            (last(&y), last(&gx))
+        };
+        assert_eq!(conv(1), conv(batch));
+    }
+}
+
+/// Rails and not-a-number as the scalar kernels have them.
+#[test]
+fn activations_keep_not_a_number() {
+    let Some(fma) = Fma::new() else { return };
+    let x = [f32::NAN, -1.0, 7.0, 0.5];
+    for activation in [Activation::None, Activation::Relu, Activation::Relu6] {
+        let g = window(1, [2, 2], [1, 9], [1, 1], [1; 2], [1; 2], [0; 2], [0; 2]).unwrap();
+        let p = ConvF32 {
+            window: &g,
+            x: &x,
+            w: &[1.0; 9],
+            bias: &[0.0; 9],
+            activation,
+        };
+        let (mut a, mut b) = ([0.0; 36], [0.0; 36]);
+        kernels::conv_f32(Kernels::Scalar, &p, &mut a);
+        kernels::conv_f32(Kernels::Fma(fma), &p, &mut b);
+        assert_eq!(a.map(f32::to_bits), b.map(f32::to_bits));
+    }
+}
