@@ -88,6 +88,7 @@ pub const WORD: usize = 4;
 
 /// Elements less the zero point as 16-bit halves, four at a time: elements 0 and 2, 1 and 3. Of the last one to three, if
 /// there are any, the four that end with them, those of the word before as zero.
+#[cfg(not(foolproof_mve))]
 #[inline(always)]
 pub fn widen(x: &[i8], zero_point: i16, wide: &mut [[u32; 2]]) {
     let offset = u32::from(zero_point.wrapping_neg() as u16) * 0x1_0001;
@@ -122,6 +123,7 @@ pub fn widen(x: &[i8], zero_point: i16, wide: &mut [[u32; 2]]) {
 /// `sums[k] = x . w[k stride..]` of a widened window of `stride` elements, 4 or more; modulo 2^32. 4 sums or more; `w`
 /// holds a row for each.
 // Once in a program: its registers are all used, and so inlining would only spill.
+#[cfg(not(foolproof_mve))]
 #[inline(never)]
 pub fn dots_wide(wide: &[[u32; 2]], stride: usize, w: &[i8], sums: &mut [i32]) {
     // What the loops below lean on is checked here, whatever the numbers are.
@@ -152,6 +154,7 @@ pub fn dots_wide(wide: &[[u32; 2]], stride: usize, w: &[i8], sums: &mut [i32]) {
 /// # Safety
 /// `x..end` are widened words, at least one; as many words can be read at `row`, `row + stride`, `row + 2 stride` and
 /// `row + 3 stride`.
+#[cfg(not(foolproof_mve))]
 #[inline(always)]
 unsafe fn four_rows(
     x: *const [u32; 2],
@@ -256,6 +259,108 @@ pub fn finish(p: &Requantize, sums: &[i32], y: &mut [i8]) {
         let (low, high) = (p.range.0 as i8, p.range.1 as i8);
         for y in y {
             *y = (*y).max(low).min(high);
+        }
+    }
+}
+
+/// `y[i] += a[0] x[0][i]`, then `a[1] x[1][i]` and so on; the rows are as long as `y`.
+// Once in a program: its registers are all used, and so inlining would only spill.
+#[cfg(target_abi = "eabihf")]
+#[inline(never)]
+pub fn axpys_i8(y: &mut [f32], a: &[f32; ROWS_I8], x: [&[i8]; ROWS_I8]) {
+    // What the loop below leans on is checked here, whatever the numbers are.
+    let x = x.map(|x| &x[..y.len()]);
+    let (y4, y_rest) = y.as_chunks_mut::<4>();
+    let done = 4 * y4.len();
+    if !y4.is_empty() {
+        let end = y4.as_ptr_range().end;
+        // SAFETY: reads the four floats of `a`, and runs `y4.len()` times, at least once. Time `i` reads and writes the four floats `i` of `y4`, and reads as many
+        // elements at `4 i` of each row, which is as long as `y`. `vmla` rounds the product and then the sum, as two
+        // instructions would. The rest is arithmetic of registers of an FPU, which the target's ABI asks for.
+        unsafe {
+            asm!(
+                "vldmia {w}, {{s8, s9, s10, s11}}",
+                "2:",
+                "vldmia {y}, {{s0, s1, s2, s3}}",
+                "ldrsb {t}, [{x0}, #1]",
+                "ldrsb {u}, [{x0}, #2]",
+                "ldrsb {v}, [{x0}, #3]",
+                "ldrsb {w}, [{x0}], #4",
+                "vmov s4, s5, {w}, {t}",
+                "vmov s6, s7, {u}, {v}",
+                "vcvt.f32.s32 s4, s4",
+                "vcvt.f32.s32 s5, s5",
+                "vcvt.f32.s32 s6, s6",
+                "vcvt.f32.s32 s7, s7",
+                "vmla.f32 s0, s8, s4",
+                "vmla.f32 s1, s8, s5",
+                "vmla.f32 s2, s8, s6",
+                "vmla.f32 s3, s8, s7",
+                "ldrsb {t}, [{x1}, #1]",
+                "ldrsb {u}, [{x1}, #2]",
+                "ldrsb {v}, [{x1}, #3]",
+                "ldrsb {w}, [{x1}], #4",
+                "vmov s4, s5, {w}, {t}",
+                "vmov s6, s7, {u}, {v}",
+                "vcvt.f32.s32 s4, s4",
+                "vcvt.f32.s32 s5, s5",
+                "vcvt.f32.s32 s6, s6",
+                "vcvt.f32.s32 s7, s7",
+                "vmla.f32 s0, s9, s4",
+                "vmla.f32 s1, s9, s5",
+                "vmla.f32 s2, s9, s6",
+                "vmla.f32 s3, s9, s7",
+                "ldrsb {t}, [{x2}, #1]",
+                "ldrsb {u}, [{x2}, #2]",
+                "ldrsb {v}, [{x2}, #3]",
+                "ldrsb {w}, [{x2}], #4",
+                "vmov s4, s5, {w}, {t}",
+                "vmov s6, s7, {u}, {v}",
+                "vcvt.f32.s32 s4, s4",
+                "vcvt.f32.s32 s5, s5",
+                "vcvt.f32.s32 s6, s6",
+                "vcvt.f32.s32 s7, s7",
+                "vmla.f32 s0, s10, s4",
+                "vmla.f32 s1, s10, s5",
+                "vmla.f32 s2, s10, s6",
+                "vmla.f32 s3, s10, s7",
+                "ldrsb {t}, [{x3}, #1]",
+                "ldrsb {u}, [{x3}, #2]",
+                "ldrsb {v}, [{x3}, #3]",
+                "ldrsb {w}, [{x3}], #4",
+                "vmov s4, s5, {w}, {t}",
+                "vmov s6, s7, {u}, {v}",
+                "vcvt.f32.s32 s4, s4",
+                "vcvt.f32.s32 s5, s5",
+                "vcvt.f32.s32 s6, s6",
+                "vcvt.f32.s32 s7, s7",
+                "vmla.f32 s0, s11, s4",
+                "vmla.f32 s1, s11, s5",
+                "vmla.f32 s2, s11, s6",
+                "vmla.f32 s3, s11, s7",
+                "vstmia {y}!, {{s0, s1, s2, s3}}",
+                "cmp {y}, {end}",
+                "bne 2b",
+                y = inout(reg) y4.as_mut_ptr() => _,
+                end = in(reg) end,
+                x0 = inout(reg) x[0].as_ptr() => _,
+                x1 = inout(reg) x[1].as_ptr() => _,
+                x2 = inout(reg) x[2].as_ptr() => _,
+                x3 = inout(reg) x[3].as_ptr() => _,
+                t = out(reg) _,
+                u = out(reg) _,
+                v = out(reg) _,
+                w = inout(reg) a.as_ptr() => _,
+                out("s0") _, out("s1") _, out("s2") _, out("s3") _,
+                out("s4") _, out("s5") _, out("s6") _, out("s7") _,
+                out("s8") _, out("s9") _, out("s10") _, out("s11") _,
+                options(nostack),
+            );
+        }
+    }
+    for (i, y) in y_rest.iter_mut().enumerate() {
+        for (a, x) in a.iter().zip(&x) {
+            *y += a * f32::from(x[done + i]);
         }
     }
 }

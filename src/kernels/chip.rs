@@ -2,17 +2,28 @@
 //! once for all filters.
 
 use super::arm::{self, WORD};
-use super::scalar::{ROWS_I8, blocks};
+#[cfg(foolproof_mve)]
+use super::mve;
+use super::scalar::ROWS_I8;
+#[cfg(not(foolproof_mve))]
+use super::scalar::blocks;
 use super::{ConvI8, DenseI8, Requantize, plain, scalar};
 use core::ops::Range;
 
+/// The largest window, elements, whose bytes are put together.
+#[cfg(foolproof_mve)]
+const PATCH: usize = 1152;
 /// The largest window, elements, that is widened: 1152 bytes of stack.
+#[cfg(not(foolproof_mve))]
 const WIDE: usize = 576;
 /// The largest window of a number of channels that is no multiple of 4, whose bytes are put together first.
+#[cfg(not(foolproof_mve))]
 const NARROW: usize = 160;
 
 /// Output channels that are summed before they are finished.
 const PART: usize = 64;
+#[cfg(foolproof_mve)]
+const _: () = assert!(PART == mve::CHANNELS);
 
 /// The channels in parts of [`PART`]; the last one, of fewer, takes channels of the one before it, so that it has
 /// [`ROWS_I8`] at least.
@@ -34,6 +45,7 @@ fn of<'a>(p: &Requantize<'a>, channels: Range<usize>) -> Requantize<'a> {
 }
 
 /// The integer convolution.
+#[cfg(not(foolproof_mve))]
 #[inline(never)]
 pub fn conv_i8(p: &ConvI8, y: &mut [i8]) {
     let g = p.window;
@@ -83,6 +95,53 @@ pub fn conv_i8(p: &ConvI8, y: &mut [i8]) {
     }
 }
 
+/// The integer convolution, with vectors of bytes.
+#[cfg(foolproof_mve)]
+#[inline(never)]
+pub fn conv_i8(p: &ConvI8, y: &mut [i8]) {
+    let g = p.window;
+    let (c, filter) = (g.in_channels, g.filter_len());
+    let reach = |axis: usize| (g.output[axis] - 1) * g.stride[axis] < g.input[axis];
+    let pointwise = g.kernel == [1; 2] && g.padding == [0; 2] && reach(0) && reach(1);
+    let patches = filter <= PATCH && (g.dilation[1] == 1 || g.kernel[1] == 1);
+    let suits = filter > 0 && (pointwise || patches) && g.out_channels >= ROWS_I8;
+    if !suits || !plain::is_plain(&p.output, filter) {
+        return scalar::conv::forward_i8(p, y);
+    }
+    let cells = g.kernel[0] * g.kernel[1];
+    let mut patch = [0; PATCH];
+    for channels in parts(g.out_channels) {
+        let output = of(&p.output, channels.clone());
+        let w = &p.w[channels.start * filter..];
+        let part = mve::Part::new(&output, p.x_zero_point, w, filter);
+        for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
+            let whole = rows.count * columns.count == cells;
+            let y = &mut y[channels.clone()];
+            if whole && g.kernel[0] == 1 {
+                let pixel = (n * g.input[0] + rows.at) * g.input[1] + columns.at;
+                part.outputs(&p.x[pixel * c..][..filter], y);
+                continue;
+            }
+            let patch = &mut patch[..filter];
+            if !whole {
+                patch.fill(p.x_zero_point as i8);
+            }
+            if rows.count > 0 && columns.count > 0 {
+                let pixel = (n * g.input[0] + rows.at) * g.input[1] + columns.at;
+                let cell = rows.first * g.kernel[1] + columns.first;
+                let row = mve::Rows {
+                    count: rows.count,
+                    len: columns.count * c,
+                    from: g.dilation[0] * g.input[1] * c,
+                    to: g.kernel[1] * c,
+                };
+                mve::copy(&row, &p.x[pixel * c..], &mut patch[cell * c..]);
+            }
+            part.outputs(patch, y);
+        }
+    }
+}
+
 /// The integer fully connected layer.
 #[inline(never)]
 pub fn dense_i8(p: &DenseI8, y: &mut [i8]) {
@@ -90,6 +149,16 @@ pub fn dense_i8(p: &DenseI8, y: &mut [i8]) {
     if outputs < ROWS_I8 || !plain::is_plain(&p.output, p.depth) {
         return scalar::dense::forward_i8(p, y);
     }
+    #[cfg(foolproof_mve)]
+    for channels in parts(outputs) {
+        let output = of(&p.output, channels.clone());
+        let w = &p.w[channels.start * p.depth..];
+        let part = mve::Part::new(&output, p.x_zero_point, w, p.depth);
+        for (x, y) in p.x.chunks_exact(p.depth).zip(y.chunks_exact_mut(outputs)) {
+            part.outputs(x, &mut y[channels.clone()]);
+        }
+    }
+    #[cfg(not(foolproof_mve))]
     for (x, y) in p.x.chunks_exact(p.depth).zip(y.chunks_exact_mut(outputs)) {
         for first in blocks(outputs) {
             let mut sums = [0; ROWS_I8];

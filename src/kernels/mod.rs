@@ -16,6 +16,8 @@ pub mod fma;
 #[cfg(target_arch = "x86_64")]
 mod int8_avx2;
 pub mod lut;
+#[cfg(foolproof_mve)]
+mod mve;
 #[cfg(any(test, foolproof_dsp))]
 mod plain;
 pub mod scalar;
@@ -359,7 +361,7 @@ pub fn depthwise_input_gradient_f32(
     gx: &mut [f32],
 ) {
     match kernels {
-        Kernels::Scalar => scalar::depthwise::input_gradient(g, |i, _| w[i], gy, gx),
+        Kernels::Scalar => scalar::depthwise::input_gradient_f32(g, w, gy, gx),
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.depthwise_input_gradient_f32(g, w, gy, gx),
         #[cfg(target_arch = "x86_64")]
@@ -375,9 +377,10 @@ pub fn depthwise_input_gradient_i8(
     gy: &[f32],
     gx: &mut [f32],
 ) {
-    let weight = |i: usize, o: usize| w.w[i] as f32 * w.quant.scale_of(o);
     match kernels {
-        Kernels::Scalar => scalar::depthwise::input_gradient(g, weight, gy, gx),
+        Kernels::Scalar => {
+            scalar::depthwise::input_gradient_i8(g, w.w, |o| w.quant.scale_of(o), gy, gx)
+        }
         #[cfg(target_arch = "x86_64")]
         Kernels::Avx2(avx2) => avx2.depthwise_input_gradient_i8(g, w, gy, gx),
         #[cfg(target_arch = "x86_64")]

@@ -268,12 +268,12 @@ fn depthwise_i8(p: &ConvI8, y: &mut [i8]) {
 
 #[target_feature(enable = "avx2")]
 fn depthwise_input_gradient_f32(g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32]) {
-    depthwise::input_gradient(g, |i, _| w[i], gy, gx);
+    depthwise::input_gradient_f32(g, w, gy, gx);
 }
 
 #[target_feature(enable = "avx2")]
 fn depthwise_input_gradient_i8(g: &Window, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
-    depthwise::input_gradient(g, |i, o| w.w[i] as f32 * w.quant.scale_of(o), gy, gx);
+    depthwise::input_gradient_i8(g, w.w, |o| w.quant.scale_of(o), gy, gx);
 }
 
 #[target_feature(enable = "avx2")]

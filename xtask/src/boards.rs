@@ -21,6 +21,8 @@ pub struct Board {
     pub args: Vec<String>,
     /// The emulator's `-icount`.
     pub icount: String,
+    /// Where a model is placed.
+    pub slot: Slot,
     /// What the compiler is told about the core beyond the target.
     #[serde(default)]
     pub rustflags: Vec<String>,
@@ -28,6 +30,15 @@ pub struct Board {
     pub optimize: Option<String>,
     /// How the board was tested.
     pub tested: String,
+}
+
+/// Memory for a model, beside the firmware.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Slot {
+    /// Where it begins.
+    pub address: u64,
+    /// Bytes.
+    pub size: u64,
 }
 
 #[derive(Deserialize)]

@@ -4,6 +4,7 @@
 //! firmware` builds it, `cargo xtask ci` runs everything that must pass before a change is merged.
 
 mod bench_chip;
+mod bench_models;
 mod boards;
 mod ci;
 mod emulator;
@@ -13,6 +14,7 @@ mod setup;
 mod source;
 mod tool;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -27,6 +29,7 @@ cargo xtask setup    [--from-source] [--board B]...   bare-metal targets and emu
 cargo xtask setup    --oracle                         the vendors' interpreters, which tests compare with (Python)
 cargo xtask firmware --board B [--from-source]        build; the last line on stdout is the ELF's path
 cargo xtask bench-chip [--board B]... [--bless]       instructions per MAC of int8 layers; --bless writes the budgets
+cargo xtask bench-chip --model M.fpi... [--board B]... instructions of whole models, forward and back
 cargo xtask ci       [--from-source]                  every check, one verdict
 cargo xtask boards                                    what the firmware supports
 
@@ -53,6 +56,7 @@ fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let oracle = arguments.contains("--oracle");
     let bless = arguments.contains("--bless");
     let names: Vec<String> = arguments.values_from_str("--board")?;
+    let models: Vec<PathBuf> = arguments.values_from_str("--model")?;
     let rest = arguments.finish();
     if let Some(extra) = rest.first() {
         bail!("unexpected argument {extra:?}; see cargo xtask --help");
@@ -84,7 +88,10 @@ fn run(mut arguments: Arguments) -> Result<ExitCode> {
         Some("bench-chip") => {
             let toolchain = setup::toolchain(&targets(&boards), way)?;
             emulator::install(&boards)?;
-            bench_chip::run(&boards, &toolchain, bless)?;
+            match models.is_empty() {
+                true => bench_chip::run(&boards, &toolchain, bless)?,
+                false => bench_models::print(&boards, &toolchain, &models)?,
+            }
         }
         Some("ci") => return ci::run(way),
         Some("boards") => {

@@ -66,7 +66,82 @@ fn main() -> ! {
     for layer in &LAYERS {
         right &= measure(layer, &mut meter);
     }
+    for odd in &ODD {
+        right &= check(odd);
+    }
     exit(if right { 0 } else { 1 })
+}
+
+/// A layer that is only checked: rows and columns of the window, channels, stride, dilation, padding.
+type Odd = (Kind, [usize; 2], [usize; 2], usize, usize, usize);
+
+/// What the measured layers leave out: other numbers of channels, strides, dilations, windows of one row, outputs beyond a part.
+const ODD: [Odd; 10] = [
+    (Kind::Conv, [3, 3], [5, 7], 1, 1, 1),
+    (Kind::Conv, [3, 3], [3, 70], 2, 1, 0),
+    (Kind::Conv, [2, 3], [4, 9], 2, 2, 2),
+    (Kind::Conv, [5, 1], [16, 6], 1, 2, 3),
+    (Kind::Conv, [1, 3], [7, 5], 2, 1, 1),
+    (Kind::Conv, [1, 1], [13, 66], 2, 1, 0),
+    (Kind::Conv, [1, 1], [6, 4], 1, 1, 1),
+    (Kind::Conv, [3, 3], [2, 3], 1, 1, 1),
+    (Kind::Depthwise, [3, 3], [7, 7], 2, 1, 1),
+    (Kind::Depthwise, [2, 3], [9, 9], 1, 2, 2),
+];
+
+/// Whether a layer's outputs are right.
+fn check(&(kind, kernel, [c, o], stride, dilation, padding): &Odd) -> bool {
+    let mut x = Aligned([0; CELLS * 16]);
+    let mut w = Aligned([0; 256 * 64]);
+    let mut y = Aligned([0; CELLS * 32]);
+    fill(&mut x.0, 3);
+    fill(&mut w.0, 4);
+    let filter = match kind {
+        Kind::Depthwise => kernel[0] * kernel[1],
+        _ => kernel[0] * kernel[1] * c,
+    };
+    let output = kernel.map(|kernel| {
+        let reach = (kernel - 1) * dilation + 1;
+        (16 + 2 * padding - reach) / stride + 1
+    });
+    let bias: [i32; 80] = core::array::from_fn(|i| 100 * i as i32 - 700);
+    let multiplier: [i32; 80] = core::array::from_fn(|i| (1 << 30) + 12_345_678 * i as i32);
+    let shift: [i32; 80] = core::array::from_fn(|i| -6 - (i % 3) as i32);
+    let window = Window {
+        batch: 1,
+        input: [16, 16],
+        in_channels: c,
+        output,
+        out_channels: o,
+        kernel,
+        stride: [stride; 2],
+        dilation: [dilation; 2],
+        padding: [padding; 2],
+    };
+    let conv = black_box(ConvI8 {
+        window: &window,
+        x: &x.0[..CELLS * c],
+        x_zero_point: ZERO_POINT,
+        w: &w.0[..filter * o],
+        output: Requantize {
+            bias: &bias[..o],
+            multiplier: &multiplier[..o],
+            shift: &shift[..o],
+            rounding: Rounding::Double,
+            zero_point: 5,
+            range: (-100, 120),
+        },
+    });
+    let y = &mut y.0[..output[0] * output[1] * o];
+    match kind {
+        Kind::Depthwise => depthwise_i8(Kernels::Scalar, &conv, y),
+        _ => conv_i8(Kernels::Scalar, &conv, y),
+    }
+    let wrong = (0..y.len()).find(|&i| y[i] != by_hand(kind, &conv, i / o, i % o));
+    if let Some(i) = wrong {
+        println!("{:?}: output {} is {}, which is wrong", window, i, y[i]);
+    }
+    wrong.is_none()
 }
 
 /// Whether the outputs are right.
@@ -136,7 +211,7 @@ fn measure<C: Counter>(layer: &Layer, meter: &mut Meter<C>) -> bool {
     }
     let instructions = meter.stop();
     println!("{} {} {}", layer.name, instructions, filter * o * cells);
-    let wrong = (0..y.len()).find(|&i| y[i] != by_hand(layer, &conv, i / o, i % o));
+    let wrong = (0..y.len()).find(|&i| y[i] != by_hand(layer.kind, &conv, i / o, i % o));
     if let Some(i) = wrong {
         println!("{}: output {} is {}, which is wrong", layer.name, i, y[i]);
     }
@@ -144,27 +219,30 @@ fn measure<C: Counter>(layer: &Layer, meter: &mut Meter<C>) -> bool {
 }
 
 /// Output `o` of a cell, element by element.
-fn by_hand(layer: &Layer, p: &ConvI8, cell: usize, o: usize) -> i8 {
+fn by_hand(kind: Kind, p: &ConvI8, cell: usize, o: usize) -> i8 {
     let g = p.window;
     let c = g.in_channels;
     let x = |at: usize| i32::from(p.x[at]) - i32::from(ZERO_POINT);
     let mut sum = 0;
-    if let Kind::Dense = layer.kind {
+    if let Kind::Dense = kind {
         sum = (0..c).map(|i| x(i) * i32::from(p.w[o * c + i])).sum();
         return p.output.finish(sum, o);
     }
-    for (i, j) in (0..layer.kernel).flat_map(|i| (0..layer.kernel).map(move |j| (i, j))) {
-        let row = (cell / 16 + i).wrapping_sub(g.padding[0]);
-        let column = (cell % 16 + j).wrapping_sub(g.padding[1]);
+    let out = [cell / g.output[1], cell % g.output[1]];
+    let place = |axis: usize, cell: usize| {
+        (out[axis] * g.stride[axis] + cell * g.dilation[axis]).wrapping_sub(g.padding[axis])
+    };
+    for (i, j) in (0..g.kernel[0]).flat_map(|i| (0..g.kernel[1]).map(move |j| (i, j))) {
+        let (row, column) = (place(0, i), place(1, j));
         if row >= 16 || column >= 16 {
             continue;
         }
-        let (pixel, k) = (row * 16 + column, i * layer.kernel + j);
-        sum += match layer.kind {
+        let (pixel, k) = (row * 16 + column, i * g.kernel[1] + j);
+        sum += match kind {
             Kind::Depthwise => x(pixel * c + o) * i32::from(p.w[k * g.out_channels + o]),
             _ => (0..c)
                 .map(|n| {
-                    let w = (o * layer.kernel * layer.kernel + k) * c + n;
+                    let w = (o * g.kernel[0] * g.kernel[1] + k) * c + n;
                     x(pixel * c + n) * i32::from(p.w[w])
                 })
                 .sum(),

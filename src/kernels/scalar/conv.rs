@@ -1,7 +1,7 @@
 //! 2-D convolution.
 
 use super::{
-    FILTERS, LANES, ROWS_I8, axpy_f32, axpy_i8, blocks, dot_f32, dot_i8, dots_i8, sum_lanes,
+    FILTERS, LANES, ROWS_I8, Terms, axpy_f32, blocks, dot_f32, dot_i8, dots_i8, sum_lanes,
 };
 use crate::kernels::{ConvF32, ConvI8, Window};
 
@@ -68,20 +68,16 @@ pub fn input_gradient_i8(
 ) {
     let (c, filter) = (g.in_channels, g.filter_len());
     for ((n, rows, columns), gy) in g.windows().zip(gy.chunks_exact(g.out_channels)) {
-        for (o, (&gy, w)) in gy.iter().zip(w.chunks_exact(filter)).enumerate() {
-            if gy == 0.0 {
-                continue;
-            }
-            let gy = gy * scale(o);
-            for run in g.runs(n, rows, columns) {
-                let len = run.count * c;
-                axpy_i8(
-                    &mut gx[run.pixel * c..][..len],
-                    gy,
-                    &w[run.cell * c..][..len],
-                );
-            }
-        }
+        Terms::for_each(
+            gy,
+            |o, gy| gy * scale(o),
+            |terms| {
+                for run in g.runs(n, rows, columns) {
+                    let gx = &mut gx[run.pixel * c..][..run.count * c];
+                    terms.add(gx, &w[run.cell * c..], filter);
+                }
+            },
+        );
     }
 }
 

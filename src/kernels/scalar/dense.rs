@@ -1,7 +1,7 @@
 //! Fully connected layers: `x [N, I]`, `w [O, I]`, `y [N, O]`.
 
 use super::{
-    FILTERS, LANES, ROWS_I8, axpy_f32, axpy_i8, blocks, dot_f32, dot_i8, dots_i8, sum_lanes,
+    FILTERS, LANES, ROWS_I8, Terms, axpy_f32, blocks, dot_f32, dot_i8, dots_i8, sum_lanes,
 };
 use crate::kernels::{DenseF32, DenseI8};
 
@@ -48,11 +48,13 @@ pub fn input_gradient_i8(
 ) {
     let outputs = w.len() / depth.max(1);
     for (gx, gy) in gx.chunks_exact_mut(depth).zip(gy.chunks_exact(outputs)) {
-        for (o, (&gy, w)) in gy.iter().zip(w.chunks_exact(depth)).enumerate() {
-            if gy != 0.0 {
-                axpy_i8(gx, gy * scale(o), w);
-            }
-        }
+        Terms::for_each(
+            gy,
+            |o, gy| gy * scale(o),
+            |terms| {
+                terms.add(gx, w, depth);
+            },
+        );
     }
 }
 

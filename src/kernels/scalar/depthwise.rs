@@ -30,32 +30,80 @@ pub fn forward_f32(p: &ConvF32, y: &mut [f32]) {
     }
 }
 
-/// `gx[c] += sum over j of w[c m + j] gy[c m + j]`, with `w` read through `weight(element, channel)`.
+/// `gx[c] += sum over j of w[c m + j] gy[c m + j]`.
 #[inline(always)]
-pub fn input_gradient(
+pub fn input_gradient_f32(g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32]) {
+    let (c, o) = (g.in_channels, g.out_channels);
+    let m = o / c.max(1);
+    for ((n, rows, columns), gy) in g.windows().zip(gy.chunks_exact(o)) {
+        for cell in g.cells(n, rows, columns) {
+            let (gx, w) = (&mut gx[cell.pixel * c..][..c], &w[cell.cell * o..][..o]);
+            if m == 1 {
+                for ((gx, &gy), &w) in gx.iter_mut().zip(gy).zip(w) {
+                    *gx += gy * w;
+                }
+            } else {
+                let blocks = gx.iter_mut().zip(gy.chunks_exact(m)).zip(w.chunks_exact(m));
+                for ((gx, gy), w) in blocks {
+                    for (&gy, &w) in gy.iter().zip(w) {
+                        *gx += gy * w;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The same with int8 weights of `scale(o)` per step, which `gy` is multiplied by first.
+#[inline(always)]
+pub fn input_gradient_i8(
     g: &Window,
-    weight: impl Fn(usize, usize) -> f32,
+    w: &[i8],
+    scale: impl Fn(usize) -> f32,
     gy: &[f32],
     gx: &mut [f32],
 ) {
     let (c, o) = (g.in_channels, g.out_channels);
     let m = o / c.max(1);
     for ((n, rows, columns), gy) in g.windows().zip(gy.chunks_exact(o)) {
-        for cell in g.cells(n, rows, columns) {
-            let gx = &mut gx[cell.pixel * c..][..c];
-            let w = cell.cell * o;
-            if m == 1 {
-                for (k, (gx, &gy)) in gx.iter_mut().zip(gy).enumerate() {
-                    *gx += gy * weight(w + k, k);
+        for (block, gy) in gy.chunks(BLOCK).enumerate() {
+            let first = block * BLOCK;
+            let mut scaled = [0.0; BLOCK];
+            for (k, (to, gy)) in scaled.iter_mut().zip(gy).enumerate() {
+                *to = gy * scale(first + k);
+            }
+            for cell in g.cells(n, rows, columns) {
+                let w = &w[cell.cell * o + first..][..gy.len()];
+                let gx = &mut gx[cell.pixel * c..][..c];
+                if m > 1 {
+                    // Channel (first + k) / m, counted instead of divided.
+                    let (mut channel, mut j) = (first / m, first % m);
+                    for (gy, &w) in scaled.iter().zip(w) {
+                        gx[channel] += gy * f32::from(w);
+                        j += 1;
+                        if j == m {
+                            (channel, j) = (channel + 1, 0);
+                        }
+                    }
+                    continue;
                 }
-            } else {
-                for (k, (gx, gy)) in gx.iter_mut().zip(gy.chunks_exact(m)).enumerate() {
-                    for (j, &gy) in gy.iter().enumerate() {
-                        *gx += gy * weight(w + k * m + j, k * m + j);
+                let gx = &mut gx[first..][..gy.len()];
+                if let (Some(gx), Some(w)) = (gx.first_chunk_mut(), w.first_chunk()) {
+                    add_block(gx, &scaled, w);
+                } else {
+                    for ((gx, gy), &w) in gx.iter_mut().zip(&scaled).zip(w) {
+                        *gx += gy * f32::from(w);
                     }
                 }
             }
         }
+    }
+}
+
+#[inline(always)]
+fn add_block(gx: &mut [f32; BLOCK], gy: &[f32; BLOCK], w: &[i8; BLOCK]) {
+    for k in 0..BLOCK {
+        gx[k] += gy[k] * f32::from(w[k]);
     }
 }
 
@@ -83,7 +131,7 @@ pub fn weight_gradient_f32(g: &Window, x: &[f32], gy: &[f32], gw: &mut [f32]) {
     }
 }
 
-/// Output channels summed at once by the integer form.
+/// Output channels summed at once by the integer forms.
 const BLOCK: usize = 8;
 
 /// The integer depthwise convolution of TFLite Micro.

@@ -58,6 +58,70 @@ pub fn axpy_i8(y: &mut [f32], a: f32, x: &[i8]) {
     }
 }
 
+/// The same for the rows of int8 weights whose factor is not zero, `terms` in order, row `o` at `w[o stride..]`: a few at a time,
+/// so that each element of `y` is loaded once for all of them. The sums are those of one row after the other.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Terms {
+    rows: [usize; ROWS_I8],
+    factors: [f32; ROWS_I8],
+    count: usize,
+}
+
+impl Terms {
+    /// The rows with their factors `factor(o, gy[o])`, those with a zero `gy` left out; each full set is handed to `f`, and
+    /// the rest.
+    #[inline(always)]
+    pub fn for_each(gy: &[f32], factor: impl Fn(usize, f32) -> f32, mut f: impl FnMut(&Terms)) {
+        let mut terms = Terms::default();
+        for (o, &gy) in gy.iter().enumerate() {
+            if gy == 0.0 {
+                continue;
+            }
+            terms.rows[terms.count] = o;
+            terms.factors[terms.count] = factor(o, gy);
+            terms.count += 1;
+            if terms.count == ROWS_I8 {
+                f(&terms);
+                terms.count = 0;
+            }
+        }
+        if terms.count > 0 {
+            f(&terms);
+        }
+    }
+
+    /// `y[i] += the sum of factors[k] w[rows[k] stride + i]`, term by term.
+    #[inline(always)]
+    pub fn add(&self, y: &mut [f32], w: &[i8], stride: usize) {
+        if self.count == ROWS_I8 {
+            let rows = self.rows.map(|row| &w[row * stride..][..y.len()]);
+            return axpys_i8(y, &self.factors, rows);
+        }
+        for (&row, &a) in self.rows.iter().zip(&self.factors).take(self.count) {
+            axpy_i8(y, a, &w[row * stride..]);
+        }
+    }
+}
+
+/// `y[i] += a[0] x[0][i]`, then `a[1] x[1][i]` and so on; the rows are as long as `y`.
+#[cfg_attr(any(target_arch = "arm", target_arch = "riscv32"), inline(never))]
+#[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32")), inline(always))]
+#[cfg(not(all(foolproof_dsp, target_abi = "eabihf")))]
+fn axpys_i8(y: &mut [f32], a: &[f32; ROWS_I8], x: [&[i8]; ROWS_I8]) {
+    let n = y.len();
+    let [x0, x1, x2, x3] = x.map(|x| &x[..n]);
+    for (i, y) in y.iter_mut().enumerate() {
+        let mut sum = *y;
+        sum += a[0] * f32::from(x0[i]);
+        sum += a[1] * f32::from(x1[i]);
+        sum += a[2] * f32::from(x2[i]);
+        sum += a[3] * f32::from(x3[i]);
+        *y = sum;
+    }
+}
+#[cfg(all(foolproof_dsp, target_abi = "eabihf"))]
+use crate::kernels::arm::axpys_i8;
+
 /// The sum of `(x[i] - zero_point) w[i]`, modulo 2^32. The differences fit in 16 bits, which lets compilers
 /// use a 16-bit multiply-add.
 #[inline(always)]
