@@ -274,9 +274,10 @@ pub fn axpys_i8(y: &mut [f32], a: &[f32; ROWS_I8], x: [&[i8]; ROWS_I8]) {
     let done = 4 * y4.len();
     if !y4.is_empty() {
         let end = y4.as_ptr_range().end;
-        // SAFETY: reads the four floats of `a`, and runs `y4.len()` times, at least once. Time `i` reads and writes the four floats `i` of `y4`, and reads as many
-        // elements at `4 i` of each row, which is as long as `y`. `vmla` rounds the product and then the sum, as two
-        // instructions would. The rest is arithmetic of registers of an FPU, which the target's ABI asks for.
+        // SAFETY: reads the four floats of `a`, and runs `y4.len()` times, at least once. Time `i` reads and writes the four
+        // floats `i` of `y4`, and reads as many elements at `4 i` of each row, which is as long as `y`. `vmla` rounds the
+        // product and then the sum, as two instructions would. The rest is arithmetic of registers of an FPU, which the
+        // target's ABI asks for.
         unsafe {
             asm!(
                 "vldmia {w}, {{s8, s9, s10, s11}}",

@@ -21,9 +21,11 @@ const WIDE: usize = 576;
 const NARROW: usize = 160;
 
 /// Output channels that are summed before they are finished.
+#[cfg(not(foolproof_mve))]
 const PART: usize = 64;
+/// Output channels that are summed before they are finished.
 #[cfg(foolproof_mve)]
-const _: () = assert!(PART == mve::CHANNELS);
+const PART: usize = mve::CHANNELS;
 
 /// The channels in parts of [`PART`]; the last one, of fewer, takes channels of the one before it, so that it has
 /// [`ROWS_I8`] at least.
