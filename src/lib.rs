@@ -13,6 +13,7 @@
 //! - [`threat`]: what an attacker may touch, as traits. A session is a white box.
 //! - [`attack`]: attacks against those traits, on real inputs and on the int8 grid.
 //! - [`loss`], [`optim`]: for attacks and training.
+//! - [`latent`]: the noise that generators make samples of.
 //!
 //! # An example
 //! A small model is fooled. On a chip the image would come from flash and be aligned by its section.
@@ -57,6 +58,7 @@ pub mod attack;
 #[cfg(feature = "link")]
 pub mod bundle;
 pub mod kernels;
+pub mod latent;
 #[cfg(feature = "link")]
 pub mod link;
 pub mod loss;

@@ -17,7 +17,7 @@ use crate::model::Tables;
 use crate::tensor::{DType, MAX_RANK};
 
 /// The version of the messages; host and chip must have the same.
-pub const PROTOCOL: u16 = 2;
+pub const PROTOCOL: u16 = 3;
 
 /// The checksum of messages, bundles and model images on the line: CRC-32/ISO-HDLC.
 pub static CRC32: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
@@ -82,6 +82,16 @@ pub enum Request<'a> {
     },
     /// How much memory is in use? Answer: [`Response::Stats`].
     Stats,
+    /// Make a sample of noise that the chip draws itself (see [`crate::latent::Latent`]); the model is a generator. Answer:
+    /// [`Response::Logits`].
+    Generate {
+        /// The seed of the run.
+        seed: u64,
+        /// The sample's number in the run.
+        index: u32,
+        /// Classes that the generator is told; 0 where it is told none.
+        classes: u16,
+    },
     /// Stop. Answer: [`Response::Bye`], and the program ends.
     Quit,
 }
@@ -99,7 +109,7 @@ pub enum Response<'a> {
     },
     /// A model is ready.
     Ready(Ready),
-    /// The answer to [`Request::Infer`].
+    /// The answer to [`Request::Infer`] and [`Request::Generate`].
     Logits(Logits<'a>),
     /// A tensor of a [`Request::Trace`]; more follow.
     Tensor {

@@ -1,6 +1,7 @@
 //! Runs a model and attacks it, in one block of memory, counting instructions.
 
 use foolproof::attack::{AttackError, Spec, Task};
+use foolproof::latent::Latent;
 use foolproof::link::{Fault, FaultCode};
 use foolproof::memory::Mode;
 use foolproof::model::Model;
@@ -105,24 +106,40 @@ impl<'m, C: Counter> Evaluator<'m, C> {
     /// Classifies one input.
     pub fn infer(&mut self, input: &[u8]) -> Result<Inference<'_>, Fault> {
         self.check_input(input)?;
-        let mut session =
-            Session::new(&self.model, Mode::Infer, self.arena).map_err(session_fault)?;
-        self.meter.start();
-        let ran = session.forward_bytes(input).map(drop);
-        let instructions = self.meter.stop();
-        ran.map_err(session_fault)?;
-        let label = session.label();
-        // The output lies in the arena, which outlives the session: give its place there.
-        let output = bytes_of(session.output());
-        let length = output.len();
-        let end = output.as_ptr_range().end.addr();
-        let start = end - length - self.arena.as_ptr().addr();
-        let output = &self.arena[start..start + length];
-        Ok(Inference {
-            output,
-            label,
-            instructions,
-        })
+        run(&self.model, self.arena, input, self.meter)
+    }
+
+    /// Makes a sample of noise; the noise lies behind the session.
+    pub fn generate(&mut self, latent: &Latent) -> Result<Inference<'_>, Fault> {
+        let session = self.model.required_buffer(Mode::Infer).next_multiple_of(ALIGN);
+        let length = self.input_bytes();
+        let got = self.arena.len();
+        let too_large = || Fault::new(FaultCode::SessionTooLarge, session + length, got);
+        let (arena, rest) = self
+            .arena
+            .split_at_mut_checked(session)
+            .ok_or_else(too_large)?;
+        let input = rest.get_mut(..length).ok_or_else(too_large)?;
+        if latent.classes > self.model.input_shape().len() {
+            return Err(Fault::new(
+                FaultCode::BadLabel,
+                self.model.input_shape().len(),
+                latent.classes,
+            ));
+        }
+        let tables = self.model.tables();
+        let quant = tables.quant(tables.input());
+        match tables.dtype(tables.input()) {
+            DType::F32 => {
+                latent.draw(<[f32]>::mut_from_bytes(input).map_err(|_| too_large())?);
+            }
+            DType::I8 => {
+                let input = <[i8]>::mut_from_bytes(input).map_err(|_| too_large())?;
+                latent.draw_on_grid(input, quant.scale, quant.zero_point);
+            }
+            DType::I32 => return Err(Fault::new(FaultCode::Unsupported, 0, 0)),
+        }
+        run(&self.model, arena, input, self.meter)
     }
 
     /// Classifies one input and shows every tensor on the way; returns how many there were.
@@ -212,6 +229,32 @@ impl<'m, C: Counter> Evaluator<'m, C> {
             instructions,
         })
     }
+}
+
+/// One forward pass in `arena`, counted.
+fn run<'a, C: Counter>(
+    model: &Model,
+    arena: &'a mut [u8],
+    input: &[u8],
+    meter: &mut Meter<C>,
+) -> Result<Inference<'a>, Fault> {
+    let mut session = Session::new(model, Mode::Infer, arena).map_err(session_fault)?;
+    meter.start();
+    let ran = session.forward_bytes(input).map(drop);
+    let instructions = meter.stop();
+    ran.map_err(session_fault)?;
+    let label = session.label();
+    // The output lies in the arena, which outlives the session: give its place there.
+    let output = bytes_of(session.output());
+    let length = output.len();
+    let end = output.as_ptr_range().end.addr();
+    let start = end - length - arena.as_ptr().addr();
+    let output = &arena[start..start + length];
+    Ok(Inference {
+        output,
+        label,
+        instructions,
+    })
 }
 
 fn session_fault(error: SessionError) -> Fault {

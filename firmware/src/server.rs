@@ -3,6 +3,7 @@
 use embedded_hal::digital::OutputPin;
 use embedded_io::{Read, Write};
 use foolproof::bundle::Bundle;
+use foolproof::latent::Latent;
 use foolproof::link::{
     self, Adversarial, CRC32, Deframer, Fault, FaultCode, Hello, Input, Logits, PROTOCOL, Port,
     Ready, Request, Response, Stats,
@@ -10,7 +11,7 @@ use foolproof::link::{
 use foolproof::memory::Mode;
 use foolproof::model::Model;
 
-use crate::evaluator::{Evaluator, Sample};
+use crate::evaluator::{Evaluator, Inference, Sample};
 use crate::memory::Memory;
 use foolproof_firmware::board::{self, Counter};
 use foolproof_firmware::meter::Meter;
@@ -208,6 +209,21 @@ impl<S: Read + Write, P: OutputPin> Host<S, P> {
                 };
             }
             Request::Infer { input } => self.infer(subject, input)?,
+            Request::Generate {
+                seed,
+                index,
+                classes,
+            } => {
+                let Subject::Model { evaluator, .. } = subject else {
+                    return Err(Fault::new(FaultCode::NoModel, 0, 0));
+                };
+                let latent = Latent {
+                    seed,
+                    index: index.into(),
+                    classes: classes.into(),
+                };
+                self.show(&evaluator.generate(&latent)?);
+            }
             Request::Trace { input } => self.trace(subject, input)?,
             Request::Attack {
                 spec,
@@ -269,14 +285,17 @@ impl<S: Read + Write, P: OutputPin> Host<S, P> {
             return Err(Fault::new(FaultCode::NoModel, 0, 0));
         };
         let input = resolve(input, bundle.as_ref())?;
-        let inference = evaluator.infer(input)?;
+        self.show(&evaluator.infer(input)?);
+        Ok(())
+    }
+
+    fn show(&mut self, inference: &Inference) {
         let logits = Logits {
             output: inference.output,
             label: inference.label as u16,
             instructions: inference.instructions,
         };
         self.send(&Response::Logits(logits));
-        Ok(())
     }
 
     fn trace<C: Counter>(&mut self, subject: &mut Subject<C>, input: Input) -> Result<(), Fault> {

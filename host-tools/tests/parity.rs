@@ -17,6 +17,9 @@ use foolproof_host::device::{
 use foolproof_host::graph::{Graph, Image, seal, to_image};
 use foolproof_host::networks;
 use foolproof_host::quantize::{self, quantize};
+use foolproof_host::train::gan::config::Config;
+use foolproof_host::train::gan::networks::{Form, generator};
+use foolproof_host::train::gan::noise;
 
 /// A model with test digits, whose labels are what the model itself says: so an attack has work to
 /// do even on a model that nobody trained.
@@ -143,6 +146,57 @@ fn an_int8_model_is_the_same_on_every_chip() {
         assert!(comparison.is_identical(), "{comparison:#?}");
         assert!(comparison.attack_buffer > comparison.infer_buffer);
         assert!(comparison.stack_used < comparison.stack_size);
+    }
+}
+
+/// The chip makes its own noise: samples of seed and index are the same only if the noise is, to the last bit.
+#[test]
+fn generators_make_the_same_samples_on_every_chip() {
+    let form = Form {
+        shape: vec![8, 8, 1],
+        image: true,
+    };
+    let config = Config {
+        latent: 5,
+        hidden: vec![24],
+        ..Config::for_samples()
+    };
+    let float = generator(&form, &config, 3, 7).unwrap();
+    let calibration = noise(&float, (50, 3), 1);
+    let int8 = quantize(&float, &calibration, &quantize::Options::default()).unwrap();
+    let seed = 0x0123_4567_89ab_cdef;
+    for graph in [&float, &int8] {
+        let image = to_image(graph).unwrap();
+        let host = Classifier::new(image.model().unwrap(), Kernels::Scalar);
+        let inputs = host.inputs(&noise(graph, (4, 3), seed));
+        let answers = host.answers(&inputs).unwrap();
+        for board in boards() {
+            let payload = Payload {
+                image: image.bytes().to_vec(),
+                ..Payload::default()
+            };
+            let options = Options {
+                slot: payload.for_board(board).unwrap(),
+                ..Options::default()
+            };
+            let elf = firmware_elf(board).unwrap();
+            let mut chip = Chip::new(Emulator::start(board, &elf, options).unwrap());
+            chip.hello().unwrap();
+            chip.use_slot().unwrap();
+            for (index, answer) in (0..).zip(&answers) {
+                let made = chip.generate((seed, index), 3).unwrap();
+                assert_eq!(made.output, answer.output, "{}, {index}", board.name);
+            }
+            // another seed, another sample
+            let other = chip.generate((seed + 1, 0), 3).unwrap();
+            assert_ne!(other.output, answers[0].output, "{}", board.name);
+            let error = chip.generate((seed, 0), 9).unwrap_err().to_string();
+            assert!(
+                error.contains("label 9 of a model with 8 classes"),
+                "{error}"
+            );
+            assert_eq!(chip.quit().unwrap().wait().unwrap().code, Some(0));
+        }
     }
 }
 

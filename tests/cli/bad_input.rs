@@ -139,6 +139,23 @@ fn cases() -> Vec<Case> {
             "device eval --board esp32 --model trained/model.fpi --data digits",
             &["esp32", "--board", "microbit"],
         ),
+        case(
+            "device sample --board esp32 --model trained/model.fpi --out s.npz",
+            &["esp32", "--board", "microbit"],
+        ),
+        case("device sample --out s.npz", &["--model"]),
+        case(
+            "device sample --model trained/model.fpi --out s.jpg",
+            &["s.jpg", ".npz", ".png"],
+        ),
+        case(
+            "device sample --model trained/model.fpi --out s.png",
+            &["no images", "s.png", ".npz"],
+        ),
+        case(
+            "device sample --model trained/model.fpi --classes 64 --out s.npz",
+            &["64 classes", "64 numbers", "--classes"],
+        ),
         // models
         case("inspect nowhere.fpi", &["no such file", "nowhere.fpi"]),
         case("inspect trained", &["directory", "trained"]),

@@ -544,6 +544,8 @@ pub(crate) enum DeviceWhat {
     Run(DeviceRunArgs),
     /// Model, samples and attacks are flashed; the chip evaluates alone and the host checks its verdict
     Eval(DeviceRunArgs),
+    /// A generator draws samples on the chip, from noise that the chip makes itself: every one is compared with the host's
+    Sample(super::device::sample::SampleArgs),
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! `foolproof device`: the same evaluation on a chip.
 
 mod alone;
+pub(super) mod sample;
 
 use super::Ended;
 use super::args::{DeviceArgs, DeviceRunArgs, DeviceWhat};
@@ -26,6 +27,7 @@ pub(crate) fn run(args: &DeviceArgs, seed: u64, console: &Console) -> Result<End
         DeviceWhat::List => list(console),
         DeviceWhat::Run(args) => on_boards("device run", args, seed, console, &served),
         DeviceWhat::Eval(args) => on_boards("device eval", args, seed, console, &alone::evaluate),
+        DeviceWhat::Sample(args) => sample::run(args, seed, console),
     }
 }
 

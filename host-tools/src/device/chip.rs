@@ -138,14 +138,17 @@ impl<L: Line> Chip<L> {
 
     /// Classifies `input`.
     pub fn infer(&mut self, input: Input) -> Result<Inferred> {
-        self.ask(&Request::Infer { input }, |response| match response {
-            Response::Logits(logits) => Some(Inferred {
-                output: logits.output.to_vec(),
-                label: logits.label,
-                instructions: logits.instructions,
-            }),
-            _ => None,
-        })
+        self.ask(&Request::Infer { input }, inferred)
+    }
+
+    /// Has the chip draw noise and make a sample of it: see [`foolproof::latent::Latent`].
+    pub fn generate(&mut self, (seed, index): (u64, u32), classes: u16) -> Result<Inferred> {
+        let request = Request::Generate {
+            seed,
+            index,
+            classes,
+        };
+        self.ask(&request, inferred)
     }
 
     /// Classifies `input` and hands every tensor on the way to `show`, with its number in the model: the input, then the
@@ -270,6 +273,17 @@ impl<L: Line> Chip<L> {
             }
             _ => anyhow::anyhow!("the line to the chip broke: {error}"),
         }
+    }
+}
+
+fn inferred(response: &Response) -> Option<Inferred> {
+    match response {
+        Response::Logits(logits) => Some(Inferred {
+            output: logits.output.to_vec(),
+            label: logits.label,
+            instructions: logits.instructions,
+        }),
+        _ => None,
     }
 }
 

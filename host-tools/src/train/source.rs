@@ -4,6 +4,7 @@ use super::TrainError;
 use super::gan::networks::Form;
 use crate::data::{Dataset, Samples};
 use foolproof::attack::AttackRng;
+pub use foolproof::latent::normal;
 use rand_core::Rng;
 
 /// A mixture of Gaussians, each round: the same standard deviation along every axis.
@@ -101,17 +102,6 @@ impl Mixture {
 /// A uniform number in [0, 1), multiples of 2^-32.
 pub fn uniform(rng: &mut AttackRng) -> f64 {
     f64::from(rng.next_u32()) / 4_294_967_296.0
-}
-
-/// Standard normal numbers (Box and Muller), the same bits on every machine.
-pub fn normal(rng: &mut AttackRng, out: &mut [f32]) {
-    for pair in out.chunks_mut(2) {
-        let radius = libm::sqrt(-2.0 * libm::log(1.0 - uniform(rng)));
-        let (sin, cos) = libm::sincos(2.0 * std::f64::consts::PI * uniform(rng));
-        for (value, part) in pair.iter_mut().zip([cos, sin]) {
-            *value = (radius * part) as f32;
-        }
-    }
 }
 
 /// Real samples.

@@ -22,6 +22,7 @@ use crate::graph::{Graph, GraphError, Image, to_image};
 use condition::Condition;
 use foolproof::attack::AttackRng;
 use foolproof::kernels::Kernels;
+use foolproof::latent::Latent;
 use foolproof::memory::Mode;
 use foolproof::session::{Options, Session, SessionError};
 use objective::Objective;
@@ -457,7 +458,7 @@ impl Shared<'_> {
 }
 
 /// One forward and backward of the discriminator on a shard: the weighted loss, and the gradient with respect to the input.
-pub(super) fn descend(
+pub(in crate::train) fn descend(
     session: &mut Session<'_>,
     x: &[f32],
     weight: f32,
@@ -486,14 +487,21 @@ pub fn draw(
     (count, classes): (usize, usize),
     seed: u64,
 ) -> Result<Vec<f32>, TrainError> {
-    let image: Image = to_image(generator)?;
+    run(generator, &noise(generator, (count, classes), seed))
+}
+
+/// What a network answers to `inputs`, sample after sample.
+///
+/// # Errors
+/// The inputs are not the network's.
+pub fn run(graph: &Graph, inputs: &[f32]) -> Result<Vec<f32>, TrainError> {
+    let image: Image = to_image(graph)?;
     let model = image.model().map_err(GraphError::Invalid)?;
-    let noise = noise(generator, (count, classes), seed);
     let len = model.input_shape().len();
     let bytes = model
         .required_buffer_for(Mode::Infer, DRAW)
         .ok_or(SessionError::Batch { batch: DRAW })?;
-    let parts: Vec<Result<Vec<f32>, SessionError>> = noise
+    let parts: Vec<Result<Vec<f32>, SessionError>> = inputs
         .par_chunks(DRAW * len)
         .map(|z| {
             let mut buffer = vec![0u128; bytes.div_ceil(16)];
@@ -513,18 +521,17 @@ pub fn draw(
     Ok(out)
 }
 
-/// The noise that [`draw`] draws.
+/// The noise that [`draw`] draws: that of [`foolproof::latent::Latent`], as on a chip.
 pub fn noise(generator: &Graph, (count, classes): (usize, usize), seed: u64) -> Vec<f32> {
-    let latent = generator.tensors[generator.input].shape.len() - classes;
-    let one = Condition {
-        classes,
-        group: latent,
-    };
-    let mut out = Vec::with_capacity(count * (latent + classes));
-    for i in 0..count {
-        let mut z = vec![0.0; latent];
-        normal(&mut foolproof::attack::rng(seed, i as u64), &mut z);
-        out.extend(one.join(&z, latent, &[if classes > 0 { i % classes } else { 0 }]));
+    let len = generator.tensors[generator.input].shape.len();
+    let mut out = vec![0.0; count * len];
+    for (index, z) in (0..).zip(out.chunks_exact_mut(len)) {
+        let latent = Latent {
+            seed,
+            index,
+            classes,
+        };
+        latent.draw(z);
     }
     out
 }
