@@ -2,6 +2,7 @@
 
 pub mod attack;
 pub mod baseline;
+pub mod bench;
 pub mod checks;
 pub mod classifier;
 pub mod cli;

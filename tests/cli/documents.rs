@@ -267,6 +267,62 @@ fn without_a_chip_the_demo_and_the_list_of_boards_are_documents_too() {
 }
 
 #[test]
+fn what_bench_measures_is_a_document_of_figures_that_fit_together() {
+    let bench = Bench::new();
+    bench.train();
+    let rows = |document: &Value| document["bench"]["rows"].as_array().unwrap().clone();
+    let found = document(
+        &bench,
+        "bench trained/model.fpi --seconds 0.001 --batch 4,1 --threads 2",
+    );
+    assert!(found["bench"]["macs"].as_u64().unwrap() > 0, "{found}");
+    let mut seen = Vec::new();
+    for row in rows(&found) {
+        let number = |field: &str| row[field].as_f64().unwrap();
+        let (batch, threads) = (number("batch"), number("threads"));
+        assert_eq!(number("amount") % (batch * threads), 0.0, "{row}");
+        let median = row["seconds"]["median"].as_f64().unwrap();
+        let rate = number("amount") / median;
+        assert!((number("per_second") / rate - 1.0).abs() < 1e-9, "{row}");
+        seen.push((row["work"].as_str().unwrap().to_string(), batch, threads));
+    }
+    let mut expected = Vec::new();
+    for work in ["infer", "gradient", "fgsm", "pgd-40"] {
+        for (batch, threads) in [(1.0, 1.0), (1.0, 2.0), (4.0, 1.0), (4.0, 2.0)] {
+            expected.push((work.to_string(), batch, threads));
+        }
+    }
+    assert_eq!(seen, expected);
+
+    document(
+        &bench,
+        "quantize trained/model.fpi --calibrate digits --out q.fpi",
+    );
+    let int8 = document(
+        &bench,
+        "bench q.fpi --seconds 0.001 --batch 1 --only infer,fgsm --threads 1",
+    );
+    assert_eq!(rows(&int8).len(), 2);
+    assert_eq!(
+        int8["bench"]["bits"],
+        serde_json::json!({"inputs": 100, "different": 0})
+    );
+
+    let training = document(&bench, "bench --seconds 0.001 --threads 1");
+    let works: Vec<Value> = rows(&training).iter().map(|row| row["work"].clone()).collect();
+    assert_eq!(
+        works,
+        ["train-classifier", "train-gan-mlp", "train-gan-dcgan", "triad"]
+    );
+    let text = bench.run("bench q.fpi --seconds 0.001 --batch 1 --threads 1");
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(
+        text.contains("FGSM takes") && text.contains("0 of 100 random inputs"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_missed_threshold_is_exit_code_1_and_still_a_document() {
     let bench = Bench::new();
     bench.train();

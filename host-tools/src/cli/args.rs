@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Quantize(QuantizeArgs),
     /// Write a model as an image to flash, or as a TensorFlow Lite model
     Pack(PackArgs),
+    /// Measure how fast a model runs, is differentiated and attacked; without MODEL, how fast networks train
+    Bench(BenchArgs),
     /// Run a model on a chip and compare it with the host, bit for bit
     Device(DeviceArgs),
 }
@@ -136,6 +138,29 @@ pub(crate) struct InspectArgs {
     /// rounding), litert-ref (LiteRT's reference kernels) or xnnpack (LiteRT's default) [default: tflm; images hold theirs]
     #[arg(long, value_name = "RUNTIME", value_parser = numerics)]
     pub numerics: Option<Numerics>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// A TensorFlow Lite model (.tflite), an ONNX model (.onnx) or a model image (.fpi) [default: measure training and memory]
+    #[arg(value_name = "MODEL")]
+    pub model: Option<PathBuf>,
+    /// Measure only these: infer, gradient, fgsm, pgd-40; without MODEL train-classifier, train-gan-mlp, train-gan-dcgan, triad
+    #[arg(long, value_name = "WORK,..", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Samples in one call
+    #[arg(long, value_name = "N,..", default_value = "1,8,32", value_delimiter = ',', allow_hyphen_values = true, value_parser = batch, requires = "model")]
+    pub batch: Vec<usize>,
+    /// Measure each row for about this many seconds
+    #[arg(long, value_name = "S", default_value_t = 0.5, allow_hyphen_values = true, value_parser = measured)]
+    pub seconds: f64,
+    /// int8 .tflite models: the runtime whose results are reproduced, tflm (TFLite Micro), tflm-single (built with single
+    /// rounding), litert-ref (LiteRT's reference kernels) or xnnpack (LiteRT's default) [default: tflm; images hold theirs]
+    #[arg(long, value_name = "RUNTIME", value_parser = numerics, requires = "model")]
+    pub numerics: Option<Numerics>,
+    /// Inner loops: auto or scalar (the reference, the same bits as on a chip)
+    #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = kernels, requires = "model")]
+    pub kernels: Kernels,
 }
 
 #[derive(Debug, Args)]
@@ -688,6 +713,17 @@ fn seed(text: &str) -> Result<u64, String> {
 
 fn seconds(text: &str) -> Result<u64, String> {
     whole(text, 1, 86_400).map_err(|right| format!("seconds: {right}"))
+}
+
+fn measured(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.001..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("seconds from 0.001 to 3600 would be right".into()),
+    }
+}
+
+fn batch(text: &str) -> Result<usize, String> {
+    whole(text, 1, 4096).map(|number| number as usize)
 }
 
 fn steps(text: &str) -> Result<u16, String> {

@@ -6,6 +6,7 @@
 mod args;
 mod attack;
 mod attacks;
+mod bench;
 mod console;
 mod demo;
 mod device;
@@ -79,6 +80,7 @@ fn dispatch(cli: &Cli) -> Result<Ended> {
         Command::Train(args) => train::run(args, cli.seed, &console),
         Command::Quantize(args) => quantize::run(args, &console),
         Command::Pack(args) => pack::run(args, &console),
+        Command::Bench(args) => bench::run(args, cli.seed, cli.threads, &console),
         Command::Device(args) => device::run(args, cli.seed, &console),
     }
 }

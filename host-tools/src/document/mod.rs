@@ -70,6 +70,9 @@ pub struct Document {
     /// What `inspect` found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inspect: Option<Inspect>,
+    /// What `bench` measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bench: Option<Bench>,
     /// What `infer` saw of every tensor on the way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dump: Option<Dump>,
@@ -111,6 +114,7 @@ impl Document {
             device: Vec::new(),
             train: None,
             inspect: None,
+            bench: None,
             dump: None,
             boards: Vec::new(),
             catalog: Vec::new(),
@@ -219,6 +223,54 @@ pub struct Attack {
     pub queries_to_success: Option<Quantiles>,
     /// Per sample, whether the adversarial input has a wrong label (targeted: the target's).
     pub fooled: Vec<bool>,
+}
+
+/// How fast a model or training is on this machine.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bench {
+    /// Multiply-accumulates of one sample's forward run, where a model was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub macs: Option<u64>,
+    /// Whether an int8 model's answers have the bits of the scalar kernels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bits: Option<BenchBits>,
+    /// One entry per work, batch and number of threads.
+    pub rows: Vec<BenchRow>,
+}
+
+/// Answers of the kernels that were measured beside those of the scalar ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BenchBits {
+    /// Random inputs that both answered.
+    pub inputs: usize,
+    /// How many got other bits.
+    pub different: usize,
+}
+
+/// How long one kind of work takes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BenchRow {
+    /// The work: `infer`, `gradient`, `fgsm`, `pgd-40`; `train-classifier`, `train-gan-mlp`, `train-gan-dcgan`; `triad`.
+    pub work: String,
+    /// The inner loops that ran; empty where that is no question.
+    pub kernels: String,
+    /// Samples in one call of the engine; of training, in a step.
+    pub batch: usize,
+    /// Threads.
+    pub threads: usize,
+    /// What is counted: `images`, `bytes`.
+    pub unit: String,
+    /// How many of them one run does.
+    pub amount: f64,
+    /// Runs that were measured.
+    pub runs: usize,
+    /// Seconds that a run takes.
+    pub seconds: Quantiles,
+    /// `amount` over the median of `seconds`.
+    pub per_second: f64,
 }
 
 /// How values are spread.

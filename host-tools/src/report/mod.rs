@@ -12,6 +12,7 @@ pub mod markdown;
 pub mod picture;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod speed;
 pub mod terminal;
 
 pub use html::page;
