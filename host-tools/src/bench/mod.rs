@@ -3,7 +3,7 @@
 //! Every figure is a distribution over many runs of the same work. Machines are noisy and differ: compare figures of one run of the
 //! command, or put them beside another program's, measured in turns with these (`tests/oracle/bench_peers.py`).
 
-pub mod memory;
+pub mod machine;
 pub mod model;
 pub mod training;
 
@@ -63,12 +63,15 @@ pub fn measure<E>(seconds: f64, mut run: impl FnMut() -> Result<(), E>) -> Resul
         let begun = Instant::now();
         run()?;
         times.push(begun.elapsed().as_secs_f64());
-        let spent = start.elapsed().as_secs_f64();
-        let enough = times.len() >= LEAST_RUNS || spent >= PATIENCE * seconds;
-        if spent >= seconds && enough {
+        if is_enough(times.len(), start.elapsed().as_secs_f64(), seconds) {
             return Ok(times);
         }
     }
+}
+
+/// Whether to stop after so many runs that took `spent` seconds where `seconds` were wanted.
+fn is_enough(runs: usize, spent: f64, seconds: f64) -> bool {
+    spent >= seconds && (runs >= LEAST_RUNS || spent >= PATIENCE * seconds)
 }
 
 /// How often a run should repeat work that takes `once`, so that `threads` threads spend little of it on meeting.
@@ -95,16 +98,15 @@ mod tests {
 
     #[test]
     fn short_work_is_measured_often_and_long_work_at_least_thrice_unless_it_is_very_long() {
-        let count = |seconds: f64, one: u64| {
-            let run = || {
-                std::thread::sleep(Duration::from_millis(one));
-                Ok::<(), ()>(())
-            };
-            measure(seconds, run).unwrap().len()
-        };
-        assert!(count(0.02, 1) >= 3);
-        assert_eq!(count(0.02, 25), 3);
-        assert_eq!(count(0.001, 20), 1);
+        for (runs, spent, enough) in [
+            (500, 0.9, false),
+            (1000, 1.0, true),
+            (2, 2.0, false),
+            (3, 2.0, true),
+            (1, 4.0, true),
+        ] {
+            assert_eq!(is_enough(runs, spent, 1.0), enough, "{runs} runs");
+        }
     }
 
     #[test]

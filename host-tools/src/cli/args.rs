@@ -142,10 +142,11 @@ pub(crate) struct InspectArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// A TensorFlow Lite model (.tflite), an ONNX model (.onnx) or a model image (.fpi) [default: measure training and memory]
+    /// A TensorFlow Lite model (.tflite), an ONNX model (.onnx) or a model image (.fpi) [default: measure training and the machine]
     #[arg(value_name = "MODEL")]
     pub model: Option<PathBuf>,
-    /// Measure only these: infer, gradient, fgsm, pgd-40; without MODEL train-classifier, train-gan-mlp, train-gan-dcgan, triad
+    /// Measure only these: infer, gradient, fgsm, pgd-40; without MODEL train-classifier, train-gan-mlp,
+    /// train-gan-dcgan, peak-fma, gemm-256, gemm-512, gemm-1024, triad
     #[arg(long, value_name = "WORK,..", value_delimiter = ',')]
     pub only: Vec<String>,
     /// Samples in one call
@@ -158,9 +159,10 @@ pub(crate) struct BenchArgs {
     /// rounding), litert-ref (LiteRT's reference kernels) or xnnpack (LiteRT's default) [default: tflm; images hold theirs]
     #[arg(long, value_name = "RUNTIME", value_parser = numerics, requires = "model")]
     pub numerics: Option<Numerics>,
-    /// Inner loops: auto or scalar (the reference, the same bits as on a chip)
+    /// Inner loops: scalar (the reference, the same bits as on a chip), avx2 (the same bits, faster), fma (f32 within rounding
+    /// of them, int8 the same bits), or auto: the fastest
     #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = kernels, requires = "model")]
-    pub kernels: Kernels,
+    pub kernels: Which,
 }
 
 #[derive(Debug, Args)]

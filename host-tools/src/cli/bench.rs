@@ -2,9 +2,9 @@
 
 use super::Ended;
 use super::args::BenchArgs;
-use super::console::{Console, Progress, warning_lines};
+use super::console::{Console, warning_lines};
 use super::model::ModelFile;
-use crate::bench::{memory, model, training};
+use crate::bench::{machine, model, training};
 use crate::document::{Bench, BenchBits, BenchRow, Document};
 use crate::error::{Error, Result};
 use crate::graph::from_image;
@@ -14,7 +14,6 @@ use std::thread::available_parallelism;
 
 /// Random inputs on which an int8 model's answers are compared with the scalar kernels'.
 const COMPARED: usize = 100;
-const TRIAD: &str = "triad";
 
 pub(crate) fn run(
     args: &BenchArgs,
@@ -28,7 +27,7 @@ pub(crate) fn run(
     document.seed = Some(seed);
     document.bench = Some(match &args.model {
         Some(path) => of_model(args, path, (seed, &threads), console, &mut document)?,
-        None => of_training(args, (seed, &threads), console)?,
+        None => without_model(args, (seed, &threads), console)?,
     });
     console.finish(&document, || {
         speed::render(&document) + &warning_lines(&document)
@@ -70,7 +69,7 @@ fn of_model(
     let graph = from_image(&file.model()?);
     let one = model::Setup {
         model: file.model()?,
-        kernels: args.kernels,
+        kernels: args.kernels.fast(),
         batch: 1,
         threads: 1,
         seed,
@@ -123,29 +122,42 @@ fn of_model(
     })
 }
 
-fn of_training(
+/// What is measured without a model.
+#[derive(Clone, Copy)]
+enum Alone {
+    Training(training::Work),
+    Machine(machine::Work),
+}
+
+impl Alone {
+    fn name(self) -> &'static str {
+        match self {
+            Alone::Training(work) => work.name(),
+            Alone::Machine(work) => work.name(),
+        }
+    }
+}
+
+fn without_model(
     args: &BenchArgs,
     (seed, threads): (u64, &[usize]),
     console: &Console,
 ) -> Result<Bench> {
-    let trained = training::Work::ALL.map(|work| (Some(work), work.name()));
-    let mut all = trained.to_vec();
-    all.push((None, TRIAD));
+    let training = training::Work::ALL.map(Alone::Training);
+    let machine = machine::Work::ALL.map(Alone::Machine);
+    let all = training.into_iter().chain(machine);
+    let all: Vec<(Alone, &str)> = all.map(|work| (work, work.name())).collect();
     let works = chosen(args, &all)?;
     let progress = console.progress("", (works.len() * threads.len()) as u64);
-    let row = |work: Option<training::Work>, threads: usize, progress: &Progress| {
-        progress.note(work.map_or(TRIAD, training::Work::name).to_string());
-        let row = match work {
-            Some(work) => work.row(threads, args.seconds, seed),
-            None => memory::triad(threads, args.seconds),
-        };
-        progress.advance(1);
-        row
-    };
     let mut rows: Vec<BenchRow> = Vec::new();
     for &work in &works {
         for &threads in threads {
-            rows.extend(row(work, threads, &progress)?);
+            progress.note(work.name().to_string());
+            rows.extend(match work {
+                Alone::Training(work) => work.row(threads, args.seconds, seed)?,
+                Alone::Machine(work) => work.row(threads, args.seconds)?,
+            });
+            progress.advance(1);
         }
     }
     Ok(Bench {

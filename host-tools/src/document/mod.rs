@@ -253,7 +253,8 @@ pub struct BenchBits {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BenchRow {
-    /// The work: `infer`, `gradient`, `fgsm`, `pgd-40`; `train-classifier`, `train-gan-mlp`, `train-gan-dcgan`; `triad`.
+    /// The work: `infer`, `gradient`, `fgsm`, `pgd-40`; `train-classifier`, `train-gan-mlp`, `train-gan-dcgan`;
+    /// `peak-fma`, `gemm-256`, `gemm-512`, `gemm-1024`, `triad`.
     pub work: String,
     /// The inner loops that ran; empty where that is no question.
     pub kernels: String,
@@ -261,7 +262,7 @@ pub struct BenchRow {
     pub batch: usize,
     /// Threads.
     pub threads: usize,
-    /// What is counted: `images`, `bytes`.
+    /// What is counted: `images`, `flop`, `bytes`.
     pub unit: String,
     /// How many of them one run does.
     pub amount: f64,

@@ -1,5 +1,6 @@
 //! What `bench` measured, as text.
 
+use super::format::percent;
 use super::terminal::{right, table};
 use crate::document::{Bench, BenchRow, Document};
 use comfy_table::Cell;
@@ -15,6 +16,7 @@ pub fn render(document: &Document) -> String {
     }
     parts.push(rows(bench).to_string());
     parts.extend(fgsm_cost(bench));
+    parts.extend(shares_of_peak(bench));
     if let Some(bits) = bench.bits {
         parts.push(format!(
             "{} of {} random inputs got other bits than from the scalar kernels.",
@@ -78,6 +80,7 @@ fn rate(bench: &Bench, row: &BenchRow) -> String {
     let per_second = row.per_second;
     match (row.unit.as_str(), bench.macs) {
         ("bytes", _) => format!("{} GB", three_digits(per_second / 1e9)),
+        ("flop", _) => format!("{} GFLOP", three_digits(per_second / 1e9)),
         (unit, Some(macs)) if row.work == "infer" => format!(
             "{} {unit}, {} GMAC",
             three_digits(per_second),
@@ -85,6 +88,11 @@ fn rate(bench: &Bench, row: &BenchRow) -> String {
         ),
         (unit, _) => format!("{} {unit}", three_digits(per_second)),
     }
+}
+
+/// Per second, by the run that was disturbed least: what ratios are made of.
+fn undisturbed(row: &BenchRow) -> f64 {
+    row.amount / row.seconds.least.max(f64::MIN_POSITIVE)
 }
 
 /// FGSM beside a forward run at the same batch, one thread.
@@ -99,8 +107,20 @@ fn fgsm_cost(bench: &Bench) -> Option<String> {
     let (fgsm, infer) = (find("fgsm", batch)?, find("infer", batch)?);
     Some(format!(
         "FGSM takes {:.2} times as long as a forward run (batch {batch}, one thread).",
-        fgsm.seconds.median / infer.seconds.median
+        undisturbed(infer) / undisturbed(fgsm)
     ))
+}
+
+/// Products of matrices beside the peak of one thread.
+fn shares_of_peak(bench: &Bench) -> Vec<String> {
+    let peak = |row: &&BenchRow| row.work == "peak-fma" && row.threads == 1;
+    let Some(peak) = bench.rows.iter().find(peak) else {
+        return Vec::new();
+    };
+    let products = bench.rows.iter().filter(|row| row.work.starts_with("gemm"));
+    let share = |row: &BenchRow| percent(undisturbed(row) / undisturbed(peak));
+    let line = |row: &BenchRow| format!("{} reaches {} of peak-fma.", row.work, share(row));
+    products.map(line).collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 mod conv;
 mod conv_weights;
 mod dense;
+pub mod peak;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -110,6 +111,13 @@ impl Fma {
     /// The kernels with the scalar ones' bits on the same CPU.
     pub fn avx2(self) -> Avx2 {
         self.avx2
+    }
+
+    /// The fastest that this CPU multiplies and adds, to be timed: [`peak::ROUND`] times `rounds` of both, in registers. Returns
+    /// a sum that depends on all of them.
+    pub fn peak(self, rounds: usize) -> f32 {
+        // SAFETY: `self` exists, so the CPU has AVX2 and FMA.
+        unsafe { peak::multiply_adds(rounds) }
     }
 
     /// As the function of this name in [`kernels`](super).

@@ -322,3 +322,14 @@ fn activations_keep_not_a_number() {
         assert_eq!(a.map(f32::to_bits), b.map(f32::to_bits));
     }
 }
+
+/// Every chain goes to the fixed point of `s = 0.999 s + 0.999`, 999, and there are twelve.
+#[test]
+fn the_peak_loop_does_its_multiply_adds() {
+    let Some(fma) = Fma::new() else {
+        return;
+    };
+    // one round from 0, 1, .. 11: 0.999 (66 + 12)
+    assert!((fma.peak(1) - 0.999 * 78.0).abs() < 1e-3);
+    assert!((fma.peak(30_000) - 12.0 * 999.0).abs() < 12.0);
+}
