@@ -32,7 +32,11 @@ fn well(bench: &Bench, line: &str) {
 }
 
 fn same(bench: &Bench, a: &str, b: &str) {
-    for name in RESULTS {
+    same_files(bench, [a, b], &RESULTS);
+}
+
+fn same_files(bench: &Bench, [a, b]: [&str; 2], names: &[&str]) {
+    for name in names {
         let [a, b] = [a, b].map(|folder| fs::read(bench.path(folder).join(name)).unwrap());
         assert!(a == b, "{name} differs");
     }
@@ -159,5 +163,113 @@ fn what_cannot_be_resumed_or_trained_says_so() {
     refuse(
         "train gan --data grid25 --config odd.toml --out o",
         "sides that 4 divides",
+    );
+}
+
+/// The column of this name in a run's log.csv.
+fn column(bench: &Bench, folder: &str, name: &str) -> Vec<f64> {
+    let log = fs::read_to_string(bench.path(folder).join("log.csv")).unwrap();
+    let mut lines = log.lines();
+    let head = lines.next().unwrap().split(',').position(|n| n == name);
+    let at = head.unwrap_or_else(|| panic!("no {name} in {log}"));
+    let cell = |line: &str| line.split(',').nth(at).unwrap().parse().unwrap();
+    lines.map(cell).collect()
+}
+
+/// Runs a training, kills it after a while, and goes on to its end.
+fn killed_once(bench: &Bench, line: &str) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_foolproof"))
+        .args(line.split_whitespace())
+        .current_dir(bench.path(""))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // killed between its first checkpoint and its end, whatever the machine's speed
+    let folder = line.split_whitespace().skip_while(|w| *w != "--out").nth(1);
+    let checkpoint = bench.path(folder.unwrap()).join("checkpoint.bin");
+    while !checkpoint.exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    assert!(!child.wait().unwrap().success(), "{line} was over too soon");
+    well(bench, &format!("{line} --resume"));
+}
+
+#[test]
+fn an_autoencoder_learns_and_its_decoder_is_a_generator() {
+    let bench = bench();
+    let config = "epochs = 12\nhidden = [32]\nlatent = 4\nshard = 16\n";
+    fs::write(bench.path("vae.toml"), config).unwrap();
+    let line = "train vae --data digits --config vae.toml --checkpoint 0";
+    well(&bench, &format!("{line} --out one --threads 1"));
+    well(&bench, &format!("{line} --out three --threads 3"));
+    let names = [
+        "encoder.fpi",
+        "decoder.fpi",
+        "log.csv",
+        "samples.gif",
+        "reconstructions.png",
+    ];
+    same_files(&bench, ["one", "three"], &names);
+    killed_once(&bench, &format!("{line} --out broken"));
+    same_files(&bench, ["one", "broken"], &names);
+    for name in ["loss", "test_loss"] {
+        let losses = column(&bench, "one", name);
+        assert_eq!(losses.len(), 12);
+        assert!(losses[11] < 0.8 * losses[0], "{name}: {losses:?}");
+    }
+    // a GAN of that form begins with it
+    let gan = "epochs = 1\nhidden = [32]\nlatent = 4\nshard = 16\n";
+    fs::write(bench.path("gan.toml"), gan).unwrap();
+    well(
+        &bench,
+        "train gan --data digits --config gan.toml --start one/decoder.fpi --out gan",
+    );
+    let refuse = |config: &str, word: &str| {
+        fs::write(bench.path("odd.toml"), config).unwrap();
+        let output = bench.run("train vae --data digits --config odd.toml --out odd");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{config}: {stderr}");
+        assert!(stderr.contains(word), "{config}: {stderr}");
+    };
+    refuse("beta = -1.0\n", "beta -1");
+    refuse("batch = 50\n", "multiple of the shard");
+    refuse("colour = 1\n", "colour");
+}
+
+#[test]
+fn an_adversarial_generator_fools_inside_of_the_ball() {
+    let bench = bench();
+    bench.train();
+    let config = "epochs = 6\nkappa = 5.0\nshard = 16\nrealism = 0.1\n";
+    fs::write(bench.path("adv.toml"), config).unwrap();
+    let line = "train advgan --target trained/model.fpi --data digits --eps 0.3 --config adv.toml --checkpoint 0";
+    well(&bench, &format!("{line} --out one --threads 1"));
+    well(&bench, &format!("{line} --out three --threads 3"));
+    let names = ["generator.fpi", "log.csv", "gallery.png"];
+    same_files(&bench, ["one", "three"], &names);
+    killed_once(&bench, &format!("{line} --out broken"));
+    same_files(&bench, ["one", "broken"], &names);
+    let document = fs::read_to_string(bench.path("one/train.json")).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+    let metric = |name: &str| document["train"]["metrics"][name].as_f64().unwrap();
+    assert_eq!(metric("outside_ball_or_box"), 0.0);
+    assert!(metric("test_success") > 0.6, "{document}");
+    assert!(metric("test_robust_accuracy") < 0.4, "{document}");
+    let refuse = |line: &str, word: &str| {
+        let output = bench.run(line);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{line}: {stderr}");
+        assert!(stderr.contains(word), "{line}: {stderr}");
+    };
+    let start = "train advgan --target trained/model.fpi --data digits --out odd";
+    refuse(&format!("{start} --class 10"), "10 classes");
+    refuse(&format!("{start} --eps 0"), "--eps");
+    let chip = "device advgan --target trained/model.fpi --data digits --eps 0.3";
+    refuse(&format!("{chip} --model trained/model.fpi"), "10 numbers");
+    refuse(
+        &format!("{chip} --model one/generator.fpi --class 10"),
+        "10 classes",
     );
 }

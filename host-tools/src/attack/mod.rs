@@ -14,6 +14,7 @@ pub mod problem;
 pub mod random;
 pub mod run;
 pub mod scores;
+pub mod success;
 pub mod suite;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -80,7 +80,7 @@ pub(crate) struct ModelArgs {
 }
 
 /// How data becomes a model's input.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct InputArgs {
     /// uint8 samples: the real values that bytes 0 and 255 stand for [default: as the model says]; other samples: their smallest
     /// and largest possible value, which become the model's (with --mean or --std: the values before these)
@@ -409,6 +409,10 @@ pub(crate) enum TrainWhat {
     Classifier(ClassifierArgs),
     /// A generative adversarial network: a generator of samples, and a discriminator that tells them from real ones
     Gan(GanArgs),
+    /// A variational autoencoder: an encoder from samples to codes, and a decoder that is a generator
+    Vae(super::train::vae::VaeArgs),
+    /// A generator that turns an input into one that fools a classifier, in a single forward pass
+    Advgan(super::train::advgan::AdvGanArgs),
     /// A classifier that imitates a model of which only labels are asked: a surrogate for attack --surrogate
     Surrogate(SurrogateArgs),
 }
@@ -573,6 +577,8 @@ pub(crate) enum DeviceWhat {
     Eval(DeviceRunArgs),
     /// A generator draws samples on the chip, from noise that the chip makes itself: every one is compared with the host's
     Sample(super::device::sample::SampleArgs),
+    /// A generator of train advgan makes adversarial inputs on the chip, and the chip classifies them: how many are fooled, and does the host say the same?
+    Advgan(super::device::advgan::AdvGanArgs),
 }
 
 #[derive(Debug, Args)]

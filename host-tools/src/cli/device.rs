@@ -1,5 +1,6 @@
 //! `foolproof device`: the same evaluation on a chip.
 
+pub(super) mod advgan;
 mod alone;
 pub(super) mod sample;
 
@@ -28,6 +29,7 @@ pub(crate) fn run(args: &DeviceArgs, seed: u64, console: &Console) -> Result<End
         DeviceWhat::Run(args) => on_boards("device run", args, seed, console, &served),
         DeviceWhat::Eval(args) => on_boards("device eval", args, seed, console, &alone::evaluate),
         DeviceWhat::Sample(args) => sample::run(args, seed, console),
+        DeviceWhat::Advgan(args) => advgan::run(args, seed, console),
     }
 }
 

@@ -1,7 +1,9 @@
 //! `foolproof train`: classifiers, and surrogates in `surrogate`.
 
+pub(super) mod advgan;
 mod gan;
 mod surrogate;
+pub(super) mod vae;
 
 use super::Ended;
 use super::args::{ClassifierArgs, TrainArgs, TrainWhat};
@@ -25,6 +27,8 @@ pub(crate) fn run(args: &TrainArgs, seed: u64, console: &Console) -> Result<Ende
     match &args.what {
         TrainWhat::Classifier(args) => classifier(args, seed, console),
         TrainWhat::Gan(args) => gan::run(args, seed, console),
+        TrainWhat::Advgan(args) => advgan::run(args, seed, console),
+        TrainWhat::Vae(args) => vae::run(args, seed, console),
         TrainWhat::Surrogate(args) => surrogate::run(args, seed, console),
     }
 }

@@ -130,6 +130,14 @@ impl Builder {
         self.constant(TensorRole::Parameter, dims, data)
     }
 
+    /// A number that is not trained, to be broadcast.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn scalar(&mut self, value: f32) -> Result<TensorId, OpError> {
+        self.constant(TensorRole::Constant, &[1], vec![value])
+    }
+
     /// A tensor that lives from one run to the next, with its first value.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! A batch is cut into shards of a fixed size. Shards run on any number of threads, each on a session of its own;
 //! their gradients are added in shard order. So the result does not depend on the number of threads.
 
+pub mod advgan;
 pub mod classifier;
 pub mod gan;
 pub mod pictures;
@@ -12,6 +13,7 @@ pub mod run;
 pub mod source;
 pub mod surrogate;
 pub mod theory;
+pub mod vae;
 
 use crate::graph::{Graph, GraphError, TensorData};
 use foolproof::kernels::Kernels;

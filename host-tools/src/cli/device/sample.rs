@@ -233,18 +233,7 @@ fn write(
     (bytes, form): (&[u8], &Form),
     count: usize,
 ) -> Result<()> {
-    let tables = model.tables();
-    let quant = tables.quant(tables.output());
-    let real: Vec<f32> = match tables.dtype(tables.output()) {
-        DType::I8 => bytes
-            .iter()
-            .map(|&b| quant.scale * (i32::from(b as i8) - quant.zero_point) as f32)
-            .collect(),
-        _ => {
-            let words = bytes.as_chunks().0.iter();
-            words.map(|&b| f32::from_le_bytes(b)).collect()
-        }
-    };
+    let real = real_of(model, bytes);
     if path.extension().is_some_and(|e| e == "png") {
         let refuse = |what: &dyn std::fmt::Display| Error::new(what, path.display(), "");
         let picture = pictures::grid(&real, form).ok_or_else(|| refuse(&"not an image"))?;
@@ -259,4 +248,20 @@ fn write(
         values: npy::View::F32(&real),
     };
     npz::write(path, &[entry])
+}
+
+/// A model's outputs, as bytes, in real units.
+pub(super) fn real_of(model: &Model<'_>, bytes: &[u8]) -> Vec<f32> {
+    let tables = model.tables();
+    let quant = tables.quant(tables.output());
+    match tables.dtype(tables.output()) {
+        DType::I8 => bytes
+            .iter()
+            .map(|&b| quant.scale * (i32::from(b as i8) - quant.zero_point) as f32)
+            .collect(),
+        _ => {
+            let words = bytes.as_chunks().0.iter();
+            words.map(|&b| f32::from_le_bytes(b)).collect()
+        }
+    }
 }

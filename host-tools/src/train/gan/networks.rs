@@ -39,6 +39,23 @@ impl Form {
 /// # Errors
 /// The shapes do not fit.
 pub fn generator(form: &Form, config: &Config, classes: u32, seed: u64) -> Result<Graph, OpError> {
+    generator_to(form, config, classes, (seed, form.image))
+}
+
+/// The same without the tanh that images end with.
+///
+/// # Errors
+/// The shapes do not fit.
+pub fn trunk(form: &Form, config: &Config, classes: u32, seed: u64) -> Result<Graph, OpError> {
+    generator_to(form, config, classes, (seed, false))
+}
+
+fn generator_to(
+    form: &Form,
+    config: &Config,
+    classes: u32,
+    (seed, bounded): (u64, bool),
+) -> Result<Graph, OpError> {
     let mut b = Builder::new(&[config.latent + classes], (-8.0, 8.0), seed)?;
     let mut x = b.input();
     x = match config.network {
@@ -60,7 +77,7 @@ pub fn generator(form: &Form, config: &Config, classes: u32, seed: u64) -> Resul
             b.conv_transpose2d(x, c, Window::same(4).stride(2), Activation::None)?
         }
     };
-    if form.image {
+    if bounded {
         x = b.unary(x, Unary::Tanh)?;
     }
     let dims: Vec<u32> = [1].into_iter().chain(form.shape.iter().copied()).collect();
