@@ -41,6 +41,11 @@ impl Shape {
         })
     }
 
+    /// A shape that has been through [`Shape::new`] before: the first `rank` of the dimensions, the others 1.
+    pub(crate) fn checked(dims: [u32; MAX_RANK], rank: u8) -> Shape {
+        Shape { dims, rank }
+    }
+
     /// The dimensions, outermost first.
     pub fn dims(&self) -> &[u32] {
         &self.dims[..self.rank as usize]

@@ -363,8 +363,11 @@ impl<'a> Tables<'a> {
     }
 
     /// A tensor's shape, for one sample.
+    #[inline]
     pub fn shape(&self, t: usize) -> Shape {
-        self.try_shape(t).unwrap_or(Shape::SCALAR)
+        // [`Tables::parse`] has checked it
+        let r = &self.tensors[t];
+        Shape::checked(r.dims.map(|d| d.get()), r.rank)
     }
 
     /// A tensor's element type.
@@ -386,16 +389,16 @@ impl<'a> Tables<'a> {
     /// A tensor's quantization.
     pub fn quant(&self, t: usize) -> Quant<'a> {
         let r = &self.tensors[t];
-        let scales = self
-            .slice(r.scales.get(), r.scales_len.get() as usize * 4)
-            .and_then(|b| <[f32]>::ref_from_bytes(b).ok());
+        let channel_scales = match r.scales_len.get() {
+            0 => None,
+            n => self.slice(r.scales.get(), n as usize * 4),
+        };
         Quant {
             scale: r.scale.get(),
             zero_point: r.zero_point.get(),
-            channel_scales: match r.scales_len.get() {
-                0 => &[],
-                _ => scales.unwrap_or(&[]),
-            },
+            channel_scales: channel_scales
+                .and_then(|b| <[f32]>::ref_from_bytes(b).ok())
+                .unwrap_or(&[]),
         }
     }
 
@@ -410,15 +413,16 @@ impl<'a> Tables<'a> {
 
     /// A tensor as an operator sees it; the elements are there only if they are in the image.
     pub fn operand(&self, t: usize) -> Operand<'a> {
-        let dtype = self.dtype(t);
+        let (dtype, shape) = (self.dtype(t), self.shape(t));
+        let data = match self.is_in_image(t) {
+            true => self.slice(self.tensors[t].data.get(), shape.len() * dtype.size()),
+            false => None,
+        };
         Operand {
             dtype,
-            shape: self.shape(t),
+            shape,
             quant: self.quant(t),
-            data: match self.is_in_image(t) {
-                true => typed(dtype, self.data(t)),
-                false => Data::Absent,
-            },
+            data: data.map_or(Data::Absent, |bytes| typed(dtype, bytes)),
         }
     }
 

@@ -168,7 +168,7 @@ impl<'a> Session<'a> {
                 };
                 let output = s.operand(rest, node.output, true);
                 let saved = s.slice(rest, node.output, Role::Saved);
-                let inputs = s.inputs(k, rest);
+                let inputs = s.inputs(&node, rest);
                 let seen = Seen {
                     inputs: &inputs,
                     output: &output,
@@ -178,7 +178,7 @@ impl<'a> Session<'a> {
             });
         }
         if node.op.unrolls() {
-            self.backward_in_time(k, &node);
+            self.backward_in_time(&node);
         }
         for (i, t) in node.inputs().enumerate() {
             let parameter = self.in_image(t);
@@ -193,7 +193,7 @@ impl<'a> Session<'a> {
                 let Ok(gx) = <[f32]>::mut_from_bytes(out) else {
                     return;
                 };
-                let inputs = s.inputs(k, rest);
+                let inputs = s.inputs(&node, rest);
                 let output = s.operand(rest, node.output, true);
                 let saved = s.slice(rest, node.output, Role::Saved);
                 let gy = s.slice(rest, node.output, Role::Gradient);
@@ -213,7 +213,7 @@ impl<'a> Session<'a> {
     }
 
     /// Backward through the steps of a sequence, which turns the output's gradient and the note into other things on its way.
-    fn backward_in_time(&mut self, k: usize, node: &Node) {
+    fn backward_in_time(&mut self, node: &Node) {
         let Some(x) = node.inputs().next() else {
             return;
         };
@@ -227,7 +227,7 @@ impl<'a> Session<'a> {
             let (Ok(gx), Ok(gy)) = gradients else {
                 return;
             };
-            let inputs = s.inputs(k, rest);
+            let inputs = s.inputs(node, rest);
             let output = s.operand(rest, node.output, false);
             node.op.unrolled_gradient(&inputs, &output, saved, gy, gx);
         });

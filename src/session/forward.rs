@@ -118,22 +118,22 @@ impl Session<'_> {
         };
         if self.options.mode.trains() && saved == Saved::Statistics {
             self.with_output(node.output, Role::Saved, |s, rest, saved| {
-                node.op.prepare(&s.inputs(k, rest), saved);
+                node.op.prepare(&s.inputs(&node, rest), saved);
             });
         }
         match node.op.writes_state() {
-            true => self.advance(k, &node),
-            false => self.compute(k, &node, saved),
+            true => self.advance(&node),
+            false => self.compute(&node, saved),
         }
         if matches!(saved, Saved::Bits | Saved::Indices) {
             self.with_output(node.output, Role::Saved, |s, rest, saved| {
                 let output = s.operand(rest, node.output, true);
-                node.op.save(&s.inputs(k, rest), &output, saved);
+                node.op.save(&s.inputs(&node, rest), &output, saved);
             });
         }
     }
 
-    fn compute(&mut self, k: usize, node: &Node, saved: Saved) {
+    fn compute(&mut self, node: &Node, saved: Saved) {
         self.with_output(node.output, Role::Value, |s, rest, out| {
             let output = s.operand(rest, node.output, false);
             let Some(y) = typed_mut(output.dtype, out) else {
@@ -144,12 +144,12 @@ impl Session<'_> {
                 _ => &[],
             };
             node.op
-                .forward(&s.context(), &s.inputs(k, rest), statistics, &output, y);
+                .forward(&s.context(), &s.inputs(node, rest), statistics, &output, y);
         });
     }
 
     /// An operator that also goes on with its state, and writes its note while it runs.
-    fn advance(&mut self, k: usize, node: &Node) {
+    fn advance(&mut self, node: &Node) {
         let operand = node.op.state_operand().unwrap_or(0);
         let Some(state) = node.inputs().nth(operand) else {
             return;
@@ -167,7 +167,7 @@ impl Session<'_> {
             };
             let memory = Memory { state, saved };
             node.op
-                .advance(&s.context(), &s.inputs(k, rest), &output, y, memory);
+                .advance(&s.context(), &s.inputs(node, rest), &output, y, memory);
         });
     }
 

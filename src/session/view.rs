@@ -3,7 +3,7 @@
 use super::Session;
 use crate::kernels::Kernels;
 use crate::memory::Role;
-use crate::model::{Model, Run};
+use crate::model::{Model, Node, Run};
 use crate::ops::{Context, MAX_INPUTS};
 use crate::tensor::{Data, Operand, Quant, typed};
 use core::ops::Range;
@@ -32,8 +32,8 @@ impl<'a> Session<'a> {
         role: Role,
         write: impl FnOnce(&View<'a>, &Rest<'_>, &mut [u8]),
     ) {
-        if self.slot(t, role).is_some() {
-            self.with_outputs([(t, role)], |view, rest, [out]| write(view, rest, out));
+        if let Some(range) = self.slot(t, role) {
+            self.with_ranges([range], |view, rest, [out]| write(view, rest, out));
         }
     }
 
@@ -43,7 +43,17 @@ impl<'a> Session<'a> {
         slots: [(usize, Role); N],
         write: impl FnOnce(&View<'a>, &Rest<'_>, [&mut [u8]; N]),
     ) {
-        let ranges = slots.map(|(t, role)| self.slot(t, role).unwrap_or(0..0));
+        self.with_ranges(
+            slots.map(|(t, role)| self.slot(t, role).unwrap_or(0..0)),
+            write,
+        );
+    }
+
+    fn with_ranges<const N: usize>(
+        &mut self,
+        ranges: [Range<usize>; N],
+        write: impl FnOnce(&View<'a>, &Rest<'_>, [&mut [u8]; N]),
+    ) {
         let view = View {
             model: self.model,
             kernels: self.options.kernels,
@@ -138,18 +148,18 @@ impl<'a> View<'a> {
 
     pub(super) fn inputs<'r>(
         &self,
-        k: usize,
+        node: &Node,
         rest: &Rest<'r>,
     ) -> heapless::Vec<Operand<'r>, MAX_INPUTS>
     where
         'a: 'r,
     {
-        self.model
-            .tables()
-            .node(k)
-            .inputs()
-            .map(|t| self.operand(rest, t, true))
-            .collect()
+        let mut operands = heapless::Vec::new();
+        for t in node.inputs() {
+            // a node has at most MAX_INPUTS inputs
+            let _ = operands.push(self.operand(rest, t, true));
+        }
+        operands
     }
 }
 

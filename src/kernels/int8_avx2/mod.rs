@@ -63,10 +63,7 @@ impl Factors {
         // saturates, cannot be: mantissas are not negative.
         let round = _mm256_set1_epi64x(1 << 30);
         let even = _mm256_add_epi64(_mm256_mul_epi32(x, self.mantissa), round);
-        let odd = _mm256_mul_epi32(
-            _mm256_srli_epi64(x, 32),
-            _mm256_srli_epi64(self.mantissa, 32),
-        );
+        let odd = _mm256_mul_epi32(odd_lanes(x), odd_lanes(self.mantissa));
         let odd = _mm256_add_epi64(odd, round);
         let (even, odd) = (_mm256_srli_epi64(even, 31), _mm256_slli_epi64(odd, 1));
         let high = _mm256_blend_epi32::<0b1010_1010>(even, odd);
@@ -216,11 +213,8 @@ impl Lanes {
     #[inline]
     fn plain(&self, sum: __m256i) -> __m256i {
         let even = _mm256_mul_epi32(sum, self.mantissa);
-        let odd = _mm256_mul_epi32(
-            _mm256_srli_epi64::<32>(sum),
-            _mm256_srli_epi64::<32>(self.mantissa),
-        );
-        let even = _mm256_srli_epi64::<32>(_mm256_add_epi64(even, self.even));
+        let odd = _mm256_mul_epi32(odd_lanes(sum), odd_lanes(self.mantissa));
+        let even = odd_lanes(_mm256_add_epi64(even, self.even));
         let odd = _mm256_add_epi64(odd, self.odd);
         let high = _mm256_blend_epi32::<0b1010_1010>(even, odd);
         let high = _mm256_add_epi32(high, _mm256_srai_epi32::<31>(sum));
@@ -233,6 +227,13 @@ impl Lanes {
     fn any(&self, sum: __m256i) -> __m256i {
         Factors::new(self.mantissa, self.shift).apply(sum)
     }
+}
+
+/// Odd lanes in the even ones.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn odd_lanes(x: __m256i) -> __m256i {
+    _mm256_shuffle_epi32::<0b11_11_01_01>(x)
 }
 
 /// Elements `first..first + 8`; the last one where there are fewer.
