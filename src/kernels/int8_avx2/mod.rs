@@ -104,7 +104,7 @@ impl Rails {
 
 /// From a layer's accumulators to its outputs: [`Requantize::finish`], for whatever sum.
 ///
-/// Nearly every layer is plain: its factors are below one half and no sum comes near the limits of an i32. Its weights (or its input)
+/// Nearly every layer is plain: its factors are below one and no sum comes near the limits of an i32. Its weights (or its input)
 /// are doubled on the way, so that the doubling high multiply is the upper half of a product.
 struct Finish {
     is_plain: bool,
@@ -125,6 +125,8 @@ struct Lanes {
     /// Plain: what is added to the 64-bit products of even and odd lanes, halves of both roundings.
     even: __m256i,
     odd: __m256i,
+    /// Plain: the shift that leaves what a negative sum is less by, 1 where the second rounding has a half and 0 where it has none.
+    sign: __m256i,
 }
 
 impl Finish {
@@ -145,7 +147,7 @@ impl Finish {
             && -31 <= right
             && left <= 30;
         // as `plain::is_plain`: twice a sum with its bias is an i32
-        let plain = left < 0
+        let plain = left <= 0
             && depth <= 1 << 14
             && is_i8(p.zero_point)
             && -1 << 29 < least(p.bias)
@@ -170,7 +172,7 @@ impl Finish {
     #[inline]
     fn lanes(&self, p: &Requantize, first: usize) -> Lanes {
         let shift = eight(p.shift, first);
-        // gemmlowp's two roundings of a sum s < 2^30: high = (2 s m + 2^31) >> 32, then (high + half - [s < 0]) >> right. The
+        // gemmlowp's two roundings of a sum s < 2^30: high = (2 s m + 2^31) >> 32, then (high + half - [s < 0]) >> right, or high where right = 0. The
         // second half is added to the upper 32 bits of the product together with the first one.
         let right = _mm256_sub_epi32(_mm256_setzero_si256(), shift);
         let half = _mm256_srli_epi32::<1>(_mm256_sllv_epi32(_mm256_set1_epi32(1), right));
@@ -182,6 +184,10 @@ impl Finish {
             shift,
             even: _mm256_blend_epi32::<0b1010_1010>(first_half, _mm256_slli_epi64::<32>(half)),
             odd: _mm256_blend_epi32::<0b1010_1010>(first_half, half),
+            sign: _mm256_sub_epi32(
+                _mm256_set1_epi32(31),
+                _mm256_cmpeq_epi32(right, _mm256_setzero_si256()),
+            ),
         }
     }
 
@@ -217,7 +223,7 @@ impl Lanes {
         let even = odd_lanes(_mm256_add_epi64(even, self.even));
         let odd = _mm256_add_epi64(odd, self.odd);
         let high = _mm256_blend_epi32::<0b1010_1010>(even, odd);
-        let high = _mm256_add_epi32(high, _mm256_srai_epi32::<31>(sum));
+        let high = _mm256_sub_epi32(high, _mm256_srlv_epi32(sum, self.sign));
         let right = _mm256_sub_epi32(_mm256_setzero_si256(), self.shift);
         _mm256_srav_epi32(high, right)
     }
