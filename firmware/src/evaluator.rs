@@ -111,7 +111,10 @@ impl<'m, C: Counter> Evaluator<'m, C> {
 
     /// Makes a sample of noise; the noise lies behind the session.
     pub fn generate(&mut self, latent: &Latent) -> Result<Inference<'_>, Fault> {
-        let session = self.model.required_buffer(Mode::Infer).next_multiple_of(ALIGN);
+        let session = self
+            .model
+            .required_buffer(Mode::Infer)
+            .next_multiple_of(ALIGN);
         let length = self.input_bytes();
         let got = self.arena.len();
         let too_large = || Fault::new(FaultCode::SessionTooLarge, session + length, got);

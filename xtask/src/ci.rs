@@ -82,7 +82,7 @@ pub fn run(way: Way) -> Result<ExitCode> {
         if let Some(folder) = &oracle {
             test.env(oracle::VARIABLE, folder);
         }
-        crate::tool::run(test.args(["test", "--workspace", "--locked"]))
+        crate::tool::run(test.args(["test", "--workspace", "--no-fail-fast", "--locked"]))
     });
     Ok(checks.verdict())
 }

@@ -4,12 +4,21 @@ use super::tile::{Outcome, Segment, Sides, block, dots};
 use crate::kernels::{Activation, DenseF32};
 use core::arch::x86_64::*;
 
+/// Lengths that are those of weights `[outputs, depth]`, inputs `[batch, depth]` and outputs `[batch, outputs]`: the loops below
+/// count on it.
+pub(super) fn takes(depth: usize, w: usize, x: usize, y: usize) -> bool {
+    let (outputs, batch) = (w / depth.max(1), x / depth.max(1));
+    w == outputs * depth && x == batch * depth && y == batch * outputs
+}
+
 /// `y = activation(x w^T + bias)`.
+///
+/// # Safety
+/// The CPU has AVX2 and FMA; [`takes`] said yes, and there is a bias for each output.
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn forward(p: &DenseF32, y: &mut [f32]) {
+pub(super) unsafe fn forward(p: &DenseF32, y: &mut [f32]) {
     let outputs = p.bias.len();
     let batch = p.x.len() / p.depth.max(1);
-    assert!(p.w.len() == outputs * p.depth && y.len() == batch * outputs);
     let mut o = 0;
     while o < outputs {
         let filters = match outputs - o {
@@ -68,12 +77,12 @@ unsafe fn tile<const M: usize, const C: usize>(p: &DenseF32, n: usize, o: usize,
 }
 
 /// `gx += gy w`.
+///
+/// # Safety
+/// The CPU has AVX2 and FMA; [`takes`] said yes.
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn input_gradient(depth: usize, w: &[f32], gy: &[f32], gx: &mut [f32]) {
+pub(super) unsafe fn input_gradient(depth: usize, w: &[f32], gy: &[f32], gx: &mut [f32]) {
     let outputs = w.len() / depth.max(1);
-    let batch = gx.len() / depth.max(1);
-    assert!(w.len() == outputs * depth && gy.len() == batch * outputs);
-    assert!(gx.len() == batch * depth);
     product(
         Rows {
             x: gy,
@@ -88,12 +97,13 @@ pub(super) fn input_gradient(depth: usize, w: &[f32], gy: &[f32], gx: &mut [f32]
 }
 
 /// `gw += gy^T x`.
+///
+/// # Safety
+/// The CPU has AVX2 and FMA; [`takes`] said yes.
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn weight_gradient(depth: usize, x: &[f32], gy: &[f32], gw: &mut [f32]) {
+pub(super) unsafe fn weight_gradient(depth: usize, x: &[f32], gy: &[f32], gw: &mut [f32]) {
     let outputs = gw.len() / depth.max(1);
     let batch = x.len() / depth.max(1);
-    assert!(gw.len() == outputs * depth && gy.len() == batch * outputs);
-    assert!(x.len() == batch * depth);
     product(
         Rows {
             x: gy,

@@ -177,8 +177,12 @@ impl Fma {
 
     /// As the function of this name in [`kernels`](super).
     pub fn dense_f32(self, p: &DenseF32, y: &mut [f32]) {
+        let outputs = p.w.len() / p.depth.max(1);
+        if p.bias.len() != outputs || !dense::takes(p.depth, p.w.len(), p.x.len(), y.len()) {
+            return self.avx2.dense_f32(p, y);
+        }
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2 and FMA.
+        // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices were checked.
         unsafe { dense::forward(p, y) }
     }
 
@@ -189,8 +193,11 @@ impl Fma {
 
     /// As the function of this name in [`kernels`](super).
     pub fn dense_input_gradient_f32(self, depth: usize, w: &[f32], gy: &[f32], gx: &mut [f32]) {
+        if !dense::takes(depth, w.len(), gx.len(), gy.len()) {
+            return self.avx2.dense_input_gradient_f32(depth, w, gy, gx);
+        }
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2 and FMA.
+        // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices were checked.
         unsafe { dense::input_gradient(depth, w, gy, gx) }
     }
 
@@ -201,8 +208,11 @@ impl Fma {
 
     /// As the function of this name in [`kernels`](super).
     pub fn dense_weight_gradient_f32(self, depth: usize, x: &[f32], gy: &[f32], gw: &mut [f32]) {
+        if !dense::takes(depth, gw.len(), x.len(), gy.len()) {
+            return self.avx2.dense_weight_gradient_f32(depth, x, gy, gw);
+        }
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2 and FMA.
+        // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices were checked.
         unsafe { dense::weight_gradient(depth, x, gy, gw) }
     }
 
