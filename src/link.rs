@@ -17,7 +17,7 @@ use crate::model::Tables;
 use crate::tensor::{DType, MAX_RANK};
 
 /// The version of the messages; host and chip must have the same.
-pub const PROTOCOL: u16 = 3;
+pub const PROTOCOL: u16 = 4;
 
 /// The checksum of messages, bundles and model images on the line: CRC-32/ISO-HDLC.
 pub static CRC32: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
@@ -80,6 +80,19 @@ pub enum Request<'a> {
         #[serde(borrow)]
         input: Input<'a>,
     },
+    /// Fit a universal perturbation, which the chip keeps until it attacks otherwise, or apply it (see
+    /// [`crate::attack::universal`]). Answer: [`Response::Adversarial`], the input with the perturbation that was asked about.
+    Universal {
+        /// What to do with the perturbation.
+        turn: Turn,
+        /// The attack, and how strong.
+        spec: Spec,
+        /// The true label, or the label to reach.
+        label: u16,
+        /// The input.
+        #[serde(borrow)]
+        input: Input<'a>,
+    },
     /// How much memory is in use? Answer: [`Response::Stats`].
     Stats,
     /// Make a sample of noise that the chip draws itself (see [`crate::latent::Latent`]); the model is a generator. Answer:
@@ -94,6 +107,20 @@ pub enum Request<'a> {
     },
     /// Stop. Answer: [`Response::Bye`], and the program ends.
     Quit,
+}
+
+/// What happens to a universal perturbation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Turn {
+    /// It begins at zero, and learns from this input in pass 0.
+    Begin,
+    /// It learns from this input.
+    Learn {
+        /// In which pass, counted from 0.
+        pass: u16,
+    },
+    /// It stays, and is judged on this input.
+    Apply,
 }
 
 /// What the chip answers.
@@ -317,6 +344,8 @@ pub enum FaultCode {
     Unsupported,
     /// The stack grew into the statics: nothing can be trusted any more.
     StackOverflow,
+    /// No universal perturbation is being fitted.
+    NoPerturbation,
 }
 
 impl fmt::Display for Fault {
@@ -356,6 +385,9 @@ impl fmt::Display for Fault {
             FaultCode::Unsupported => write!(f, "the chip cannot run this model in this mode"),
             FaultCode::StackOverflow => {
                 write!(f, "the stack of {wanted} bytes overflowed")
+            }
+            FaultCode::NoPerturbation => {
+                write!(f, "no universal perturbation is there: begin one first")
             }
         }
     }

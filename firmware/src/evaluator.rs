@@ -1,8 +1,9 @@
 //! Runs a model and attacks it, in one block of memory, counting instructions.
 
-use foolproof::attack::{AttackError, Spec, Task};
+use foolproof::attack::{AttackError, Kind, Outcome, Spec, Task, universal};
 use foolproof::latent::Latent;
-use foolproof::link::{Fault, FaultCode};
+use foolproof::link::{Fault, FaultCode, Turn};
+use foolproof::loss::Objective;
 use foolproof::memory::Mode;
 use foolproof::model::Model;
 use foolproof::session::{Session, SessionError};
@@ -21,6 +22,8 @@ pub struct Evaluator<'m, C> {
     model: Model<'m>,
     arena: &'m mut [u8],
     meter: &'m mut Meter<C>,
+    /// Whether the end of the arena holds a universal perturbation.
+    perturbs: bool,
 }
 
 /// What a model said.
@@ -71,6 +74,7 @@ impl<'m, C: Counter> Evaluator<'m, C> {
             model,
             arena,
             meter,
+            perturbs: false,
         })
     }
 
@@ -106,6 +110,7 @@ impl<'m, C: Counter> Evaluator<'m, C> {
     /// Classifies one input.
     pub fn infer(&mut self, input: &[u8]) -> Result<Inference<'_>, Fault> {
         self.check_input(input)?;
+        self.overwrite(self.model.required_buffer(Mode::Infer));
         run(&self.model, self.arena, input, self.meter)
     }
 
@@ -116,6 +121,7 @@ impl<'m, C: Counter> Evaluator<'m, C> {
             .required_buffer(Mode::Infer)
             .next_multiple_of(ALIGN);
         let length = self.input_bytes();
+        self.overwrite(session + length);
         let got = self.arena.len();
         let too_large = || Fault::new(FaultCode::SessionTooLarge, session + length, got);
         let (arena, rest) = self
@@ -152,6 +158,7 @@ impl<'m, C: Counter> Evaluator<'m, C> {
         show: &mut dyn FnMut(usize, &[u8]),
     ) -> Result<usize, Fault> {
         self.check_input(input)?;
+        self.overwrite(self.model.required_buffer(Mode::Infer));
         let mut session =
             Session::new(&self.model, Mode::Infer, self.arena).map_err(session_fault)?;
         let mut tensors = 0;
@@ -180,36 +187,19 @@ impl<'m, C: Counter> Evaluator<'m, C> {
         for<'s> Session<'s>: GradientOracle<E, Error = SessionError>,
     {
         let n = self.model.input_shape().len();
-        let needed = self.model.required_buffer(Mode::Attack);
-        if needed == 0 {
-            return Err(Fault::new(FaultCode::Unsupported, 0, 0));
-        }
-        // Behind the session: the input (aligned), the crafted input, the attack's scratch.
-        let input_bytes = sample.input.len().next_multiple_of(4);
-        let scratch_bytes = 4 * spec.scratch_len(n, self.model.classes());
-        let sizes = [needed.next_multiple_of(ALIGN), input_bytes, input_bytes];
-        let total = sizes.iter().sum::<usize>() + scratch_bytes;
-        let got = self.arena.len();
-        let too_large = || Fault::new(FaultCode::SessionTooLarge, total, got);
-
-        let (buffer, rest) = self
-            .arena
-            .split_at_mut_checked(sizes[0])
-            .ok_or_else(too_large)?;
-        let (input, rest) = rest.split_at_mut_checked(sizes[1]).ok_or_else(too_large)?;
-        let (out, rest) = rest.split_at_mut_checked(sizes[2]).ok_or_else(too_large)?;
-        let scratch = rest.get_mut(..scratch_bytes).ok_or_else(too_large)?;
-        let length = sample.input.len();
-        let (input, out) = (&mut input[..length], &mut out[..length]);
-        input.copy_from_slice(sample.input);
-        // Sizes and alignment are right by the sums above; a fault instead of a panic all the same.
-        let x = <[E]>::ref_from_bytes(input).map_err(|_| too_large())?;
-        let crafted = <[E]>::mut_from_bytes(out).map_err(|_| too_large())?;
-        let scratch = <[f32]>::mut_from_bytes(scratch).map_err(|_| too_large())?;
-
-        let mut session = Session::new(&self.model, Mode::Attack, buffer).map_err(session_fault)?;
-        let task = Task {
+        self.perturbs = false;
+        let scratch = spec.scratch_len(n, self.model.classes());
+        let Room {
+            mut session,
             x,
+            out,
+            scratch,
+        } = Room::new(&self.model, self.arena, sample.input, scratch)?;
+        let crafted = <[E]>::mut_from_bytes(out)
+            .map_err(|_| Fault::new(FaultCode::InputLength, n, sample.input.len()))?;
+        let task = Task {
+            x: <[E]>::ref_from_bytes(x)
+                .map_err(|_| Fault::new(FaultCode::InputLength, n, sample.input.len()))?,
             class: sample.class,
             seed: sample.seed,
             sample: sample.index,
@@ -230,6 +220,149 @@ impl<'m, C: Counter> Evaluator<'m, C> {
             bytes: out,
             outcome,
             instructions,
+        })
+    }
+
+    /// Forgets the universal perturbation where the first `bytes` of the arena are about to be overwritten up to it.
+    fn overwrite(&mut self, bytes: usize) {
+        self.perturbs &= self.perturbation_at().is_some_and(|at| bytes <= at);
+    }
+
+    /// Where the universal perturbation begins.
+    fn perturbation_at(&self) -> Option<usize> {
+        let end = self.arena.len() / ALIGN * ALIGN;
+        end.checked_sub((4 * self.model.input_shape().len()).next_multiple_of(ALIGN))
+    }
+
+    /// One turn of a universal perturbation, which lies at the end of the arena from one to the next. The crafted input is the one
+    /// that was asked about.
+    pub fn universal(
+        &mut self,
+        turn: Turn,
+        spec: &Spec,
+        sample: Sample,
+    ) -> Result<Attacked<'_>, Fault> {
+        self.check_input(sample.input)?;
+        match self.input_type() {
+            DType::I8 => self.universal_as::<i8>(turn, spec, sample),
+            DType::F32 => self.universal_as::<f32>(turn, spec, sample),
+            DType::I32 => Err(Fault::new(FaultCode::Unsupported, 0, 0)),
+        }
+    }
+
+    fn universal_as<E>(
+        &mut self,
+        turn: Turn,
+        spec: &Spec,
+        sample: Sample,
+    ) -> Result<Attacked<'_>, Fault>
+    where
+        E: Element + FromBytes + IntoBytes + Immutable + KnownLayout,
+        for<'s> Session<'s>: GradientOracle<E, Error = SessionError>,
+    {
+        let (n, classes) = (self.model.input_shape().len(), self.model.classes());
+        if spec.kind != Kind::Universal || !spec.is_valid() {
+            return Err(Fault::new(FaultCode::BadAttack, 0, 0));
+        }
+        if sample.class >= classes {
+            return Err(Fault::new(FaultCode::BadLabel, classes, sample.class));
+        }
+        let (begins, perturbs) = (turn == Turn::Begin, self.perturbs);
+        if !(begins || perturbs) {
+            return Err(Fault::new(FaultCode::NoPerturbation, 0, 0));
+        }
+        self.perturbs = false;
+        let got = self.arena.len();
+        let at =
+            self.perturbation_at()
+                .ok_or(Fault::new(FaultCode::SessionTooLarge, 4 * n, got))?;
+        let (arena, delta) = self.arena.split_at_mut(at);
+        let bad_length = |_| Fault::new(FaultCode::InputLength, n, sample.input.len());
+        let delta = <[f32]>::mut_from_bytes(&mut delta[..4 * n])
+            .map_err(|_| Fault::new(FaultCode::SessionTooLarge, 4 * n, got))?;
+        let Room {
+            mut session,
+            x,
+            out,
+            scratch: v,
+        } = Room::new(&self.model, arena, sample.input, n)?;
+        let x = <[E]>::ref_from_bytes(x).map_err(bad_length)?;
+        let crafted = <[E]>::mut_from_bytes(out)
+            .map_err(|_| Fault::new(FaultCode::InputLength, n, sample.input.len()))?;
+        let goal = spec.goal(sample.class);
+        let objective = Objective {
+            loss: spec.loss,
+            goal,
+        };
+        let scratch = (v, crafted);
+        self.meter.start();
+        if begins {
+            delta.fill(0.0);
+        }
+        let answer = match turn {
+            Turn::Apply => universal::judge(&mut session, &spec.ball, delta, x, scratch),
+            Turn::Begin | Turn::Learn { .. } => {
+                let pass = match turn {
+                    Turn::Learn { pass } => pass,
+                    _ => 0,
+                };
+                let terms = (&spec.ball, objective, universal::step_of(spec, pass));
+                universal::learn(&mut session, terms, x, delta, scratch)
+            }
+        };
+        let instructions = self.meter.stop();
+        let label = answer.map_err(session_fault)?;
+        self.perturbs = true;
+        Ok(Attacked {
+            bytes: out,
+            outcome: Outcome {
+                label,
+                fooled: goal.is_met(label),
+                queries: 1,
+                gradients: u64::from(turn != Turn::Apply),
+            },
+            instructions,
+        })
+    }
+}
+
+/// Memory for an attack on one input: behind the session the input (aligned), the crafted input and the attack's scratch.
+struct Room<'a> {
+    session: Session<'a>,
+    x: &'a [u8],
+    out: &'a mut [u8],
+    scratch: &'a mut [f32],
+}
+
+impl<'a> Room<'a> {
+    fn new(
+        model: &Model<'a>,
+        arena: &'a mut [u8],
+        input: &[u8],
+        scratch: usize,
+    ) -> Result<Room<'a>, Fault> {
+        let needed = model.required_buffer(Mode::Attack);
+        if needed == 0 {
+            return Err(Fault::new(FaultCode::Unsupported, 0, 0));
+        }
+        let length = input.len();
+        let input_bytes = length.next_multiple_of(4);
+        let sizes = [needed.next_multiple_of(ALIGN), input_bytes, input_bytes];
+        let total = sizes.iter().sum::<usize>() + 4 * scratch;
+        let got = arena.len();
+        let too_large = || Fault::new(FaultCode::SessionTooLarge, total, got);
+        let (buffer, rest) = arena.split_at_mut_checked(sizes[0]).ok_or_else(too_large)?;
+        let (x, rest) = rest.split_at_mut_checked(sizes[1]).ok_or_else(too_large)?;
+        let (out, rest) = rest.split_at_mut_checked(sizes[2]).ok_or_else(too_large)?;
+        let scratch = rest.get_mut(..4 * scratch).ok_or_else(too_large)?;
+        let (x, out) = (&mut x[..length], &mut out[..length]);
+        x.copy_from_slice(input);
+        Ok(Room {
+            session: Session::new(model, Mode::Attack, buffer).map_err(session_fault)?,
+            x,
+            out,
+            // sizes and alignment are right by the sums above; a fault instead of a panic all the same
+            scratch: <[f32]>::mut_from_bytes(scratch).map_err(|_| too_large())?,
         })
     }
 }

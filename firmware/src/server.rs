@@ -11,7 +11,7 @@ use foolproof::link::{
 use foolproof::memory::Mode;
 use foolproof::model::Model;
 
-use crate::evaluator::{Evaluator, Inference, Sample};
+use crate::evaluator::{Attacked, Evaluator, Inference, Sample};
 use crate::memory::Memory;
 use foolproof_firmware::board::{self, Counter};
 use foolproof_firmware::meter::Meter;
@@ -241,16 +241,24 @@ impl<S: Read + Write, P: OutputPin> Host<S, P> {
                     seed,
                     index: index.into(),
                 };
-                let attacked = evaluator.attack(&spec, sample)?;
-                let found = Adversarial {
-                    bytes: attacked.bytes,
-                    label: attacked.outcome.label as u16,
-                    fooled: attacked.outcome.fooled,
-                    queries: attacked.outcome.queries as u32,
-                    gradients: attacked.outcome.gradients as u32,
-                    instructions: attacked.instructions,
+                self.send_crafted(&evaluator.attack(&spec, sample)?);
+            }
+            Request::Universal {
+                turn,
+                spec,
+                label,
+                input,
+            } => {
+                let Subject::Model { evaluator, bundle } = subject else {
+                    return Err(Fault::new(FaultCode::NoModel, 0, 0));
                 };
-                self.send(&Response::Adversarial(found));
+                let sample = Sample {
+                    input: resolve(input, bundle.as_ref())?,
+                    class: label.into(),
+                    seed: 0,
+                    index: 0,
+                };
+                self.send_crafted(&evaluator.universal(turn, &spec, sample)?);
             }
         }
         Ok(Next::Listen)
@@ -296,6 +304,18 @@ impl<S: Read + Write, P: OutputPin> Host<S, P> {
             instructions: inference.instructions,
         };
         self.send(&Response::Logits(logits));
+    }
+
+    fn send_crafted(&mut self, attacked: &Attacked) {
+        let found = Adversarial {
+            bytes: attacked.bytes,
+            label: attacked.outcome.label as u16,
+            fooled: attacked.outcome.fooled,
+            queries: attacked.outcome.queries as u32,
+            gradients: attacked.outcome.gradients as u32,
+            instructions: attacked.instructions,
+        };
+        self.send(&Response::Adversarial(found));
     }
 
     fn trace<C: Counter>(&mut self, subject: &mut Subject<C>, input: Input) -> Result<(), Fault> {

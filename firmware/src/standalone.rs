@@ -1,9 +1,9 @@
 //! The self-contained evaluation: the bundle in the slot, from start to verdict, without a host.
 
 use embedded_hal::digital::OutputPin;
-use foolproof::attack::Spec;
+use foolproof::attack::{Kind, Spec};
 use foolproof::bundle::Bundle;
-use foolproof::link::{CRC32, Fault, FaultCode};
+use foolproof::link::{CRC32, Fault, FaultCode, Turn};
 use foolproof::memory::Mode;
 use foolproof::model::Model;
 
@@ -89,7 +89,7 @@ fn attack_all<P: OutputPin, C: Counter>(
     let classes = evaluator.model().classes();
     let mut digest = CRC32.digest();
     let (mut robust, mut fooled, mut instructions) = (0, 0, 0);
-    for index in 0..bundle.len() {
+    let mut task = |index: usize| {
         let (input, label) = sample(bundle, index, led)?;
         let class = match spec.targeted {
             // A bundle names no targets: the next class is as good as any.
@@ -102,7 +102,25 @@ fn attack_all<P: OutputPin, C: Counter>(
             seed: bundle.seed(),
             index: index as u64,
         };
-        let attacked = evaluator.attack(spec, sample)?;
+        Ok((sample, label))
+    };
+    let universal = spec.kind == Kind::Universal;
+    for pass in 0..if universal { spec.steps } else { 0 } {
+        for index in 0..bundle.len() {
+            let turn = match (pass, index) {
+                (0, 0) => Turn::Begin,
+                _ => Turn::Learn { pass },
+            };
+            let (sample, _) = task(index)?;
+            instructions += evaluator.universal(turn, spec, sample)?.instructions;
+        }
+    }
+    for index in 0..bundle.len() {
+        let (sample, label) = task(index)?;
+        let attacked = match universal {
+            true => evaluator.universal(Turn::Apply, spec, sample)?,
+            false => evaluator.attack(spec, sample)?,
+        };
         digest.update(attacked.bytes);
         robust += usize::from(attacked.outcome.label == label);
         fooled += usize::from(attacked.outcome.fooled);

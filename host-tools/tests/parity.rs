@@ -51,8 +51,9 @@ impl Case {
         Classifier::new(self.image.model().unwrap(), Kernels::Scalar)
     }
 
-    /// FGSM and PGD, in both norms, with a random start and without; the square attack in both norms, and NES.
-    fn attacks(&self) -> [Spec; 6] {
+    /// FGSM and PGD, in both norms, with a random start and without; the square attack in both norms, NES, and a universal
+    /// perturbation in both norms.
+    fn attacks(&self) -> [Spec; 8] {
         let classifier = self.classifier();
         let linf = |ball| Spec {
             starts: 2,
@@ -71,6 +72,8 @@ impl Case {
             classifier.spec(square, Norm::Linf, 0.05),
             classifier.spec(square, Norm::L2, 0.3),
             classifier.spec(|ball| Spec::nes(ball, 2), Norm::Linf, 0.05),
+            classifier.spec(|ball| Spec::universal(ball, 2), Norm::Linf, 0.1),
+            classifier.spec(|ball| Spec::universal(ball, 2), Norm::L2, 1.0),
         ]
     }
 

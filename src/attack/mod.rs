@@ -63,12 +63,15 @@ pub enum Kind {
         /// Standard deviation of the probes, in the units of epsilon.
         sigma: f32,
     },
+    /// One perturbation for all inputs (Moosavi-Dezfooli et al. 2017), fitted by passes over them; see [`universal`]. On a single
+    /// input ([`Spec::run`]) it is fitted on that one.
+    Universal,
 }
 
 impl Kind {
     /// Whether the attack needs gradients, or scores only.
     pub const fn needs_gradients(&self) -> bool {
-        matches!(self, Kind::Fgsm | Kind::Pgd)
+        matches!(self, Kind::Fgsm | Kind::Pgd | Kind::Universal)
     }
 }
 
@@ -81,9 +84,9 @@ pub struct Spec {
     pub kind: Kind,
     /// The ball and the box.
     pub ball: Ball,
-    /// Size of one step, in the units of epsilon; PGD and NES.
+    /// Size of one step, in the units of epsilon; PGD and NES. For a universal perturbation the first pass's.
     pub step: f32,
-    /// Steps per start; for the square attack the most queries.
+    /// Steps per start; for the square attack the most queries, for a universal perturbation passes over the inputs.
     pub steps: u16,
     /// Starts in all, at least 1; PGD only.
     pub starts: u16,
@@ -148,10 +151,24 @@ impl Spec {
         }
     }
 
-    /// The same attack on the grid: a step in the linf norm is a whole number of LSB, at least 1.
+    /// A universal perturbation by gradient ascent on the margin, with steps that fall from a quarter of epsilon, as the host's
+    /// `universal` has them.
+    pub const fn universal(ball: Ball, passes: u16) -> Spec {
+        Spec {
+            kind: Kind::Universal,
+            step: 0.25 * ball.epsilon,
+            steps: passes,
+            loss: Loss::Margin,
+            ..Spec::fgsm(ball)
+        }
+    }
+
+    /// The same attack on the grid: a step in the linf norm is a whole number of LSB, at least 1. (A universal perturbation is a sum
+    /// of many steps; only the inputs with it lie on the grid.)
     pub fn on_lattice(self) -> Spec {
-        match self.ball.norm {
-            Norm::Linf => Spec {
+        match (self.ball.norm, self.kind) {
+            (_, Kind::Universal) => self,
+            (Norm::Linf, _) => Spec {
                 step: libm::roundf(self.step).max(1.0),
                 ..self
             },
@@ -183,6 +200,7 @@ impl Spec {
                 Square::scratch_len(norm, shape.map(usize::from), classes)
             }
             (Kind::Nes { .. }, _) => Nes::scratch_len(n, classes),
+            (Kind::Universal, _) => 2 * n,
             _ => 0,
         }
     }
@@ -204,7 +222,7 @@ impl Spec {
             && match self.kind {
                 Kind::Square { share, .. } => share > 0.0 && share <= 1.0,
                 Kind::Nes { pairs, sigma } => pairs > 0 && finite(sigma) && sigma > 0.0,
-                Kind::Fgsm | Kind::Pgd => true,
+                Kind::Fgsm | Kind::Pgd | Kind::Universal => true,
             }
             && match (self.ball.norm, self.kind) {
                 (Norm::Linf | Norm::L2, _) | (Norm::L1, Kind::Fgsm | Kind::Pgd) => true,
@@ -317,6 +335,10 @@ impl Spec {
         if self.kind == Kind::Fgsm {
             return fgsm(oracle, &self.ball, objective, x, out);
         }
+        if self.kind == Kind::Universal {
+            let (delta, v) = scratch.split_at_mut(x.len());
+            return universal::alone(oracle, (self, objective), x, (delta, v), out);
+        }
         let parameters = Pgd {
             ball: self.ball,
             step: self.step,
@@ -360,7 +382,7 @@ impl Spec {
                 };
                 nes(oracle, &parameters, objective, x, out, state)
             }
-            Kind::Fgsm | Kind::Pgd => {
+            Kind::Fgsm | Kind::Pgd | Kind::Universal => {
                 out.copy_from_slice(x);
                 oracle.classify(out)
             }

@@ -2,13 +2,14 @@
 //! found by stochastic gradient ascent as in Shafahi et al., "Universal adversarial training" (AAAI 2020), algorithm 2:
 //! `delta <- project(delta + step * direction(sum of grad L(x_i + delta)))`.
 //!
-//! These are the two parts that a chip needs: to apply a perturbation, and to improve it with one input after another, without
-//! storing any. They have no parameters; what drives them has (`universal` of the host tools).
+//! These are the parts that a chip needs: to apply a perturbation, and to improve it with one input after another, without
+//! storing any. [`Spec::universal`](super::Spec::universal) gives them their parameters; the host tools' `universal` fits in
+//! batches.
 
-use super::Ball;
 use super::ball::{Norm, length};
+use super::{Ball, Spec};
 use crate::loss::Objective;
-use crate::threat::{Element, GradientOracle};
+use crate::threat::{Element, GradientOracle, LabelOracle};
 
 /// Writes the input nearest to `x + delta` that the device can see inside the ball and the box into `out`. `v` is scratch, as
 /// long as `x`.
@@ -44,6 +45,46 @@ pub fn into_ball(ball: &Ball, delta: &mut [f32]) {
             }
         }
     }
+}
+
+/// The step of pass `pass` (counted from 0) of an attack: from [`Spec::step`] down to nearly zero, linearly.
+pub fn step_of(spec: &Spec, pass: u16) -> f32 {
+    spec.step * (1.0 - f32::from(pass) / f32::from(spec.steps.max(1)))
+}
+
+/// A perturbation fitted on one input alone: every pass of `spec` asks once. `out` receives the input with it; returns the label
+/// there. `delta` and `v` are scratch, as long as `x`.
+///
+/// # Errors
+/// The oracle's.
+pub fn alone<E: Element, O: GradientOracle<E>>(
+    oracle: &mut O,
+    (spec, objective): (&Spec, Objective),
+    x: &[E],
+    (delta, v): (&mut [f32], &mut [f32]),
+    out: &mut [E],
+) -> Result<usize, O::Error> {
+    delta.fill(0.0);
+    for pass in 0..spec.steps {
+        let terms = (&spec.ball, objective, step_of(spec, pass));
+        learn(oracle, terms, x, delta, (v, out))?;
+    }
+    judge(oracle, &spec.ball, delta, x, (v, out))
+}
+
+/// The label of `x + delta`, which `out` receives.
+///
+/// # Errors
+/// The oracle's.
+pub fn judge<E: Element, O: LabelOracle<E>>(
+    oracle: &mut O,
+    ball: &Ball,
+    delta: &[f32],
+    x: &[E],
+    (v, out): (&mut [f32], &mut [E]),
+) -> Result<usize, O::Error> {
+    apply(ball, delta, x, v, out);
+    oracle.classify(out)
 }
 
 /// Asks about `x + delta`, and takes a step where the goal is not met there. Returns the label. `v` and `out` are scratch, as
@@ -160,6 +201,33 @@ mod tests {
         pass(&mut delta);
         assert_eq!(delta, learned);
         assert!(delta[0] > 0.3 && delta[1] < -0.3);
+    }
+
+    #[test]
+    fn on_one_input_it_is_an_attack_like_any_other() {
+        let spec = Spec::universal(BALL, 8);
+        let mut oracle = Tilt {
+            bias: -0.7,
+            gradient: [0.0; 2],
+        };
+        let mut scratch = [9.0; 4];
+        assert_eq!(spec.scratch_len(2, 2), scratch.len());
+        let task = super::super::Task {
+            x: &[0.4, 0.4],
+            class: 0,
+            seed: 0,
+            sample: 0,
+            scratch: &mut scratch,
+        };
+        let mut out = [0.0; 2];
+        let found = spec.run(&mut oracle, task, &mut out).unwrap();
+        assert!(found.fooled && out[0] > 0.6 && out[1] < 0.2, "{out:?}");
+        // a question in every pass, and one about what came of them
+        assert_eq!((found.queries, found.gradients), (9, 8));
+        assert_eq!(
+            [0, 4, 7].map(|pass| step_of(&spec, pass)),
+            [0.125, 0.0625, 0.015625]
+        );
     }
 
     #[test]

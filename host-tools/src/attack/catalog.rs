@@ -333,6 +333,17 @@ const UNIVERSAL: &[Entry] = &[
     .about("one perturbation for all samples, by gradient ascent (Shafahi et al. 2020); judged on samples that it was not fitted on")
     .with(&[("steps", "20"), ("fit", "half")]),
     Entry::new(
+        "universal-online",
+        Access::Gradients,
+        &[Norm::Linf, Norm::L2],
+        |s| {
+            let passes = s.whole("steps", 5, 1, 10_000)? as u16;
+            Ok(Attack::Portable(Portable::Universal { passes }))
+        },
+    )
+    .about("one perturbation for all samples, fitted on one after the other without storing any, as a chip does; judged on the samples that it was fitted on")
+    .with(&[("steps", "5")]),
+    Entry::new(
         "universal-deepfool",
         Access::Gradients,
         &[Norm::Linf, Norm::L2],

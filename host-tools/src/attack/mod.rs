@@ -91,6 +91,11 @@ pub enum Portable {
         /// What is climbed.
         loss: Loss,
     },
+    /// One perturbation for all samples, fitted on one after the other.
+    Universal {
+        /// Passes over the samples.
+        passes: u16,
+    },
     /// As it is, whatever the ball: in units of the model's input elements already.
     Ready(Spec),
 }
@@ -145,6 +150,7 @@ impl Portable {
                 }
             }
             Portable::Fgsm => Spec::fgsm(ball),
+            Portable::Universal { passes } => Spec::universal(ball, passes),
             Portable::Ready(spec) => spec,
             Portable::Pgd {
                 steps,

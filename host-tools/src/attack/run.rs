@@ -5,7 +5,7 @@ use super::minimum::Bisection;
 use super::problem::image_shape;
 use super::{Aim, Attack, Hunt, InputKind, Portable, Problem, Stop, Stream, universal};
 use crate::classifier::{Classifier, Inputs};
-use foolproof::attack::{AttackError, Ball, Norm, Outcome, Spec, Task};
+use foolproof::attack::{AttackError, Ball, Kind, Norm, Outcome, Spec, Task};
 use foolproof::loss::Goal;
 use foolproof::memory::Mode;
 use foolproof::session::{Session, SessionError};
@@ -153,6 +153,19 @@ pub fn attack(
     if let Attack::Universal(attack) = &run.attack {
         return universal::attack(classifier, inputs, run, attack);
     }
+    if let Attack::Portable(portable) = &run.attack
+        && run.aim == Aim::Any
+    {
+        let input = InputKind {
+            unit: classifier.input_scale(),
+            lattice: classifier.is_quantized(),
+            shape: classifier.image_shape(),
+        };
+        let spec = portable.spec(run.ball, input);
+        if spec.kind == Kind::Universal {
+            return universal::online(classifier, inputs, run, spec);
+        }
+    }
     let n = classifier.input_len();
     let scale = classifier.input_scale();
     match inputs {
@@ -270,7 +283,7 @@ pub fn least(a: Budget, b: Budget) -> Budget {
 }
 
 /// The result for a sample that nobody attacked.
-fn unasked<E: Element>(x: &[E], class: usize, targeted: bool) -> Found<E> {
+pub(super) fn unasked<E: Element>(x: &[E], class: usize, targeted: bool) -> Found<E> {
     Found {
         x: x.to_vec(),
         outcome: Outcome {

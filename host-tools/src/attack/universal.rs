@@ -1,6 +1,6 @@
 //! One perturbation for all inputs: Moosavi-Dezfooli, Fawzi, Fawzi, Frossard, "Universal adversarial perturbations" (CVPR 2017).
 //!
-//! Two ways to fit it:
+//! Three ways to fit it:
 //! - `universal`: stochastic gradient ascent, as in Shafahi et al., "Universal adversarial training" (AAAI 2020), algorithm 2, with
 //!   the momentum of Dong et al. (CVPR 2018), equation 6. Only samples that are not fooled yet pull. 20 passes over batches of 50, steps
 //!   that fall from epsilon / 4 to zero, and the best of the passes counts.
@@ -10,16 +10,19 @@
 //! A perturbation says nothing about the samples that it was fitted on, so every sample is judged by one that never saw it: of the
 //! first `fit` samples one is made for all others, and of the following `fit` one for the first. By default that is half and half.
 //!
+//! - `universal-online`: gradient ascent with one sample after the other, in their order, none stored: what a chip can do, and
+//!   what a chip does, to the bit. It is judged on the samples that it was fitted on; steps fall from epsilon / 4 over 5 passes.
+//!
 //! With a goal that names a class to reach the perturbation is a targeted one.
 //!
 //! Costs, for each sample that is fitted on, a gradient and a query in every pass of `universal`; and a query for every sample.
 
-use super::run::{Attacked, Found, Run, norms};
+use super::run::{Attacked, Found, Run, norms, unasked};
 use super::white::deepfool::DeepFool;
 use super::{Aim, Hunt, Problem, Stop, random};
 use crate::classifier::{Classifier, Inputs};
-use foolproof::attack::universal::{apply, climb, into_ball, learn};
-use foolproof::attack::{AttackError, AttackRng, Ball, Outcome, rng};
+use foolproof::attack::universal::{apply, climb, into_ball, judge, learn, step_of};
+use foolproof::attack::{AttackError, AttackRng, Ball, Outcome, Spec, rng};
 use foolproof::loss::{Goal, Loss, Objective};
 use foolproof::memory::Mode;
 use foolproof::session::{Session, SessionError};
@@ -120,6 +123,110 @@ pub fn attack(
             }
         }
     })
+}
+
+/// Fits a perturbation on one sample after the other, in their order, and judges it on the same ones: the chip's way, in one
+/// session. What a sample costs is bounded by the budgets, which shorten the schedule.
+///
+/// # Errors
+/// As [`attack`].
+pub(super) fn online(
+    classifier: &Classifier<'_>,
+    inputs: &Inputs,
+    run: &Run<'_>,
+    spec: Spec,
+) -> Result<Attacked, AttackError<SessionError>> {
+    let n = classifier.input_len();
+    let scale = f64::from(classifier.input_scale());
+    Ok(match inputs {
+        Inputs::F32(x) => {
+            let (adversarial, outcomes) = one_by_one(classifier, x, run, spec)?;
+            Attacked {
+                norms: norms(x, &adversarial, n, 1.0),
+                inputs: Inputs::F32(adversarial),
+                outcomes,
+            }
+        }
+        Inputs::I8(x) => {
+            let (adversarial, outcomes) = one_by_one(classifier, x, run, spec)?;
+            Attacked {
+                norms: norms(x, &adversarial, n, scale),
+                inputs: Inputs::I8(adversarial),
+                outcomes,
+            }
+        }
+    })
+}
+
+fn one_by_one<E>(
+    classifier: &Classifier<'_>,
+    x: &[E],
+    run: &Run<'_>,
+    spec: Spec,
+) -> Result<Answers<E>, AttackError<SessionError>>
+where
+    E: Element + Default,
+    for<'s> Session<'s>: GradientOracle<E, Error = SessionError>,
+{
+    let (n, classes) = (classifier.input_len(), classifier.model().classes());
+    if let Some(&class) = run.classes.iter().find(|&&class| class >= classes) {
+        return Err(AttackError::Class { class, classes });
+    }
+    if !spec.is_valid() {
+        return Err(AttackError::Parameters);
+    }
+    let chosen: Vec<usize> = (0..run.classes.len())
+        .filter(|&i| run.skip.get(i) != Some(&true))
+        .collect();
+    let share = |total: u64| total / chosen.len().max(1) as u64;
+    let queries = run.budget.queries.min(share(run.total.queries));
+    let gradients = run.budget.gradients.min(share(run.total.gradients));
+    let passes = gradients
+        .min(queries.saturating_sub(1))
+        .min(u64::from(spec.steps)) as u16;
+    let mut out: Vec<E> = x[..run.classes.len() * n].to_vec();
+    let mut outcomes: Vec<Outcome> = (0..run.classes.len())
+        .map(|i| unasked(&x[i * n..(i + 1) * n], run.classes[i], run.targeted).outcome)
+        .collect();
+    if passes == 0 {
+        return Ok((out, outcomes));
+    }
+    let spec = Spec {
+        steps: passes,
+        targeted: run.targeted,
+        ..spec
+    };
+    let mut buffer = classifier.buffer(Mode::Attack);
+    let mut session = classifier
+        .session(Mode::Attack, &mut buffer)
+        .map_err(AttackError::Oracle)?;
+    let (mut delta, mut v, mut asked) = (vec![0.0; n], vec![0.0; n], vec![E::default(); n]);
+    for pass in 0..passes {
+        for &i in &chosen {
+            let objective = Objective {
+                loss: spec.loss,
+                goal: spec.goal(run.classes[i]),
+            };
+            let terms = (&spec.ball, objective, step_of(&spec, pass));
+            let x = &x[i * n..(i + 1) * n];
+            learn(&mut session, terms, x, &mut delta, (&mut v, &mut asked))
+                .map_err(AttackError::Oracle)?;
+        }
+    }
+    for &i in &chosen {
+        let range = i * n..(i + 1) * n;
+        let scratch = (&mut v[..], &mut out[range.clone()]);
+        let label = judge(&mut session, &spec.ball, &delta, &x[range], scratch)
+            .map_err(AttackError::Oracle)?;
+        outcomes[i] = Outcome {
+            label,
+            fooled: spec.goal(run.classes[i]).is_met(label),
+            queries: u64::from(passes) + 1,
+            gradients: u64::from(passes),
+        };
+        (run.progress)(1);
+    }
+    Ok((out, outcomes))
 }
 
 type Answers<E> = (Vec<E>, Vec<Outcome>);

@@ -153,7 +153,7 @@ fn on_boards(
             Error::new(
                 format!("{} runs on the host only", plan.name),
                 "--attack",
-                "fgsm, bim, pgd, square, nes or quick: attacks that run on the chip",
+                "fgsm, bim, pgd, square, nes, universal-online or quick: attacks that run on the chip",
             )
         })?);
     }

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use anyhow::{Context, Result, bail, ensure};
 use foolproof::attack::Spec;
 use foolproof::link::{
-    self, Deframer, FrameError, Input, PROTOCOL, Ready, Request, Response, Stats,
+    self, Deframer, FrameError, Input, PROTOCOL, Ready, Request, Response, Stats, Turn,
 };
 
 /// A line to a chip: an emulator's socket, a serial port.
@@ -187,17 +187,23 @@ impl<L: Line> Chip<L> {
             index,
             input,
         };
-        self.ask(&request, |response| match response {
-            Response::Adversarial(found) => Some(Crafted {
-                bytes: found.bytes.to_vec(),
-                label: found.label,
-                fooled: found.fooled,
-                queries: found.queries,
-                gradients: found.gradients,
-                instructions: found.instructions,
-            }),
-            _ => None,
-        })
+        self.ask(&request, crafted)
+    }
+
+    /// One turn of the universal perturbation that the chip keeps.
+    pub fn universal(
+        &mut self,
+        turn: Turn,
+        spec: Spec,
+        (input, label): (Input, u16),
+    ) -> Result<Crafted> {
+        let request = Request::Universal {
+            turn,
+            spec,
+            label,
+            input,
+        };
+        self.ask(&request, crafted)
     }
 
     /// Asks how much memory is in use.
@@ -282,6 +288,20 @@ fn inferred(response: &Response) -> Option<Inferred> {
             output: logits.output.to_vec(),
             label: logits.label,
             instructions: logits.instructions,
+        }),
+        _ => None,
+    }
+}
+
+fn crafted(response: &Response) -> Option<Crafted> {
+    match response {
+        Response::Adversarial(found) => Some(Crafted {
+            bytes: found.bytes.to_vec(),
+            label: found.label,
+            fooled: found.fooled,
+            queries: found.queries,
+            gradients: found.gradients,
+            instructions: found.instructions,
         }),
         _ => None,
     }

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use foolproof::attack::Spec;
+use foolproof::attack::{Kind, Spec};
 use foolproof::kernels::Kernels;
-use foolproof::link::Input;
+use foolproof::link::{Input, Turn};
 use foolproof::model::Model;
 
 use super::{
@@ -243,15 +243,23 @@ impl<L: Line> Both<'_, L> {
             fooled: 0,
             instructions: 0,
         };
+        let fitted = match spec.kind {
+            Kind::Universal => self.fit_universal(spec, &mut figures.instructions)?,
+            _ => 0,
+        };
         for (index, outcome) in attacked.outcomes.iter().enumerate() {
             let name = format!("attack {attack_index}, sample {index}");
             let label = self.work.labels[index];
             let bytes = self.work.inputs.bytes(index, n);
-            let crafted = self.chip.attack(
-                spec,
-                (self.input(index, &bytes), label as u16),
-                (self.work.seed, index as u32),
-            )?;
+            let input = (self.input(index, &bytes), label as u16);
+            let mut crafted = match spec.kind {
+                Kind::Universal => self.chip.universal(Turn::Apply, spec, input)?,
+                _ => self
+                    .chip
+                    .attack(spec, input, (self.work.seed, index as u32))?,
+            };
+            crafted.queries += fitted;
+            crafted.gradients += fitted;
             figures.instructions += crafted.instructions;
             figures.robust += usize::from(usize::from(crafted.label) == label);
             figures.fooled += usize::from(crafted.fooled);
@@ -284,6 +292,22 @@ impl<L: Line> Both<'_, L> {
         figures.instructions /= attacked.outcomes.len() as u64;
         self.comparison.attacks.push(figures);
         Ok(())
+    }
+
+    /// Has the chip fit a universal perturbation on all samples; returns how often it asked about each.
+    fn fit_universal(&mut self, spec: Spec, instructions: &mut u64) -> Result<u32> {
+        for pass in 0..spec.steps {
+            for index in 0..self.work.labels.len() {
+                let turn = match (pass, index) {
+                    (0, 0) => Turn::Begin,
+                    _ => Turn::Learn { pass },
+                };
+                let bytes = self.work.inputs.bytes(index, self.host.input_len());
+                let input = (self.input(index, &bytes), self.work.labels[index] as u16);
+                *instructions += self.chip.universal(turn, spec, input)?.instructions;
+            }
+        }
+        Ok(u32::from(spec.steps))
     }
 
     fn input<'b>(&self, index: usize, bytes: &'b [u8]) -> Input<'b> {
