@@ -102,7 +102,7 @@ fn attack_all<P: OutputPin, C: Counter>(
             seed: bundle.seed(),
             index: index as u64,
         };
-        Ok((sample, label))
+        Ok::<_, Fault>((sample, label))
     };
     let universal = spec.kind == Kind::Universal;
     for pass in 0..if universal { spec.steps } else { 0 } {

@@ -489,7 +489,9 @@ impl<E: core::fmt::Display> core::fmt::Display for AttackError<E> {
 impl<E: core::fmt::Debug + core::fmt::Display> core::error::Error for AttackError<E> {}
 
 // an attack asks through a counter, and the counter asks through a borrowed oracle
-impl<E: Element, O: crate::threat::LabelOracle<E>> crate::threat::LabelOracle<E> for &mut O {
+impl<E: Element, O: crate::threat::LabelOracle<E> + ?Sized> crate::threat::LabelOracle<E>
+    for &mut O
+{
     type Error = O::Error;
     fn input_len(&self) -> usize {
         (**self).input_len()
@@ -502,13 +504,15 @@ impl<E: Element, O: crate::threat::LabelOracle<E>> crate::threat::LabelOracle<E>
     }
 }
 
-impl<E: Element, O: crate::threat::ScoreOracle<E>> crate::threat::ScoreOracle<E> for &mut O {
+impl<E: Element, O: crate::threat::ScoreOracle<E> + ?Sized> crate::threat::ScoreOracle<E>
+    for &mut O
+{
     fn scores(&mut self, x: &[E], scores: &mut [f32]) -> Result<usize, O::Error> {
         (**self).scores(x, scores)
     }
 }
 
-impl<E: Element, O: GradientOracle<E>> GradientOracle<E> for &mut O {
+impl<E: Element, O: GradientOracle<E> + ?Sized> GradientOracle<E> for &mut O {
     fn gradient(
         &mut self,
         x: &[E],

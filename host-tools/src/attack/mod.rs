@@ -6,6 +6,7 @@
 
 pub mod boxes;
 pub mod catalog;
+pub mod erased;
 pub mod hunt;
 pub mod journal;
 pub mod labels;
@@ -25,12 +26,13 @@ pub mod universal;
 pub mod white;
 
 pub use catalog::{Access, Entry, Settings};
+use erased::{Erased, Failed};
 pub use hunt::{Aim, Hunt, Stop, Witness};
 pub use problem::{Problem, image_shape};
 pub use run::{Attacked, Found, Norms, Run, attack, norms};
 pub use suite::{Choice, Suite, Terms};
 
-use foolproof::attack::{Ball, Kind, Spec, rng};
+use foolproof::attack::{AttackRng, Ball, Kind, Spec, rng};
 use foolproof::loss::Loss;
 use foolproof::threat::{Element, GradientOracle, LabelOracle, ScoreOracle};
 
@@ -216,13 +218,16 @@ impl Attack {
         stream: Stream,
     ) -> Result<(), O::Error> {
         let rng = &mut rng(stream.seed, stream.sample);
-        match self {
-            Attack::Portable(portable) => run::portable(portable, oracle, problem, stream),
-            Attack::White(attack) => attack.run(oracle, problem, rng),
-            Attack::Universal(attack) => attack.alone(oracle, problem),
-            Attack::Scores(attack) => attack.run(oracle, problem, rng),
-            Attack::Labels(attack) => attack.run(oracle, problem, rng),
-        }
+        let mut erased = Erased::new(oracle);
+        let mut oracle: &mut dyn GradientOracle<E, Error = Failed> = &mut erased;
+        let ran = match self {
+            Attack::Portable(portable) => run::portable(portable, &mut oracle, problem, stream),
+            Attack::White(attack) => attack.run(&mut oracle, problem, rng),
+            Attack::Universal(attack) => attack.alone(&mut oracle, problem),
+            Attack::Scores(attack) => scores_only(attack, oracle, problem, rng),
+            Attack::Labels(attack) => labels_only(attack, oracle, problem, rng),
+        };
+        erased.result(ran)
     }
 
     /// Runs on an oracle that gives scores; `None` where the attack needs more.
@@ -233,14 +238,17 @@ impl Attack {
         stream: Stream,
     ) -> Option<Result<(), O::Error>> {
         let rng = &mut rng(stream.seed, stream.sample);
-        match self {
-            Attack::Scores(attack) => Some(attack.run(oracle, problem, rng)),
-            Attack::Labels(attack) => Some(attack.run(oracle, problem, rng)),
+        let mut erased = Erased::new(oracle);
+        let ran = match self {
+            Attack::Scores(attack) => scores_only(attack, &mut erased, problem, rng),
+            Attack::Labels(attack) => labels_only(attack, &mut erased, problem, rng),
             Attack::Portable(portable) => {
-                run::portable_on_scores(portable, oracle, problem, stream)
+                let mut oracle: &mut dyn ScoreOracle<E, Error = Failed> = &mut erased;
+                run::portable_on_scores(portable, &mut oracle, problem, stream)?
             }
-            Attack::White(_) | Attack::Universal(_) => None,
-        }
+            Attack::White(_) | Attack::Universal(_) => return None,
+        };
+        Some(erased.result(ran))
     }
 
     /// Runs on an oracle that gives labels; `None` where the attack needs more.
@@ -251,11 +259,33 @@ impl Attack {
         stream: Stream,
     ) -> Option<Result<(), O::Error>> {
         let rng = &mut rng(stream.seed, stream.sample);
-        match self {
-            Attack::Labels(attack) => Some(attack.run(oracle, problem, rng)),
-            _ => None,
-        }
+        let Attack::Labels(attack) = self else {
+            return None;
+        };
+        let mut erased = Erased::new(oracle);
+        let ran = labels_only(attack, &mut erased, problem, rng);
+        Some(erased.result(ran))
     }
+}
+
+/// An attack that asks for scores, compiled for an oracle that gives no more.
+fn scores_only<E: Element>(
+    attack: &scores::Scores,
+    mut oracle: &mut dyn ScoreOracle<E, Error = Failed>,
+    problem: &Problem<'_, E>,
+    rng: &mut AttackRng,
+) -> Result<(), Failed> {
+    attack.run(&mut oracle, problem, rng)
+}
+
+/// The same for labels.
+fn labels_only<E: Element>(
+    attack: &labels::Labels,
+    mut oracle: &mut dyn LabelOracle<E, Error = Failed>,
+    problem: &Problem<'_, E>,
+    rng: &mut AttackRng,
+) -> Result<(), Failed> {
+    attack.run(&mut oracle, problem, rng)
 }
 
 /// The random stream of one sample: neither threads nor the order of samples matter.

@@ -1,5 +1,6 @@
 //! Attacks over many samples: one session per thread, the same result for any number of threads.
 
+use super::erased::{Erased, Failed};
 use super::journal::{Journal, Kept};
 use super::minimum::Bisection;
 use super::problem::image_shape;
@@ -408,8 +409,10 @@ pub(super) fn portable_on_scores<E: Element, O: ScoreOracle<E>>(
     let (spec, mut scratch) = prepared(spec, problem);
     let mut out = problem.x.to_vec();
     let task = task(problem, stream, &mut scratch);
-    let ran = spec.run_on_scores(oracle, task, &mut out)?;
-    Some(found_or_not(ran).unwrap_or(Ok(())))
+    let mut erased = Erased::new(oracle);
+    let mut asked: &mut dyn ScoreOracle<E, Error = Failed> = &mut erased;
+    let ran = spec.run_on_scores(&mut asked, task, &mut out)?;
+    Some(found_or_not(erased.attack_result(ran)).unwrap_or(Ok(())))
 }
 
 /// The oracle's error. A ball in which an attack cannot search holds nothing that it could find.
@@ -454,8 +457,10 @@ fn run_spec<E: Element, O: GradientOracle<E>>(
     let (spec, mut scratch) = prepared(spec, problem);
     let mut out = problem.x.to_vec();
     let task = task(problem, stream, &mut scratch);
-    let outcome = spec.run(oracle, task, &mut out)?;
-    Ok((out, outcome))
+    let mut erased = Erased::new(oracle);
+    let mut asked: &mut dyn GradientOracle<E, Error = Failed> = &mut erased;
+    let ran = spec.run(&mut asked, task, &mut out);
+    Ok((out, erased.attack_result(ran)?))
 }
 
 fn engine<E: Element, O: GradientOracle<E>>(
