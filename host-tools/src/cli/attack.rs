@@ -63,9 +63,9 @@ fn on_samples(
     let read = read.iter().chain(models).map(PathBuf::as_path);
     files::refuse_overwriting(out, read)?;
     let file = match &args.model {
-        Some(model) => {
-            Some(ModelFile::read_for(model, &args.input, args.numerics)?.within(args.memory)?)
-        }
+        Some(model) => Some(
+            ModelFile::read_for(model, &args.input, args.runtime.numerics)?.within(args.memory)?,
+        ),
         None => None,
     };
     let data = data::load(data, Purpose::Judge)?;
@@ -87,13 +87,14 @@ fn on_samples(
             on_target(args, target.as_mut(), file.as_ref(), task, console)?
         }
         (None, Some(file)) if !args.surrogate.is_empty() => {
-            let classifier = Classifier::new(file.model()?, args.kernels.fast());
+            let classifier = Classifier::new(file.model()?, args.loops.kernels.fast());
             let mut target = Local::new(file.path(), classifier);
             let task = (&data, &plans[..], seed);
             on_target(args, &mut target, Some(file), task, console)?
         }
         (None, Some(file)) => {
-            let (classifier, inputs) = file.with_data(&args.input, args.kernels.fast(), &data)?;
+            let (classifier, inputs) =
+                file.with_data(&args.input, args.loops.kernels.fast(), &data)?;
             check_target(target, classifier.model().classes())?;
             let subject = Subject {
                 file,
@@ -160,7 +161,7 @@ fn key(
         file.describe()?.numerics,
         args.attack.settings.total(),
         subject.seed,
-        args.kernels.fast()
+        args.loops.kernels.fast()
     );
     digest.update(text);
     let n = subject.classifier.input_len();
@@ -201,7 +202,10 @@ fn on_target(
         check_target(plan.target, classes)?;
     }
     let inputs = match file {
-        Some(file) => file.with_data(&args.input, args.kernels.fast(), data)?.1,
+        Some(file) => {
+            file.with_data(&args.input, args.loops.kernels.fast(), data)?
+                .1
+        }
         None => preprocess(&args.input).inputs(data, target.form())?,
     };
     let surrogates = surrogate::read(args)?;

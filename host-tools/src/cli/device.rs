@@ -141,7 +141,8 @@ fn on_boards(
         Some(epsilon) => args.attack.plans(&args.settings.terms(epsilon, None))?,
         None => Vec::new(),
     };
-    let file = ModelFile::read_for(&args.model, &args.input, args.numerics)?.within(args.memory)?;
+    let file = ModelFile::read_for(&args.model, &args.input, args.runtime.numerics)?
+        .within(args.memory)?;
     let data = data::load(&args.data.data, Purpose::Judge)?;
     let data = data.take(args.data.limit.unwrap_or(usize::MAX))?;
     // The chip's bits are those of the scalar kernels.

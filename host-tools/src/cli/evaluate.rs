@@ -29,12 +29,16 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
     for &epsilon in &args.eps.0 {
         plans.extend(args.suite.plans(&args.settings.terms(epsilon, None))?);
     }
-    let file = ModelFile::read_for(&args.model.model, &args.model.input, args.model.numerics)?
-        .within(args.memory)?;
+    let file = ModelFile::read_for(
+        &args.model.model,
+        &args.model.input,
+        args.model.runtime.numerics,
+    )?
+    .within(args.memory)?;
     let data = data::load(&args.data.data, Purpose::Judge)?;
     let data = data.take(args.data.limit.unwrap_or(usize::MAX))?;
     let (classifier, inputs) =
-        file.with_data(&args.model.input, args.model.kernels.fast(), &data)?;
+        file.with_data(&args.model.input, args.model.loops.kernels.fast(), &data)?;
     if args.float.is_some() && numerics(classifier.model()) == "f32" {
         return Err(Error::new(
             "--float is for int8 models, and this is a float model",
@@ -47,7 +51,10 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
         None => None,
     };
     let float = match &float_file {
-        Some(file) => Some(Classifier::new(file.model()?, args.model.kernels.fast())),
+        Some(file) => Some(Classifier::new(
+            file.model()?,
+            args.model.loops.kernels.fast(),
+        )),
         None => None,
     };
     if let Some(folder) = &args.report {

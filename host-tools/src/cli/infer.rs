@@ -38,10 +38,14 @@ pub(crate) fn run(args: &InferArgs, seed: u64, console: &Console) -> Result<Ende
     }
     let board = args.board.as_deref().map(one_board).transpose()?;
     let other = args.compare.as_deref().map(Dump::read).transpose()?;
-    let file = ModelFile::read_for(&args.model.model, &args.model.input, args.model.numerics)?;
+    let file = ModelFile::read_for(
+        &args.model.model,
+        &args.model.input,
+        args.model.runtime.numerics,
+    )?;
     let data = data::load(&args.inputs, Purpose::Judge)?;
     let (classifier, inputs) =
-        file.with_any_data(&args.model.input, args.model.kernels.exact(), &data)?;
+        file.with_any_data(&args.model.input, args.model.loops.kernels.exact(), &data)?;
     let wants_dump = args.dump_tensors.is_some() || args.compare.is_some();
     let (answers, dump) = match board {
         Some(board) => on_board(board, &file, (&classifier, &inputs), wants_dump, console)?,

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::inspect::{BoardMemory, inspect, render};
 
 pub(crate) fn run(args: &InspectArgs, console: &Console) -> Result<Ended> {
-    let file = match ModelFile::read(&args.model, args.numerics) {
+    let file = match ModelFile::read(&args.model, args.runtime.numerics) {
         Ok(file) => file.within(args.memory)?,
         Err(error) => {
             say_what_is_missing(args, console)?;

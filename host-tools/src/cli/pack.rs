@@ -12,10 +12,10 @@ use foolproof::memory::Mode;
 
 pub(crate) fn run(args: &PackArgs, console: &Console) -> Result<Ended> {
     files::refuse_overwriting(&args.out, [args.model.as_path()])?;
-    let file = ModelFile::read(&args.model, args.numerics)?;
+    let file = ModelFile::read(&args.model, args.runtime.numerics)?;
     let assumptions = file.assumptions();
     let graph = from_image(&file.model()?);
-    if args.numerics.is_some() && ModelFile::is_tflite(&args.out) {
+    if args.runtime.numerics.is_some() && ModelFile::is_tflite(&args.out) {
         return Err(Error::new(
             "a TensorFlow Lite model does not say whose arithmetic it wants",
             "--numerics",

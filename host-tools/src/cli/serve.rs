@@ -17,8 +17,12 @@ struct Line {
 }
 
 pub(crate) fn run(args: &ServeArgs) -> Result<Ended> {
-    let file = ModelFile::read_for(&args.model.model, &args.model.input, args.model.numerics)?;
-    let classifier = Classifier::new(file.model()?, args.model.kernels.fast());
+    let file = ModelFile::read_for(
+        &args.model.model,
+        &args.model.input,
+        args.model.runtime.numerics,
+    )?;
+    let classifier = Classifier::new(file.model()?, args.model.loops.kernels.fast());
     let gone = |error: std::io::Error| Error::new(error, "serve", "a reader and a writer");
     let mut out = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {

@@ -47,8 +47,8 @@ pub(super) fn run(args: &AttackArgs, path: &Path, seed: u64, console: &Console) 
     if let Some(out) = &args.out {
         files::refuse_overwriting(out, [path, model])?;
     }
-    let file = ModelFile::read(model, args.numerics)?.within(args.memory)?;
-    let classifier = Classifier::new(file.model()?, args.kernels.fast());
+    let file = ModelFile::read(model, args.runtime.numerics)?.within(args.memory)?;
+    let classifier = Classifier::new(file.model()?, args.loops.kernels.fast());
     let boxes = Boxes::read(path)?.take(args.limit.unwrap_or(usize::MAX));
     if boxes.sample_len() != classifier.input_len() {
         return Err(Error::new(

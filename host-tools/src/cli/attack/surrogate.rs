@@ -38,7 +38,7 @@ pub(super) fn evaluate(
     }
     let members = files
         .iter()
-        .map(|file| Ok(Classifier::new(file.model()?, args.kernels.fast())))
+        .map(|file| Ok(Classifier::new(file.model()?, args.loops.kernels.fast())))
         .collect::<Result<Vec<_>>>()?;
     let diverse = args.diverse as f32;
     let surrogates = Surrogates::new(members, target.form().clone(), target.classes(), diverse)?;
