@@ -3,7 +3,8 @@
 //! A box is searched as the unit linf ball of another variable: `x = centre + half_width * u` with `u` in [-1, 1]. So every
 //! attack in the linf norm works in a box without knowing of it, and an element whose box is a point stays where it is.
 
-use super::run::{hunt, white_box};
+use super::journal::Kept;
+use super::run::{Page, hunt, white_box};
 use super::{Aim, Found, Problem, Run, Stream};
 use crate::classifier::{Classifier, Inputs};
 use crate::data::{npy, npz};
@@ -156,6 +157,12 @@ impl Boxes {
         (&self.lo[range.clone()], &self.hi[range])
     }
 
+    /// Both corners of every row, one row after the other.
+    pub fn bounds(&self) -> Inputs {
+        let rows = (0..self.len()).map(|i| self.row(i));
+        Inputs::F32(rows.flat_map(|(lo, hi)| [lo, hi].concat()).collect())
+    }
+
     /// The middles, as the model takes them.
     pub fn centres(&self, classifier: &Classifier<'_>) -> Inputs {
         let middles = self
@@ -220,6 +227,8 @@ pub struct Work<'a> {
     pub seed: u64,
     /// Called with 1 after every row.
     pub progress: &'a (dyn Fn(u64) + Sync),
+    /// What an interrupted run had found, and where results are noted; and this attack's number there.
+    pub page: Option<Page<'a>>,
 }
 
 fn search_elements<E>(
@@ -229,7 +238,7 @@ fn search_elements<E>(
     work: &Work<'_>,
 ) -> Result<(Vec<E>, Vec<Outcome>)>
 where
-    E: Element + Default + Send + Sync,
+    E: Kept + Default + Send + Sync,
     for<'s> Session<'s>: GradientOracle<E, Error = SessionError>,
 {
     let n = boxes.len;
@@ -239,6 +248,10 @@ where
         .map_init(
             || classifier.buffer(Mode::Attack),
             |buffer, i| {
+                if let Some(found) = work.page.and_then(|page| page.find(i, n)) {
+                    (work.progress)(1);
+                    return Ok((found.x, found.outcome));
+                }
                 let session = classifier
                     .session(Mode::Attack, buffer)
                     .map_err(|error| Error::new(error, &boxes.name, ""))?;
@@ -286,7 +299,14 @@ where
                 };
                 (work.progress)(1);
                 oracle.place(&found.x);
-                Ok((oracle.x, found.outcome))
+                let found = Found {
+                    x: oracle.x,
+                    outcome: found.outcome,
+                };
+                if let Some(page) = work.page {
+                    page.note(i, &found);
+                }
+                Ok((found.x, found.outcome))
             },
         )
         .collect();

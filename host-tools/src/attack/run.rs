@@ -49,6 +49,18 @@ pub struct Page<'a> {
     pub attack: usize,
 }
 
+impl Page<'_> {
+    /// What the attack came to on a sample of `n` elements, if that is known.
+    pub fn find<E: Kept>(&self, sample: usize, n: usize) -> Option<Found<E>> {
+        self.journal.find(self.attack, sample, n)
+    }
+
+    /// Writes that down.
+    pub fn note<E: Kept>(&self, sample: usize, found: &Found<E>) {
+        self.journal.note(self.attack, sample, found);
+    }
+}
+
 impl<'a> Run<'a> {
     /// Exactly what a chip is told.
     pub fn of_spec(
@@ -202,8 +214,7 @@ where
 {
     let n = classifier.input_len();
     let one = |buffer: &mut Vec<u128>, i: usize, budget: Budget| {
-        let known = |page: Page<'_>| page.journal.find(page.attack, i, n);
-        if let Some(found) = run.page.and_then(known) {
+        if let Some(found) = run.page.and_then(|page| page.find(i, n)) {
             return Ok(found);
         }
         let x = &x[i * n..(i + 1) * n];
@@ -212,7 +223,7 @@ where
         }
         let found = attack_one(classifier, buffer, (x, i), &Run { budget, ..*run })?;
         if let Some(page) = run.page {
-            page.journal.note(page.attack, i, &found);
+            page.note(i, &found);
         }
         Ok(found)
     };

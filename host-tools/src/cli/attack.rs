@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::{AttackResult, Evaluation, Plan};
 use crate::files;
 use crate::report::terminal;
-use crate::target::{Local, Target};
+use crate::target::{Local, Target, Work};
 use foolproof::threat::Budget;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -70,7 +70,6 @@ fn on_samples(
     };
     let data = data::load(data, Purpose::Judge)?;
     let data = data.take(args.limit.unwrap_or(usize::MAX))?;
-    let mut kept = None;
     let together = args.attack.settings.total() != Budget::UNLIMITED;
     if together && (args.target.is_some() || !args.surrogate.is_empty()) {
         return Err(Error::new(
@@ -79,17 +78,17 @@ fn on_samples(
             "--max-queries, for each sample",
         ));
     }
-    let (evaluation, mut document) = match (&args.target, &file) {
+    let (evaluation, mut document, journal) = match (&args.target, &file) {
         (Some(spec), file) => {
             let patience = Duration::from_secs(args.timeout);
             let mut target = super::target::open(spec, file.as_ref(), patience, console)?;
-            let task = (&data, &plans[..], seed);
+            let task = (&data, &plans[..], seed, out);
             on_target(args, target.as_mut(), file.as_ref(), task, console)?
         }
         (None, Some(file)) if !args.surrogate.is_empty() => {
             let classifier = Classifier::new(file.model()?, args.loops.kernels.fast());
             let mut target = Local::new(file.path(), classifier);
-            let task = (&data, &plans[..], seed);
+            let task = (&data, &plans[..], seed, out);
             on_target(args, &mut target, Some(file), task, console)?
         }
         (None, Some(file)) => {
@@ -103,14 +102,10 @@ fn on_samples(
                 data: &data,
                 seed,
             };
-            let key = key(args, file, &subject, &plans)?;
-            let journal = Journal::beside(out, &key, args.resume)?;
-            if !journal.is_empty() {
-                console.say(format!(
-                    "{} results of the interrupted run are kept",
-                    journal.len()
-                ));
-            }
+            let labels = data.labels().unwrap_or_default();
+            let samples = ("", &inputs, labels, classifier.input_len());
+            let key = key(args, &[file], (&plans, seed), samples)?;
+            let journal = journal(out, &key, args, console)?;
             let way = Way {
                 journal: Some(&journal),
                 cascade: true,
@@ -120,8 +115,7 @@ fn on_samples(
                 evaluate::measure("attack", &subject, &plans, &way, console)?;
             let together = evaluate::ensembles(&args.attack.attack, &evaluation, &subject);
             document.attacks.extend(together);
-            kept = Some(journal);
-            (evaluation, document)
+            (evaluation, document, journal)
         }
         (None, None) => return Err(Error::new("no model", "attack", "a model, or --target")),
     };
@@ -131,9 +125,7 @@ fn on_samples(
             .extend(evaluate::gradients_alone(&evaluation));
     }
     write(out, file.as_ref(), &data, &evaluation.attacks)?;
-    if let Some(journal) = kept {
-        journal.finish();
-    }
+    journal.finish();
     document.outputs = vec![out.display().to_string()];
     console.finish(&document, || {
         format!(
@@ -150,30 +142,40 @@ fn on_samples(
 /// What a run is: with another key its journal is of no use.
 fn key(
     args: &AttackArgs,
-    file: &ModelFile,
-    subject: &Subject<'_>,
-    plans: &[Plan],
+    files: &[&ModelFile],
+    (plans, seed): (&[Plan], u64),
+    (target, inputs, labels, n): (&str, &Inputs, &[usize], usize),
 ) -> Result<String> {
     let mut digest = Sha256::new();
-    digest.update(file.describe()?.sha256);
-    let text = format!(
-        "{:?} {plans:?} {:?} {} {:?}",
-        file.describe()?.numerics,
-        args.attack.settings.total(),
-        subject.seed,
-        args.loops.kernels.fast()
-    );
-    digest.update(text);
-    let n = subject.classifier.input_len();
-    for (i, label) in subject.data.labels().unwrap_or_default().iter().enumerate() {
-        digest.update(label.to_le_bytes());
-        digest.update(subject.inputs.bytes(i, n));
+    for file in files {
+        digest.update(file.describe()?.sha256);
+        digest.update(format!("{:?}", file.describe()?.numerics));
     }
-    Ok(digest
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    digest.update(format!(
+        "{target} {plans:?} {:?} {seed} {:?} {} {}",
+        args.attack.settings.total(),
+        args.loops.kernels.fast(),
+        args.diverse,
+        args.feedback,
+    ));
+    for (i, label) in labels.iter().enumerate() {
+        digest.update(label.to_le_bytes());
+        digest.update(inputs.bytes(i, n));
+    }
+    let bytes = digest.finalize();
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The journal of this run beside `out`.
+fn journal(out: &Path, key: &str, args: &AttackArgs, console: &Console) -> Result<Journal> {
+    let journal = Journal::beside(out, key, args.resume)?;
+    if !journal.is_empty() {
+        console.say(format!(
+            "{} results of the interrupted run are kept",
+            journal.len()
+        ));
+    }
+    Ok(journal)
 }
 
 fn check_target(target: Option<usize>, classes: usize) -> Result<()> {
@@ -192,9 +194,9 @@ fn on_target(
     args: &AttackArgs,
     target: &mut dyn Target,
     file: Option<&ModelFile>,
-    (data, plans, seed): (&Dataset, &[Plan], u64),
+    (data, plans, seed, out): (&Dataset, &[Plan], u64, &Path),
     console: &Console,
-) -> Result<(Evaluation, Document)> {
+) -> Result<(Evaluation, Document, Journal)> {
     let labels = data.require_labels("attack")?;
     let classes = target.classes();
     data.check_labels(classes)?;
@@ -209,15 +211,24 @@ fn on_target(
         None => preprocess(&args.input).inputs(data, target.form())?,
     };
     let surrogates = surrogate::read(args)?;
+    let files: Vec<&ModelFile> = file.into_iter().chain(&surrogates).collect();
+    let (name, n) = (target.name(), target.form().input_len());
+    let samples = (name.as_str(), &inputs, labels, n);
+    let key = key(args, &files, (plans, seed), samples)?;
+    let journal = journal(out, &key, args, console)?;
     let progress = console.progress("attacking", (plans.len() * data.len()) as u64);
-    let steps = |steps| progress.advance(steps);
+    let work = Work {
+        seed,
+        progress: &|steps| progress.advance(steps),
+        journal: Some(&journal),
+    };
     let mut document = Document::new("attack");
     let evaluation = match surrogates.is_empty() {
-        true => crate::target::evaluate(target, &inputs, labels, plans, (seed, &steps))?,
+        true => crate::target::evaluate(target, &inputs, labels, plans, &work)?,
         false => {
             let samples = (&inputs, labels, plans);
             let (evaluation, used) =
-                surrogate::evaluate(args, &surrogates, target, samples, (seed, &steps))?;
+                surrogate::evaluate(args, &surrogates, target, samples, &work)?;
             document.surrogates = used;
             evaluation
         }
@@ -245,7 +256,7 @@ fn on_target(
         .iter()
         .map(|result| summary::attack(result, &evaluation.clean, labels, numerics))
         .collect();
-    Ok((evaluation, document))
+    Ok((evaluation, document, journal))
 }
 
 /// For each sample the first attack's input that won; where none did, the last attack's.

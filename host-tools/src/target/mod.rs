@@ -11,6 +11,7 @@ pub use local::Local;
 pub use program::{PROTOCOL, Program};
 pub use surrogate::{Feedback, evaluate_with};
 
+use crate::attack::journal::{Journal, Kept};
 use crate::attack::minimum::Bisection;
 use crate::attack::run::{Found, hunt, norms};
 use crate::attack::{Access, Aim, Attacked, Hunt, Problem, Stop, Stream, image_shape};
@@ -60,7 +61,7 @@ impl<'a> Remote<'a> {
 }
 
 /// Elements that a target can be asked about.
-pub(crate) trait Asked: Element + Default {
+pub(crate) trait Asked: Kept + Default {
     fn sample(x: &[Self]) -> Sample<'_>;
 }
 
@@ -120,6 +121,36 @@ pub fn check(target: &dyn Target, plans: &[Plan]) -> Result<()> {
     }
 }
 
+/// How a run goes on.
+#[derive(Clone, Copy)]
+pub struct Work<'a> {
+    /// Seed.
+    pub seed: u64,
+    /// Called with 1 after every sample.
+    pub progress: &'a (dyn Fn(u64) + Sync),
+    /// What an interrupted run had found, and where results are noted.
+    pub journal: Option<&'a Journal>,
+}
+
+impl Work<'_> {
+    /// What attack number `attack` found on a sample of `n` elements: as an interrupted run noted it, or by `go`.
+    fn once<E: Kept>(
+        &self,
+        (attack, sample): (usize, usize),
+        n: usize,
+        go: impl FnOnce() -> Result<Found<E>>,
+    ) -> Result<Found<E>> {
+        if let Some(found) = self.journal.and_then(|j| j.find(attack, sample, n)) {
+            return Ok(found);
+        }
+        let found = go()?;
+        if let Some(journal) = self.journal {
+            journal.note(attack, sample, &found);
+        }
+        Ok(found)
+    }
+}
+
 /// Runs every plan on every sample, one query after the other.
 ///
 /// # Errors
@@ -129,12 +160,12 @@ pub fn evaluate(
     inputs: &Inputs,
     labels: &[usize],
     plans: &[Plan],
-    (seed, progress): (u64, &dyn Fn(u64)),
+    work: &Work<'_>,
 ) -> Result<Evaluation> {
     check(target, plans)?;
     match inputs {
-        Inputs::F32(x) => run_plans(target, x, labels, plans, (seed, progress), &mut black_box),
-        Inputs::I8(x) => run_plans(target, x, labels, plans, (seed, progress), &mut black_box),
+        Inputs::F32(x) => run_plans(target, x, labels, plans, work, &mut black_box),
+        Inputs::I8(x) => run_plans(target, x, labels, plans, work, &mut black_box),
     }
 }
 
@@ -148,7 +179,7 @@ fn run_plans<E: Asked>(
     x: &[E],
     labels: &[usize],
     plans: &[Plan],
-    (seed, progress): (u64, &dyn Fn(u64)),
+    work: &Work<'_>,
     go: Go<'_, E>,
 ) -> Result<Evaluation>
 where
@@ -170,17 +201,17 @@ where
         });
     }
     let mut attacks = Vec::new();
-    for plan in plans {
+    for (attack, plan) in plans.iter().enumerate() {
         let ball = target.form().ball(plan.norm, plan.epsilon);
         let mut found = Vec::new();
         for (i, (x, &label)) in x.chunks(n).zip(labels).enumerate() {
             let problem = problem(target, (x, label), plan);
             let stream = Stream {
-                seed,
+                seed: work.seed,
                 sample: i as u64,
             };
-            found.push(go(target, &problem, plan, stream)?);
-            progress(1);
+            found.push(work.once((attack, i), n, || go(target, &problem, plan, stream))?);
+            (work.progress)(1);
         }
         let outcomes: Vec<_> = found.iter().map(|found| found.outcome).collect();
         let adversarial: Vec<E> = found.into_iter().flat_map(|found| found.x).collect();

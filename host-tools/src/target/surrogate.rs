@@ -1,6 +1,6 @@
 //! A target attacked with the gradients of surrogates (see [`crate::attack::transfer`]).
 
-use super::{Asked, Remote, Target, problem, run_plans};
+use super::{Asked, Remote, Target, Work, problem, run_plans};
 use crate::attack::run::Found;
 use crate::attack::transfer::{Carried, GrayError, Surrogates, craft, deliver, with_feedback};
 use crate::attack::{Access, Stream};
@@ -30,7 +30,7 @@ pub fn evaluate_with(
     inputs: &Inputs,
     labels: &[usize],
     plans: &[Plan],
-    random_and_progress: (u64, &(dyn Fn(u64) + Sync)),
+    work: &Work<'_>,
 ) -> Result<(Evaluation, Vec<Carried>)> {
     let needless = |plan: &&Plan| plan.attack.access() != Access::Gradients;
     if let Some(plan) = plans.iter().find(needless) {
@@ -46,10 +46,10 @@ pub fn evaluate_with(
         plans,
     };
     match (inputs, feedback) {
-        (Inputs::F32(x), Feedback::Once) => gray.once(target, x, random_and_progress),
-        (Inputs::I8(x), Feedback::Once) => gray.once(target, x, random_and_progress),
-        (Inputs::F32(x), Feedback::EveryStep) => gray.every_step(target, x, random_and_progress),
-        (Inputs::I8(x), Feedback::EveryStep) => gray.every_step(target, x, random_and_progress),
+        (Inputs::F32(x), Feedback::Once) => gray.once(target, x, work),
+        (Inputs::I8(x), Feedback::Once) => gray.once(target, x, work),
+        (Inputs::F32(x), Feedback::EveryStep) => gray.every_step(target, x, work),
+        (Inputs::I8(x), Feedback::EveryStep) => gray.every_step(target, x, work),
     }
 }
 
@@ -64,7 +64,7 @@ impl GrayBox<'_, '_> {
         &self,
         target: &mut dyn Target,
         x: &[E],
-        (seed, progress): (u64, &(dyn Fn(u64) + Sync)),
+        work: &Work<'_>,
     ) -> Result<(Evaluation, Vec<Carried>)>
     where
         Inputs: From<Vec<E>>,
@@ -72,7 +72,7 @@ impl GrayBox<'_, '_> {
         // crafting needs no target, so it runs on all threads
         let n = target.form().input_len();
         let mut crafted: Vec<Vec<Found<E>>> = Vec::new();
-        for plan in self.plans {
+        for (attack, plan) in self.plans.iter().enumerate() {
             let samples: Vec<_> = x
                 .chunks(n)
                 .zip(self.labels)
@@ -85,16 +85,16 @@ impl GrayBox<'_, '_> {
                     || self.surrogates.buffers(),
                     |buffers, (i, problem)| {
                         let stream = Stream {
-                            seed,
+                            seed: work.seed,
                             sample: i as u64,
                         };
-                        let mut ensemble = self
-                            .surrogates
-                            .ensemble(buffers, stream)
-                            .map_err(surrogate)?;
-                        let found = craft(&mut ensemble, problem, plan, stream);
-                        progress(1);
-                        found.map_err(surrogate)
+                        let found = work.once((attack, i), n, || {
+                            let ensemble = self.surrogates.ensemble(buffers, stream);
+                            let mut ensemble = ensemble.map_err(surrogate)?;
+                            craft(&mut ensemble, problem, plan, stream).map_err(surrogate)
+                        });
+                        (work.progress)(1);
+                        found
                     },
                 )
                 .collect();
@@ -107,7 +107,12 @@ impl GrayBox<'_, '_> {
             x,
             self.labels,
             self.plans,
-            (seed, &|_| ()),
+            // the journal holds what was crafted; the one question about each is asked again
+            &Work {
+                progress: &|_| (),
+                journal: None,
+                ..*work
+            },
             &mut |target, problem, plan, _| match next.next() {
                 Some(found) => deliver(Remote::new(target), problem, plan, &found.x),
                 None => Err(Error::new(
@@ -138,7 +143,7 @@ impl GrayBox<'_, '_> {
         &self,
         target: &mut dyn Target,
         x: &[E],
-        (seed, progress): (u64, &(dyn Fn(u64) + Sync)),
+        work: &Work<'_>,
     ) -> Result<(Evaluation, Vec<Carried>)>
     where
         Inputs: From<Vec<E>>,
@@ -149,7 +154,7 @@ impl GrayBox<'_, '_> {
             x,
             self.labels,
             self.plans,
-            (seed, progress),
+            work,
             &mut |target, problem, plan, stream| {
                 let ensemble = self.surrogates.ensemble(&mut buffers, stream);
                 let mut ensemble = ensemble.map_err(surrogate)?;

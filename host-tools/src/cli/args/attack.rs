@@ -66,7 +66,7 @@ pub(crate) struct AttackArgs {
     #[arg(long, value_name = "ADV.npz", required_unless_present = "boxes")]
     pub out: Option<PathBuf>,
     /// Go on where the same command was interrupted: what it had done is in ADV.npz.partial
-    #[arg(long, conflicts_with_all = ["boxes", "target", "surrogate"])]
+    #[arg(long, requires = "out")]
     pub resume: bool,
 }
 

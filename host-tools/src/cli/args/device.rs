@@ -42,7 +42,7 @@ pub(crate) struct DeviceRunArgs {
     pub input: InputArgs,
     #[command(flatten)]
     pub runtime: RuntimeArgs,
-    /// Attacks that host and chip both craft, where --eps is given: fgsm, bim, pgd, or quick (fgsm, pgd)
+    /// Attacks that host and chip both craft, where --eps is given: fgsm, bim, pgd, square, nes, universal-online, or quick (fgsm, pgd)
     #[arg(long, value_name = "NAME", default_value = "quick", value_parser = choice)]
     pub attack: Choice,
     #[command(flatten)]

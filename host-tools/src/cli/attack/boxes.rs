@@ -8,6 +8,7 @@ use super::{Adversarial, write_adversarial};
 use crate::attack::Norms;
 use crate::attack::boxes::{Boxes, Searched, Work, search};
 use crate::attack::catalog::norm_name;
+use crate::attack::run::Page;
 use crate::classifier::{Classifier, Inputs};
 use crate::document::{Attack, Data, Document, MeanNorm, summary};
 use crate::error::{Error, Result};
@@ -68,6 +69,7 @@ pub(super) fn run(args: &AttackArgs, path: &Path, seed: u64, console: &Console) 
             format!("labels from 0 to {}", classes - 1),
         ));
     }
+    let bounds = boxes.bounds();
     let boxes = boxes.reordered(|rows| file.to_graph_order(rows));
 
     let mut document = Document::new("attack");
@@ -86,14 +88,23 @@ pub(super) fn run(args: &AttackArgs, path: &Path, seed: u64, console: &Console) 
         document.accuracy = Some(summary::accuracy(&predicted, boxes.labels()));
     }
 
+    let journal = match &args.out {
+        Some(out) => {
+            let samples = ("box", &bounds, boxes.labels(), 2 * boxes.sample_len());
+            let key = super::key(args, &[&file], (&plans, seed), samples)?;
+            Some(super::journal(out, &key, args, console)?)
+        }
+        None => None,
+    };
     let progress = console.progress("searching", (plans.len() * boxes.len()) as u64);
     let mut best = Best::new(&classifier, &centres, &boxes, targeted);
-    for plan in &plans {
+    for (attack, plan) in plans.iter().enumerate() {
         let work = Work {
             targeted,
             broken: &best.broken.clone(),
             seed,
             progress: &|rows| progress.advance(rows),
+            page: journal.as_ref().map(|journal| Page { journal, attack }),
         };
         let searched = search(&classifier, &boxes, plan, &work)?;
         best.merge(&searched);
@@ -113,6 +124,9 @@ pub(super) fn run(args: &AttackArgs, path: &Path, seed: u64, console: &Console) 
             },
         )?;
         document.outputs = vec![out.display().to_string()];
+    }
+    if let Some(journal) = journal {
+        journal.finish();
     }
     let broken = best.broken.iter().filter(|&&b| b).count();
     console.finish(&document, || {

@@ -8,7 +8,7 @@ use crate::classifier::{Classifier, Inputs};
 use crate::document::{Document, SurrogateUse};
 use crate::error::{Error, Result};
 use crate::evaluate::{Evaluation, Plan, Threat};
-use crate::target::{Feedback, Target, evaluate_with};
+use crate::target::{Feedback, Target, Work, evaluate_with};
 
 /// Reads the surrogates.
 pub(super) fn read(args: &AttackArgs) -> Result<Vec<ModelFile>> {
@@ -24,7 +24,7 @@ pub(super) fn evaluate(
     files: &[ModelFile],
     target: &mut dyn Target,
     (inputs, labels, plans): (&Inputs, &[usize], &[Plan]),
-    random_and_progress: (u64, &(dyn Fn(u64) + Sync)),
+    work: &Work<'_>,
 ) -> Result<(Evaluation, Vec<SurrogateUse>)> {
     if let Some(plan) = plans
         .iter()
@@ -47,8 +47,7 @@ pub(super) fn evaluate(
         false => Feedback::Once,
     };
     let task = (&surrogates, feedback);
-    let (mut evaluation, carried) =
-        evaluate_with(target, task, inputs, labels, plans, random_and_progress)?;
+    let (mut evaluation, carried) = evaluate_with(target, task, inputs, labels, plans, work)?;
     for result in &mut evaluation.attacks {
         result.threat = Threat::GrayBox;
     }
