@@ -4,7 +4,8 @@
 //!
 //! These are the parts that a chip needs: to apply a perturbation, and to improve it with one input after another, without
 //! storing any. [`Spec::universal`](super::Spec::universal) gives them their parameters; the host tools' `universal` fits in
-//! batches.
+//! batches. The default step (a quarter of epsilon, falling to nearly zero over the passes) is ours: the authors' is constant, and a falling one
+//! settles.
 
 use super::ball::{Norm, length};
 use super::{Ball, Spec};

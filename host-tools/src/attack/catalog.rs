@@ -341,7 +341,7 @@ const UNIVERSAL: &[Entry] = &[
             Ok(Attack::Portable(Portable::Universal { passes }))
         },
     )
-    .about("one perturbation for all samples, fitted on one after the other without storing any, as a chip does; judged on the samples that it was fitted on")
+    .about("one perturbation for all samples, fitted on one after the other without storing any, as a chip does (Shafahi et al. 2020); judged on the samples that it was fitted on")
     .with(&[("steps", "5")]),
     Entry::new(
         "universal-deepfool",
