@@ -198,16 +198,25 @@ fn an_emulator_that_does_not_start_says_why() {
     );
 }
 
-/// How many multiply-adds of two 16-bit halves (SMLAD) and widenings of two bytes (SXTB16, SXTAB16) a firmware's code has:
-/// Armv7-M Architecture Reference Manual, A7.7.150, A7.7.180 and A7.7.185, encodings T1.
-fn dsp_instructions(elf: &std::path::Path) -> (usize, usize) {
+/// How many instructions for int8 sums a firmware's code has.
+#[derive(Debug, Default)]
+struct Fast {
+    /// Multiply-adds of two 16-bit halves, SMLAD: Armv7-M Architecture Reference Manual, A7.7.150, encoding T1.
+    smlad: usize,
+    /// Widenings of two bytes, SXTB16 and SXTAB16: the same, A7.7.180 and A7.7.185, encodings T1.
+    widen: usize,
+    /// Sums of sixteen products of signed bytes, VMLADAVA.S8: Armv8-M Architecture Reference Manual, encoding T1, without exchange.
+    helium: usize,
+}
+
+fn fast_instructions(elf: &std::path::Path) -> Fast {
     use object::{Object, ObjectSection};
     let bytes = std::fs::read(elf).unwrap();
     let file = object::File::parse(&*bytes).unwrap();
     let text = file.section_by_name(".text").unwrap();
     let code = text.data().unwrap().as_chunks().0;
     let mut code = code.iter().map(|bytes| u16::from_le_bytes(*bytes));
-    let (mut smlad, mut widen) = (0, 0);
+    let mut fast = Fast::default();
     while let Some(first) = code.next() {
         // 32-bit instructions begin with 0b11101, 0b11110 or 0b11111 (A5.1).
         if first >> 11 < 0b11101 {
@@ -215,19 +224,28 @@ fn dsp_instructions(elf: &std::path::Path) -> (usize, usize) {
         }
         let second = code.next().unwrap_or_default();
         let multiplies = first & 0xfff0 == 0xfb20 && second & 0x00f0 == 0 && second >> 12 != 15;
-        smlad += usize::from(multiplies);
-        widen += usize::from(first & 0xfff0 == 0xfa20 && second & 0xf0c0 == 0xf080);
+        fast.smlad += usize::from(multiplies);
+        fast.widen += usize::from(first & 0xfff0 == 0xfa20 && second & 0xf0c0 == 0xf080);
+        fast.helium += usize::from(first & 0xfff1 == 0xeef0 && second & 0x1ff1 == 0x0f20);
     }
-    (smlad, widen)
+    fast
 }
 
 #[test]
-fn boards_with_the_dsp_extension_use_it() {
-    for name in ["mps2-an386", "mps2-an505", "mps3-an547"] {
-        let (smlad, widen) = dsp_instructions(&elf(board(name).unwrap()));
-        assert!(smlad >= 16 && widen >= 16, "{name}: {smlad}, {widen}");
+fn boards_use_the_fast_instructions_that_they_have() {
+    let fast = |name: &str| fast_instructions(&elf(board(name).unwrap()));
+    for name in ["mps2-an386", "mps2-an505"] {
+        let fast = fast(name);
+        assert!(fast.smlad >= 16 && fast.widen >= 16, "{name}: {fast:?}");
+        assert!(fast.helium < 4, "{name}: {fast:?}");
     }
+    // Convolutions and dense layers take Helium there; depthwise layers stay with the halves.
+    let helium = fast("mps3-an547");
+    assert!(helium.helium >= 4 && helium.widen >= 16, "{helium:?}");
     // Where the core lacks the instructions only constants between the functions can look like them.
-    let (smlad, widen) = dsp_instructions(&elf(board("mps2-an385").unwrap()));
-    assert!(smlad < 4 && widen < 4, "mps2-an385: {smlad}, {widen}");
+    let none = fast("mps2-an385");
+    assert!(
+        none.smlad < 4 && none.widen < 4 && none.helium < 4,
+        "{none:?}"
+    );
 }

@@ -3,7 +3,7 @@
 //! changed as far as the ball allows, and the change stays if the loss does not fall. It asks for scores only.
 //!
 //! Defaults are those of AutoAttack (Croce and Hein 2020): the margin, 5000 queries, first squares of 0.8 of the image; the
-//! share falls by halves on a schedule for 10,000 queries that is stretched to the queries allowed. A change that would
+//! share falls by halves on a schedule for 10,000 queries that is stretched to the queries allowed (theirs is not, and ends at 5000). A change that would
 //! change nothing is never asked about (in black corners half of them would be), squares may touch the last row and column,
 //! and of equal losses the newer input stays: on int8 scores whole regions are equal, and an attack that only takes
 //! better ones stands still there (measured on an int8 MNIST network, 1000 queries, linf 0.1: 73 % withstand that, 48 %
