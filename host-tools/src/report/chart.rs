@@ -11,8 +11,8 @@ pub struct Series {
     pub name: String,
     /// Which of the style sheet's colours, counted from 0.
     pub colour: usize,
-    /// Whether the line is broken.
-    pub dashed: bool,
+    /// Which of the style sheet's kinds of line, counted from 0: whole, and three that are broken.
+    pub kind: usize,
     /// x, y, and the ends of y's interval.
     pub points: Vec<Point>,
 }
@@ -128,11 +128,7 @@ impl Lines {
 }
 
 fn line_class(series: &Series) -> String {
-    format!(
-        "line c{}{}",
-        series.colour,
-        if series.dashed { " dashed" } else { "" }
-    )
+    format!("line c{} k{}", series.colour, series.kind)
 }
 
 fn round(value: f64) -> f64 {

@@ -3,6 +3,7 @@
 use super::chart::{self, Lines, Point, Series};
 use super::format::{cosine, count, decimal, mean_percent, number, optional, percent};
 use super::{Example, Outcome, ReportData, agreement, arithmetic, title, verdict};
+use crate::attack::Choice;
 use crate::document::{Attack, Check, Class, Device, Document, Nearest, Transfer};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -161,16 +162,18 @@ fn robustness(data: &ReportData) -> Markup {
             y: clean.clean,
             interval: Some(clean.interval),
         });
-        // What the attacker knows and the arithmetic have the colour, the attack the kind of line.
+        // What the attacker knows and the arithmetic have the colour, the attack the kind of line; several together are ink.
         let colour = match attack.threat.as_str() {
+            _ if matches!(Choice::find(&attack.name), Some(Choice::Suite(_))) => 4,
             "black-box" => 2,
             "gray-box" => 3,
             _ => usize::from(float),
         };
+        let before = series.iter().filter(|line| line.colour == colour);
         series.push(Series {
             name,
             colour,
-            dashed: attack.name == "fgsm",
+            kind: before.count() % 4,
             points: start.into_iter().chain([point]).collect(),
         });
     }
@@ -204,7 +207,7 @@ fn training(data: &ReportData) -> Markup {
     let line = |name: &str, colour, value: fn(&super::Progress) -> f64| Series {
         name: name.into(),
         colour,
-        dashed: false,
+        kind: 0,
         points: data
             .training
             .iter()
@@ -494,7 +497,7 @@ fn nearest(nearest: Option<&Nearest>) -> Markup {
         series: vec![Series {
             name: format!("{}, bisection", nearest.attack.to_uppercase()),
             colour: 0,
-            dashed: false,
+            kind: 0,
             points,
         }],
     };

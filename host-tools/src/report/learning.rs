@@ -42,7 +42,7 @@ impl Chart {
             .map(|(colour, &name)| Series {
                 name: name.replace('_', " "),
                 colour: colour % 4,
-                dashed: false,
+                kind: 0,
                 points: records
                     .iter()
                     .filter_map(|record| {

@@ -549,10 +549,10 @@ fn report(
             .copied()
             .step_by((rows.len() / 200).max(1))
             .collect();
-        let line = |label: &str, colour, dashed, k: usize| crate::report::chart::Series {
+        let line = |label: &str, colour, kind, k: usize| crate::report::chart::Series {
             name: label.into(),
             colour,
-            dashed,
+            kind,
             points: rows
                 .iter()
                 .map(|&i| {
@@ -564,10 +564,10 @@ fn report(
                 .collect(),
         };
         let series = vec![
-            line("p, real", 1, false, 0),
-            line("q, generated", 0, false, 1),
-            line("p / (p + q)", 2, true, 2),
-            line("D, trained", 3, false, 3),
+            line("p, real", 1, 0, 0),
+            line("q, generated", 0, 0, 1),
+            line("p / (p + q)", 2, 1, 2),
+            line("D, trained", 3, 0, 3),
         ];
         page.charts.push(Chart {
             heading: format!("The discriminator and its closed form, on a {name}"),
