@@ -122,6 +122,27 @@ fn twenty_kills_change_nothing() {
 }
 
 #[test]
+fn training_stops_early_and_stays_stopped() {
+    let bench = bench();
+    // a generator that does not learn is never better than after its first epoch
+    let config =
+        "hidden = [4]\nbatch = 32\nshard = 32\ngenerator_rate = 1e-12\nema = 0.0\npatience = 1\n";
+    fs::write(bench.path("still.toml"), config).unwrap();
+    let line = "train gan --data grid25 --config still.toml --epochs 9 --out still";
+    let seen = |line: &str| {
+        let output = bench.run(line);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{line}: {stderr}");
+        assert!(stderr.contains("the one after epoch 1"), "{stderr}");
+        RESULTS.map(|name| fs::read(bench.path("still").join(name)).unwrap())
+    };
+    let first = seen(line);
+    let log = fs::read_to_string(bench.path("still/log.csv")).unwrap();
+    assert_eq!(log.lines().count(), 3, "{log}");
+    assert!(first == seen(&format!("{line} --resume")), "a file differs");
+}
+
+#[test]
 fn what_cannot_be_resumed_or_trained_says_so() {
     let bench = bench();
     well(&bench, &format!("{TINY} --out run"));
@@ -154,6 +175,11 @@ fn what_cannot_be_resumed_or_trained_says_so() {
         "train gan --data digits --config odd.toml --out o",
         "multiple of the shard",
     );
+    fs::write(bench.path("odd.toml"), "patience = 3\n").unwrap();
+    refuse(
+        "train gan --data digits --config odd.toml --out o",
+        "--judge-every",
+    );
     fs::write(bench.path("odd.toml"), "colour = 1\n").unwrap();
     refuse(
         "train gan --data digits --config odd.toml --out o",
@@ -163,6 +189,19 @@ fn what_cannot_be_resumed_or_trained_says_so() {
     refuse(
         "train gan --data grid25 --config odd.toml --out o",
         "sides that 4 divides",
+    );
+}
+
+#[test]
+#[ignore = "a minute of two cores"]
+fn the_defaults_cover_the_grid_of_25() {
+    let bench = bench();
+    well(&bench, "train gan --data grid25 --out grid");
+    let last = |name: &str| *column(&bench, "grid", name).last().unwrap();
+    let (modes, quality, js) = (last("modes"), last("high_quality"), last("js"));
+    assert!(
+        modes >= 24.0 && quality >= 0.8 && js < 0.1,
+        "{modes} {quality} {js}"
     );
 }
 

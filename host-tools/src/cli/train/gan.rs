@@ -44,6 +44,12 @@ pub(super) fn run(args: &GanArgs, seed: u64, console: &Console) -> Result<Ended>
         None => None,
     };
     let judge = judge(args, &source)?;
+    let judged = matches!(source, Source::Points(_)) || args.judge_every.is_some();
+    if config.patience > 0 && !judged {
+        return Err(refuse(TrainError::Config(
+            "patience needs a judgement between epochs: --features and --judge-every would be right".into(),
+        )));
+    }
     files::create_folder(&args.out)?;
     files::create_folder(&args.out.join("samples"))?;
     let settings = run::Settings {
@@ -95,6 +101,12 @@ pub(super) fn run(args: &GanArgs, seed: u64, console: &Console) -> Result<Ended>
     .map_err(refuse)?;
     let seconds = started.elapsed().as_secs_f64();
     drop(watcher);
+    if config.patience > 0 {
+        console.say(format!(
+            "the generator is the one after epoch {}",
+            trained.epoch
+        ));
+    }
 
     let mut outputs: Vec<PathBuf> = Vec::new();
     let mut file = None;
@@ -109,7 +121,11 @@ pub(super) fn run(args: &GanArgs, seed: u64, console: &Console) -> Result<Ended>
         outputs.push(path);
     }
     let mut metrics: BTreeMap<String, f64> = BTreeMap::new();
-    if let Some(record) = run.records().last() {
+    let of_epoch = |record: &&run::Record| {
+        let epoch = record.figures.iter().find(|(name, _)| name == "epoch");
+        epoch.is_some_and(|(_, epoch)| *epoch == trained.epoch as f64)
+    };
+    if let Some(record) = run.records().iter().rev().find(of_epoch) {
         metrics.extend(
             record
                 .figures
@@ -182,6 +198,8 @@ fn defaults(spec: &str, source: &Source) -> Config {
     match source {
         Source::Set(_) => Config::for_samples(),
         Source::Points(_) if spec == "mixture" => Config {
+            latent: 2,
+            codes: 0,
             hidden: vec![64, 64],
             ..Config::for_points()
         },

@@ -23,6 +23,9 @@ pub struct Config {
     pub network: Network,
     /// Numbers of noise per sample, drawn from the standard normal distribution.
     pub latent: u32,
+    /// How many of them, from the first, become 2 or -2, by their sign: samples can then fall into as many as `2^codes` parts with
+    /// nothing in between. 0 is none.
+    pub codes: u32,
     /// Units of each hidden layer of both players (`mlp`).
     pub hidden: Vec<u32>,
     /// The game.
@@ -37,7 +40,7 @@ pub struct Config {
     pub generator_rate: f64,
     /// Adam's learning rate for the discriminator.
     pub discriminator_rate: f64,
-    /// Both rates fall evenly to this share of themselves.
+    /// Both rates stay for the first three fifths of the steps and then fall evenly to this share of themselves.
     pub final_rate: f64,
     /// Adam's decay of the first moment.
     pub beta1: f64,
@@ -53,14 +56,19 @@ pub struct Config {
     pub r1: f64,
     /// Step of the finite difference that makes the penalties' second derivatives, in units of the input.
     pub penalty_step: f64,
-    /// Standard deviation of normal noise on everything that the discriminator sees, real or generated, at the start; it falls
-    /// to 0 as a parabola over the first four fifths of the steps (Sønderby et al., "Amortised MAP inference for image
-    /// super-resolution", 2017, section 3.3). 0 is none.
+    /// Standard deviation of normal noise on everything that the discriminator sees, real or generated, at the start; over the
+    /// first four fifths of the steps it falls to `final_noise`, by the same factor at every step (Sønderby et al., "Amortised MAP
+    /// inference for image super-resolution", 2017, section 3.3). 0 is none.
     pub instance_noise: f64,
+    /// Where instance noise ends.
+    pub final_noise: f64,
     /// Decay of the average of the generator's parameters that samples are drawn from; 0 is the last iterate.
     pub ema: f64,
     /// Whether both players are told the class.
     pub conditional: bool,
+    /// Early stop: training ends after this many judgements without a better one, and the best generator is kept. What is judged
+    /// is the Jensen-Shannon divergence on points and the Fréchet distance on images. 0 never stops.
+    pub patience: usize,
 }
 
 impl Config {
@@ -69,6 +77,7 @@ impl Config {
         Config {
             network: Network::Mlp,
             latent: 64,
+            codes: 0,
             hidden: vec![256],
             objective: Objective::NonSaturating,
             epochs: 20,
@@ -85,23 +94,26 @@ impl Config {
             r1: 0.0,
             penalty_step: 0.01,
             instance_noise: 0.0,
+            final_noise: 0.05,
             ema: 0.0,
             conditional: false,
+            patience: 0,
         }
     }
 
-    /// Defaults for points of known density: batches large enough to hold every mode, noise that blurs the modes at first, and
-    /// falling rates.
+    /// Defaults for points of known density: batches large enough to hold every mode, noise that blurs the modes at first, codes that
+    /// let the generator tear them apart, and falling rates.
     pub fn for_points() -> Config {
         Config {
-            latent: 2,
+            latent: 10,
+            codes: 8,
             hidden: vec![128, 128],
-            epochs: 10,
-            batch: 512,
-            shard: 128,
+            epochs: 6,
+            batch: 256,
+            shard: 64,
             generator_rate: 1e-3,
             discriminator_rate: 1e-3,
-            final_rate: 0.02,
+            final_rate: 0.05,
             instance_noise: 1.0,
             ema: 0.995,
             ..Config::for_samples()
@@ -110,12 +122,16 @@ impl Config {
 
     /// The share of the rates that is left after `done` of all steps (0 to 1).
     pub fn rate_left(&self, done: f64) -> f64 {
-        1.0 - (1.0 - self.final_rate) * done
+        1.0 - (1.0 - self.final_rate) * ((done - 0.6) / 0.4).max(0.0)
     }
 
     /// The standard deviation of instance noise after `done` of all steps (0 to 1).
     pub fn noise_left(&self, done: f64) -> f64 {
-        self.instance_noise * (1.0 - done / 0.8).max(0.0).powi(2)
+        if self.instance_noise == 0.0 {
+            return 0.0;
+        }
+        let ratio = self.final_noise / self.instance_noise;
+        self.instance_noise * libm::pow(ratio, (done / 0.8).min(1.0))
     }
 
     /// Whether the discriminator's gradient is part of its loss. Batch normalization would mix the samples' gradients, so
@@ -136,6 +152,12 @@ impl Config {
         }
         if self.hidden.iter().any(|&units| units == 0 || units > 65536) || self.hidden.len() > 16 {
             return fail("hidden must be at most 16 layers of 1 to 65536 units".into());
+        }
+        if self.codes > self.latent {
+            return fail(format!(
+                "codes {}; at most latent, {}, would be right",
+                self.codes, self.latent
+            ));
         }
         if self.shard == 0
             || self.shard > 4096
@@ -167,6 +189,7 @@ impl Config {
             ("r1", self.r1, 0.0, 1e6),
             ("penalty_step", self.penalty_step, 1e-6, 1e3),
             ("instance_noise", self.instance_noise, 0.0, 1e6),
+            ("final_noise", self.final_noise, 1e-6, 1e6),
             ("ema", self.ema, 0.0, 0.999_999),
         ];
         for (name, value, low, high) in ranges {
@@ -178,5 +201,30 @@ impl Config {
             return fail("objective wgan-gp needs a gradient_penalty; 10 is the paper's".into());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_and_noise_fall_when_they_should() {
+        let config = Config {
+            final_rate: 0.1,
+            instance_noise: 1.0,
+            final_noise: 0.01,
+            ..Config::for_points()
+        };
+        for (done, rate, noise) in [
+            (0.0, 1.0, 1.0),
+            (0.4, 1.0, 0.1),
+            (0.8, 0.55, 0.01),
+            (1.0, 0.1, 0.01),
+        ] {
+            assert!((config.rate_left(done) - rate).abs() < 1e-9, "{done}");
+            assert!((config.noise_left(done) - noise).abs() < 1e-9, "{done}");
+        }
+        assert_eq!(Config::for_samples().noise_left(0.0), 0.0);
     }
 }

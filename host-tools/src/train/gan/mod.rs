@@ -8,6 +8,7 @@
 
 pub mod condition;
 pub mod config;
+pub mod early;
 pub mod networks;
 pub mod objective;
 pub mod penalty;
@@ -20,6 +21,7 @@ use super::source::{Source, normal};
 use super::{Replica, TrainError, buffers, store};
 use crate::graph::{Graph, GraphError, Image, to_image};
 use condition::Condition;
+use early::Early;
 use foolproof::attack::AttackRng;
 use foolproof::kernels::Kernels;
 use foolproof::latent::Latent;
@@ -79,12 +81,14 @@ pub struct Game<'a> {
 /// The two networks after training.
 #[derive(Clone, Debug)]
 pub struct Trained {
-    /// Averaged, where the configuration asks for it.
+    /// Averaged, where the configuration asks for it; with `patience`, the best one.
     pub generator: Graph,
     /// As it is.
     pub discriminator: Graph,
-    /// Steps in all.
+    /// Steps done.
     pub steps: u64,
+    /// The epoch that the generator is of, counted from 1.
+    pub epoch: usize,
 }
 
 /// The generator's and the discriminator's networks before training.
@@ -165,6 +169,7 @@ pub fn train(
     let mut g = Player::new(&g_model, &mut g_memory, config.shard, betas)?;
     let mut d = Player::new(&d_model, &mut d_memory, config.shard, betas)?;
     let mut average = Average::new(&g.parameters, config.ema as f32);
+    let mut early = Early::new(config.patience, g.parameters.len());
     let (mut step, mut sums) = (0, [0.0; 2]);
     if let Some(checkpoint) = checkpoint {
         g.restore("generator", checkpoint)?;
@@ -172,6 +177,7 @@ pub fn train(
         average
             .parameters
             .copy_from_slice(checkpoint.array("average", g.parameters.len())?);
+        early.restore(checkpoint)?;
         step = checkpoint.step;
         sums = ["discriminator.sum", "generator.sum"].map(|name| checkpoint.number(name));
     }
@@ -180,7 +186,7 @@ pub fn train(
         condition: condition(&game),
     };
     let mut order: Vec<usize> = Vec::new();
-    while step < steps {
+    while step < steps && !early.is_over() {
         let epoch = (step / per_epoch) as usize + 1;
         let within = (step % per_epoch) as usize;
         if let Some(n) = rows
@@ -231,6 +237,7 @@ pub fn train(
         if done == per_epoch {
             store(&mut g_graph, &g.table, &average.parameters);
             let figures = watch.epoch(&stand, &g_graph)?;
+            early.judge(epoch, &figures, &average.parameters);
             let mut record = vec![
                 ("epoch", epoch as f64),
                 ("discriminator_loss", stand.discriminator_loss),
@@ -240,7 +247,7 @@ pub fn train(
             run.record(step, &record);
             sums = [0.0; 2];
         }
-        if step == steps || run.is_due() {
+        if step == steps || early.is_over() || run.is_due() {
             let mut checkpoint = Checkpoint {
                 step,
                 ..Checkpoint::default()
@@ -254,15 +261,19 @@ pub fn train(
                 .numbers
                 .insert("discriminator.sum".into(), sums[0]);
             checkpoint.numbers.insert("generator.sum".into(), sums[1]);
+            early.save(&mut checkpoint);
             run.save(checkpoint)?;
         }
     }
-    store(&mut g_graph, &g.table, &average.parameters);
+    let last = ((step / per_epoch) as usize, average.parameters.as_slice());
+    let (epoch, parameters) = early.best().unwrap_or(last);
+    store(&mut g_graph, &g.table, parameters);
     store(&mut d_graph, &d.table, &d.parameters);
     Ok(Trained {
         generator: g_graph,
         discriminator: d_graph,
-        steps,
+        steps: step,
+        epoch,
     })
 }
 

@@ -6,10 +6,13 @@
 use super::config::{Config, Network};
 use crate::graph::{Builder, Graph, TensorData, TensorId, Window};
 use crate::train::source::uniform;
-use foolproof::ops::{Activation, Op, OpError, Unary};
+use foolproof::ops::{Activation, Op, OpError, Slice, Unary};
+use std::ops::Range;
 
 /// Slope of leaky ReLU below 0.
 const LEAK: f32 = 0.2;
+/// How steep a code is: of 10,000 numbers, two end between -2 and 2.
+const CODE_GAIN: f32 = 1e4;
 /// Channels of the convolutional networks' outer and inner layers.
 const CHANNELS: [u32; 2] = [32, 64];
 
@@ -58,6 +61,9 @@ fn generator_to(
 ) -> Result<Graph, OpError> {
     let mut b = Builder::new(&[config.latent + classes], (-8.0, 8.0), seed)?;
     let mut x = b.input();
+    if config.codes > 0 {
+        x = coded(&mut b, x, config.codes)?;
+    }
     x = match config.network {
         Network::Mlp => {
             for &units in &config.hidden {
@@ -131,6 +137,35 @@ pub fn discriminator(
     Ok(begun(x, form.image, seed))
 }
 
+/// The first `codes` of the noise become 2 or -2 each. So a generator, which is continuous, can make
+/// samples that fall into separate parts: it needs no slope to get from one to the next. Gurumurthy et al., "DeLiGAN" (2017) draw
+/// noise from a mixture to this end; here normal noise stays the input.
+fn coded(b: &mut Builder, x: TensorId, codes: u32) -> Result<TensorId, OpError> {
+    let all = b.shape(x).len() as u32;
+    // apart from the rest, so that an int8 generator has a scale for either
+    let signs = part(b, x, 0..codes)?;
+    let gain = b.scalar(CODE_GAIN)?;
+    let steep = b.mul(signs, gain, Activation::None)?;
+    let (low, high) = (-2.0, 2.0);
+    let coded = b.unary(steep, Unary::Clip { low, high })?;
+    if codes == all {
+        return Ok(coded);
+    }
+    let rest = part(b, x, codes..all)?;
+    b.concat(vec![coded, rest], 1)
+}
+
+/// Some of a vector's elements.
+fn part(b: &mut Builder, x: TensorId, range: Range<u32>) -> Result<TensorId, OpError> {
+    let slice = Slice {
+        axis: 1,
+        begin: range.start,
+        count: range.len() as u32,
+        step: 1,
+    };
+    b.op(Op::Slice(slice), vec![x])
+}
+
 fn image(form: &Form) -> Result<[u32; 3], OpError> {
     match *form.shape.as_slice() {
         [h, w, c] if h % 4 == 0 && w % 4 == 0 && form.image => Ok([h, w, c]),
@@ -197,6 +232,36 @@ pub fn spread(graph: &mut Graph, reach: f32, seed: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_are_two_values_and_stay_so() {
+        let form = Form {
+            shape: vec![2],
+            image: false,
+        };
+        let config = Config {
+            latent: 3,
+            codes: 2,
+            hidden: vec![],
+            ..Config::for_points()
+        };
+        let mut graph = generator(&form, &config, 0, 1).unwrap();
+        let joined = graph
+            .nodes
+            .iter()
+            .position(|n| matches!(n.op, Op::Concat(_)));
+        graph.nodes.truncate(joined.unwrap() + 1);
+        graph.output = graph.nodes[joined.unwrap()].output;
+        graph.prune();
+        let made = crate::train::gan::draw(&graph, (1000, 0), 1).unwrap();
+        let between = made
+            .chunks_exact(3)
+            .flat_map(|z| &z[..2])
+            .filter(|z| z.abs() < 2.0);
+        assert!(between.count() < 5);
+        let free = made.chunks_exact(3).filter(|z| z[2].abs() < 2.0);
+        assert!(free.count() > 900);
+    }
 
     #[test]
     fn layers_on_images_begin_as_pytorchs() {
