@@ -113,6 +113,36 @@ fn attack_and_train_mode_give_the_same_input_gradient_without_batch_norm() {
 }
 
 #[test]
+fn the_input_gradient_alone_leaves_the_parameters_gradients_as_they_are() {
+    let mut b = Builder::new(&[5, 5, 1], (0.0, 1.0), 3).unwrap();
+    let x = b
+        .conv2d(b.input(), 3, Window::same(3), Activation::None)
+        .unwrap();
+    let x = b.batch_norm(x).unwrap();
+    let x = b.dense(x, 4, Activation::None).unwrap();
+    let image = to_image(&b.finish(x)).unwrap();
+    let model = image.model().unwrap();
+    let x = sample(25, 9);
+    let mut memory = buffer(&model, Mode::Train, 1);
+    let mut session = Session::new(&model, Mode::Train, bytes(&mut memory)).unwrap();
+    let mut run = |alone: bool| {
+        session.zero_parameter_gradients().unwrap();
+        session.forward_f32(&x).unwrap();
+        let seed = [1.0, -2.0, 0.5, 0.0];
+        let input = match alone {
+            true => session.input_gradient(&seed).unwrap().to_vec(),
+            false => session.backward(&seed).unwrap().to_vec(),
+        };
+        (input, session.parameter_gradients().unwrap().to_vec())
+    };
+    let (both, parameters) = run(false);
+    assert!(parameters.iter().any(|&g| g != 0.0));
+    let (alone, untouched) = run(true);
+    assert_eq!(both, alone);
+    assert!(untouched.iter().all(|&g| g == 0.0));
+}
+
+#[test]
 fn a_batch_gives_each_sample_what_it_gets_alone() {
     let image = to_image(&network()).unwrap();
     let model = image.model().unwrap();

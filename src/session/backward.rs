@@ -20,8 +20,20 @@ impl<'a> Session<'a> {
     /// The session is in Infer mode, nothing ran, or the gradient has the wrong length.
     pub fn backward(&mut self, gradient: &[f32]) -> Result<&[f32], SessionError> {
         match self.model.anomaly_above() {
-            Some(_) => self.backward_scores(gradient),
-            None => self.backward_from(self.model.tables().logits(), gradient),
+            Some(_) => self.backward_scores(gradient, true),
+            None => self.backward_from(self.model.tables().logits(), gradient, true),
+        }
+    }
+
+    /// The gradient that [`Session::backward`] gives, to the bit, while the parameters' gradients stay as they are: what an
+    /// attack on a network in training needs, for about two thirds of the work. In Attack mode the two are the same.
+    ///
+    /// # Errors
+    /// As [`Session::backward`].
+    pub fn input_gradient(&mut self, gradient: &[f32]) -> Result<&[f32], SessionError> {
+        match self.model.anomaly_above() {
+            Some(_) => self.backward_scores(gradient, false),
+            None => self.backward_from(self.model.tables().logits(), gradient, false),
         }
     }
 
@@ -30,7 +42,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`Session::backward`].
     pub fn backward_from_output(&mut self, gradient: &[f32]) -> Result<&[f32], SessionError> {
-        self.backward_from(self.model.tables().output(), gradient)
+        self.backward_from(self.model.tables().output(), gradient, true)
     }
 
     /// The value of an objective of the logits of one sample, and its gradient with respect to the input.
@@ -47,7 +59,7 @@ impl<'a> Session<'a> {
             let score = self.anomaly_score(0, threshold);
             let mut scores = [-score, score];
             let value = objective.differentiate(&mut scores);
-            return Ok((value, self.backward_scores(&scores)?));
+            return Ok((value, self.backward_scores(&scores, true)?));
         }
         let logits = self.model.tables().logits();
         self.begin_backward(logits)?;
@@ -64,10 +76,15 @@ impl<'a> Session<'a> {
             });
             value
         };
-        Ok((value, self.finish_backward(logits)))
+        Ok((value, self.finish_backward(logits, true)))
     }
 
-    fn backward_from(&mut self, from: usize, gradient: &[f32]) -> Result<&[f32], SessionError> {
+    fn backward_from(
+        &mut self,
+        from: usize,
+        gradient: &[f32],
+        parameters: bool,
+    ) -> Result<&[f32], SessionError> {
         let seed = self.begin_backward(from)?;
         if seed.len() != gradient.len() * 4 {
             return Err(SessionError::Length {
@@ -76,7 +93,7 @@ impl<'a> Session<'a> {
             });
         }
         self.buffer[seed].copy_from_slice(gradient.as_bytes());
-        Ok(self.finish_backward(from))
+        Ok(self.finish_backward(from, parameters))
     }
 
     fn may_run_backward(&self) -> Result<(), SessionError> {
@@ -102,7 +119,8 @@ impl<'a> Session<'a> {
         2 * tables.op_count() - last
     }
 
-    pub(super) fn finish_backward(&mut self, from: usize) -> &[f32] {
+    /// Backward from the gradient of tensor `from`; with `parameters` those that are trained get their share.
+    pub(super) fn finish_backward(&mut self, from: usize, parameters: bool) -> &[f32] {
         let model = self.model;
         let tables = model.tables();
         let n = tables.op_count();
@@ -124,7 +142,7 @@ impl<'a> Session<'a> {
                 if k + 1 < end {
                     self.zero_gradients(2 * n - 1 - k, 2 * n - 1 - k);
                 }
-                self.backward_op(k);
+                self.backward_op(k, parameters);
             }
         }
         self.zero_gradients(2 * n, 2 * n);
@@ -150,7 +168,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn backward_op(&mut self, k: usize) {
+    fn backward_op(&mut self, k: usize, parameters: bool) {
         let model = self.model;
         let tables = model.tables();
         if tables.is_reshape(k) {
@@ -185,7 +203,7 @@ impl<'a> Session<'a> {
             if node.op.unrolls() && !parameter {
                 continue;
             }
-            let trains = self.options.mode.trains();
+            let trains = parameters && self.options.mode.trains();
             if parameter && !(trains && self.slot(t, Role::Gradient).is_some()) {
                 continue;
             }

@@ -34,7 +34,11 @@ impl Session<'_> {
     }
 
     /// Backward from gradients with respect to the two scores of each sample, after `begin_backward`.
-    pub(super) fn backward_scores(&mut self, scores: &[f32]) -> Result<&[f32], SessionError> {
+    pub(super) fn backward_scores(
+        &mut self,
+        scores: &[f32],
+        parameters: bool,
+    ) -> Result<&[f32], SessionError> {
         let tables = *self.model.tables();
         let (input, output) = (tables.input(), tables.output());
         let needed = 2 * self.options.batch;
@@ -44,7 +48,7 @@ impl Session<'_> {
         }
         self.begin_backward(output)?;
         self.add_differences(output, scores, 1.0);
-        self.finish_backward(output);
+        self.finish_backward(output, parameters);
         self.add_differences(input, scores, -1.0);
         let range = self.slot(input, Role::Gradient).unwrap_or(0..0);
         Ok(<[f32]>::ref_from_bytes(&self.buffer[range]).unwrap_or(&[]))

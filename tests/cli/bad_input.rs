@@ -205,7 +205,7 @@ fn cases() -> Vec<Case> {
             &["directory", "trained"],
         ),
         case(
-            "train classifier --data digits --resume --out int8",
+            "train classifier --data digits --start int8/model.fpi --out o",
             &["int8"],
         ),
         // data
@@ -432,7 +432,7 @@ fn cases() -> Vec<Case> {
             &["epochs"],
         ),
         case(
-            "train classifier --data digits --resume --out fresh",
+            "train classifier --data digits --start fresh/model.fpi --out o",
             &["no such file", "fresh/model.fpi"],
         ),
         case(

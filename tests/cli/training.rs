@@ -18,8 +18,20 @@ const RESULTS: [&str; 4] = [
 /// A GAN on the digits: 264 steps, a second or so with a checkpoint after each.
 const TINY: &str = "train gan --data digits --config tiny.toml --checkpoint 0";
 
+/// A classifier trained by the fast method on the digits: 120 steps, a checkpoint after each.
+const FAST: &str = "train classifier --data digits --config fast.toml --checkpoint 0";
+const FAST_RESULTS: [&str; 5] = [
+    "model.fpi",
+    "model_int8.fpi",
+    "model_int8.tflite",
+    "log.csv",
+    "history.json",
+];
+
 fn bench() -> Bench {
     let bench = Bench::new();
+    let config = "epochs = 4\nmethod = \"fast\"\nheld_out = 100\nshift = 1\nnoise = 0.05\n";
+    fs::write(bench.path("fast.toml"), config).unwrap();
     let config = "epochs = 12\nhidden = [16]\nlatent = 8\nshard = 16\nema = 0.9\nr1 = 0.1\n";
     fs::write(bench.path("tiny.toml"), config).unwrap();
     bench
@@ -72,10 +84,10 @@ fn threads_change_nothing_and_seeds_do() {
 
 /// Kills a training at random moments and resumes it each time, until `wanted` kills have hit it under way: after a checkpoint of
 /// its own and before its end. A run that ended before its kill is compared with a run that nobody touched, and another begins.
-fn killed(wanted: usize) {
+fn killed(training: &str, results: &[&str], wanted: usize) {
     let bench = bench();
     let started = Instant::now();
-    well(&bench, &format!("{TINY} --out whole"));
+    well(&bench, &format!("{training} --out whole"));
     let longest = started.elapsed().as_millis() as u32 / 3;
     let checkpoint = bench.path("broken/checkpoint.bin");
     let mut rng = foolproof::attack::rng(7, 7);
@@ -85,7 +97,7 @@ fn killed(wanted: usize) {
         assert!(runs <= 20 * wanted, "{kills} kills in {runs} runs");
         let before = fs::read(&checkpoint).ok();
         let mut child = Command::new(env!("CARGO_BIN_EXE_foolproof"))
-            .args(format!("{TINY} --out broken --resume").split_whitespace())
+            .args(format!("{training} --out broken --resume").split_whitespace())
             .current_dir(bench.path(""))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -97,7 +109,7 @@ fn killed(wanted: usize) {
         child.kill().unwrap();
         let status = child.wait().unwrap();
         if status.success() {
-            same(&bench, "whole", "broken");
+            same_files(&bench, ["whole", "broken"], results);
             fs::remove_dir_all(bench.path("broken")).unwrap();
         } else {
             // a killed process has no exit code on Unix and 1 on Windows
@@ -106,19 +118,83 @@ fn killed(wanted: usize) {
         }
     }
     eprintln!("{kills} of {runs} runs were killed under way");
-    well(&bench, &format!("{TINY} --out broken --resume"));
-    same(&bench, "whole", "broken");
+    well(&bench, &format!("{training} --out broken --resume"));
+    same_files(&bench, ["whole", "broken"], results);
 }
 
 #[test]
 fn a_kill_at_any_moment_changes_nothing() {
-    killed(3);
+    killed(TINY, &RESULTS, 3);
+}
+
+#[test]
+fn a_kill_at_any_moment_changes_no_classifier() {
+    killed(FAST, &FAST_RESULTS, 3);
 }
 
 #[test]
 #[ignore = "takes a minute; CI runs three kills"]
 fn twenty_kills_change_nothing() {
-    killed(20);
+    killed(TINY, &RESULTS, 20);
+    killed(FAST, &FAST_RESULTS, 20);
+}
+
+#[test]
+fn a_classifiers_run_depends_on_its_seed_and_configuration_only() {
+    let bench = bench();
+    well(&bench, &format!("{FAST} --out one --threads 1"));
+    well(
+        &bench,
+        "train classifier --data digits --config one/config.toml --out again --threads 3",
+    );
+    same_files(&bench, ["one", "again"], &FAST_RESULTS);
+    let config = fs::read_to_string(bench.path("one/config.toml")).unwrap();
+    for key in ["method = \"fast\"", "random_start = true", "batch = 32"] {
+        assert!(config.contains(key), "{key} in {config}");
+    }
+    let log = fs::read_to_string(bench.path("one/log.csv")).unwrap();
+    let head = "step,epoch,loss,accuracy,held_out_clean,held_out_fgsm,held_out_pgd\r\n";
+    assert!(log.starts_with(head) && log.lines().count() == 5, "{log}");
+    // another run's checkpoint is refused, and so are settings that make no sense
+    let refuse = |line: &str, word: &str| {
+        let output = bench.run(line);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{line}: {stderr}");
+        assert!(stderr.contains(word), "{line}: {stderr}");
+    };
+    refuse(
+        &format!("{FAST} --out one --resume --seed 9"),
+        "another configuration",
+    );
+    for (setting, word) in [
+        ("learning_rate = 1e30", "diverged"),
+        ("held_out = 1500", "held out"),
+        ("patience = 3", "held_out"),
+        ("[adversary]\nepsilon = -0.1", "epsilon"),
+        ("[adversary]\nsteps = 0", "steps"),
+        ("network = \"lenet\"", "lenet"),
+    ] {
+        fs::write(bench.path("odd.toml"), setting).unwrap();
+        refuse(
+            "train classifier --data digits --config odd.toml --out o",
+            word,
+        );
+    }
+}
+
+#[test]
+fn a_network_that_learned_one_step_only_is_called_so() {
+    let bench = bench();
+    // FGSM training as Wong et al. 2020 warn of: the whole radius in one step, always from the sample itself
+    let config = "epochs = 12\nmethod = \"fast\"\nheld_out = 200\non_overfitting = \"stop\"\n[adversary]\nepsilon = 0.3\nstep = 0.3\nrandom_start = false\n";
+    fs::write(bench.path("fgsm.toml"), config).unwrap();
+    let output = bench.run("train classifier --data digits --config fgsm.toml --out fgsm --json");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("catastrophic overfitting"), "{stderr}");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let warnings = document["warnings"].to_string();
+    assert!(warnings.contains("catastrophic overfitting"), "{warnings}");
 }
 
 #[test]

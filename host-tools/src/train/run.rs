@@ -309,7 +309,8 @@ pub fn configure<T: Serialize + DeserializeOwned>(defaults: &T, file: Option<&Pa
     }
     table
         .try_into()
-        .map_err(|error: toml::de::Error| place(&error.message()))
+        // the message, and on a line of its own the key
+        .map_err(|error: toml::de::Error| place(&error.to_string().trim().replace('\n', " ")))
 }
 
 fn merge(into: &mut toml::Table, from: toml::Table) {

@@ -10,7 +10,9 @@ mod values;
 pub(crate) use attack::{AttackArgs, SettingArgs};
 pub(crate) use device::{DeviceArgs, DeviceRunArgs, DeviceWhat};
 pub(crate) use evaluate::EvaluateArgs;
-pub(crate) use train::{ClassifierArgs, GanArgs, SurrogateArgs, TrainArgs, TrainWhat};
+pub(crate) use train::{
+    ClassifierArgs, ClassifierPreset, GanArgs, SurrogateArgs, TrainArgs, TrainWhat,
+};
 
 use clap::{Args, Parser, Subcommand};
 use foolproof::ops::Numerics;

@@ -36,18 +36,34 @@ pub(crate) struct ClassifierArgs {
     /// Samples to test on [default: digits:test for the digits, otherwise none]
     #[arg(long, value_name = "D")]
     pub test: Option<String>,
-    /// Folder for model.fpi, train.json and history.json
+    /// Folder for model.fpi, the int8 model, log.csv, report.html and the checkpoint
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Learning rate, epochs and so on, as TOML
+    /// The settings to begin with: fast-mnist is fast adversarial training on MNIST in the largest norm, 0.3
+    #[arg(long, value_name = "NAME", value_enum, default_value = "standard")]
+    pub preset: ClassifierPreset,
+    /// Network, method, learning rate and so on, as TOML; DIR/config.toml of any run holds all keys
     #[arg(long, value_name = "F.toml")]
     pub config: Option<PathBuf>,
     /// Passes over the data, instead of the configuration's
     #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = positive)]
     pub epochs: Option<usize>,
-    /// Start from the weights in DIR/model.fpi; the optimizer starts anew
+    /// An f32 model whose network and weights to start from
+    #[arg(long, value_name = "MODEL")]
+    pub start: Option<PathBuf>,
+    /// Seconds between checkpoints
+    #[arg(long, value_name = "S", default_value_t = 20.0, allow_hyphen_values = true, value_parser = pause)]
+    pub checkpoint: f64,
+    /// Go on from DIR's checkpoint, to the same bytes as without the interruption
     #[arg(long)]
     pub resume: bool,
+}
+
+/// Settings of a classifier's training to begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ClassifierPreset {
+    Standard,
+    FastMnist,
 }
 
 #[derive(Debug, Args)]

@@ -13,12 +13,20 @@ use crate::files;
 use crate::graph::to_image;
 use crate::networks;
 use crate::target::{Local, Target};
+use crate::train::classifier::{Config, Network};
 use crate::train::surrogate::{Distillation, distill};
 use foolproof::kernels::Kernels;
 use std::time::{Duration, Instant};
 
 pub(super) fn run(args: &SurrogateArgs, seed: u64, console: &Console) -> Result<Ended> {
-    let config = configuration(args.config.as_deref(), args.epochs)?;
+    let config = configuration(&Config::default(), args.config.as_deref(), args.epochs)?;
+    if config.network != Network::Default {
+        return Err(Error::new(
+            "a surrogate has the default network",
+            "network",
+            "a configuration without it",
+        ));
+    }
     let file = match &args.model {
         Some(path) => Some(ModelFile::read_for(path, &args.input, None)?),
         None => None,
