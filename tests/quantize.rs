@@ -7,7 +7,10 @@ use foolproof::session::Session;
 use foolproof::tensor::DType;
 use foolproof_host::graph::{Builder, Graph, Image, TensorData, TensorId, Window, to_image};
 use foolproof_host::quantize::tables::{Grid, table};
-use foolproof_host::quantize::{Options, QuantizeError, fold::fold, multiplier, quantize, units};
+use foolproof_host::quantize::{
+    Aware, Options, QuantizeError, Ranges, fold::fold, multiplier, observe, quantize,
+    quantize_within, units,
+};
 use std::collections::BTreeSet;
 
 // --- running ---------------------------------------------------------------------------------------------
@@ -336,6 +339,81 @@ fn the_straight_through_gradient_points_where_the_float_one_does() {
         let cosine = dot(&ga, &gb) / (dot(&ga, &ga) * dot(&gb, &gb)).sqrt();
         assert!(cosine > 0.9, "cosine {cosine}");
     }
+}
+
+#[test]
+fn fake_quantization_is_what_the_int8_model_computes_and_trains() {
+    let graph = build((-1.0, 1.0), 9, |b, x| {
+        let c = b.conv2d(x, 8, Window::same(3), Activation::Relu)?;
+        let m = b.max_pool2d(c, HALVES)?;
+        let d = b.depthwise_conv2d(m, 1, Window::same(3), Activation::None)?;
+        let s = b.add(m, d, Activation::Relu)?;
+        let h = b.dense(s, 12, Activation::Relu)?;
+        b.dense(h, 5, Activation::None)
+    });
+    let mut random = Random(6);
+    let n = graph.tensors[graph.input].shape.len();
+    let calibration = random.fill(64 * n, (-1.0, 1.0));
+    let options = Options::default();
+    let seen = observe(&graph, &calibration).expect("runs");
+    let ranges = Ranges::from_numbers(&seen.to_numbers());
+    assert_eq!(ranges, seen);
+    let int8 = quantize_within(&graph, &ranges, &options).expect("quantizes");
+    assert_eq!(int8, quantize(&graph, &calibration, &options).unwrap());
+    let aware = Aware::new(&graph, &ranges, options).expect("quantizes");
+    let rounded = aware.rounded();
+    assert!(rounded.is_trainable() && !int8.is_trainable());
+    let (mut fake, mut device, mut float) = (
+        Runner::new(&rounded, Mode::Train),
+        Runner::new(&int8, Mode::Attack),
+        Runner::new(&graph, Mode::Infer),
+    );
+    let grid = grid_of(&int8, int8.output);
+    let direction = [1.0, -0.5, 0.25, 0.0, -1.0];
+    let (mut far, mut near, mut worst) = (0.0_f64, 0.0_f64, 0.0_f64);
+    for _ in 0..32 {
+        let mut x = random.fill(n, (-1.0, 1.0));
+        aware.round_inputs(&mut x);
+        let q = to_grid(grid_of(&int8, int8.input), &x);
+        let (z, g, parameters) = fake.with(|s| {
+            let table: Vec<_> = s.parameter_table().collect();
+            let place = |tensor: usize| {
+                let found = table.iter().find(|(t, _, _)| *t == tensor);
+                found.map(|(_, _, range)| range.clone())
+            };
+            aware.round(s.parameters().unwrap(), &place);
+            s.zero_parameter_gradients().unwrap();
+            let z = s.forward_f32(&x).expect("runs").to_vec();
+            let g = s.backward(&direction).expect("runs").to_vec();
+            let gradients = s.parameter_gradients().unwrap();
+            for (tensor, _, range) in &table {
+                let name = &rounded.tensors[*tensor].name;
+                let moved = gradients[range.clone()].iter().any(|&g| g != 0.0);
+                assert!(moved, "{name} has no gradient");
+            }
+            (z, g, s.parameters().unwrap().to_vec())
+        });
+        assert!(parameters.iter().all(|v| v.is_finite()));
+        let (answer, gradient) = device.with(|s| {
+            let y = to_real(grid, s.forward_i8(&q).expect("runs"));
+            (y, s.backward(&direction).expect("runs").to_vec())
+        });
+        let real = float.f32(&x);
+        for ((z, y), r) in z.iter().zip(&answer).zip(&real) {
+            // the logits alone are not rounded, and beyond their range cut off
+            let low = grid.scale * (-128 - grid.zero_point) as f32;
+            let high = grid.scale * (127 - grid.zero_point) as f32;
+            let steps = |a: &f32| f64::from((a.clamp(low, high) - y) / grid.scale);
+            near += steps(z).powi(2);
+            far += steps(r).powi(2);
+            worst = worst.max(steps(z).abs());
+        }
+        let dot =
+            |u: &[f32], v: &[f32]| u.iter().zip(v).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+        let cosine = dot(&g, &gradient) / (dot(&g, &g) * dot(&gradient, &gradient)).sqrt();
+        assert!(cosine > 0.98, "cosine {cosine}");
+    }
+    assert!(worst < 2.0 && near < 0.6 * far, "{worst}, {near} {far}");
 }
 
 // --- grids -----------------------------------------------------------------------------------------------

@@ -231,9 +231,15 @@ impl<'a> Tables<'a> {
         if !type_ok {
             return Err(bad);
         }
-        // only f32 is trained, so nothing in Train mode needs to know about int8
+        // only f32 is trained. What `Quantize` makes of it may be int8 on its way to `Dequantize` (fake quantization): any other
+        // operator would make more int8 of it
         let in_buffer = activation || role == TensorRole::State;
-        if in_buffer && dtype != DType::F32 && self.header.train_bytes.get() > 0 {
+        let trained = self.header.train_bytes.get() > 0;
+        let rounded = || {
+            let producer = self.ops.get(producer as usize);
+            producer.is_some_and(|op| op.code == Op::Quantize.code())
+        };
+        if in_buffer && dtype != DType::F32 && trained && !rounded() {
             return Err(bad);
         }
         if !activation {

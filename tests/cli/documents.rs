@@ -5,6 +5,7 @@ mod support;
 use foolproof_host::data::npz;
 use serde_json::Value;
 use std::fs;
+use std::path::Path;
 use support::Bench;
 
 /// Runs a command with `--json`; its stdout must be one document that satisfies the schema.
@@ -459,4 +460,56 @@ fn what_a_model_needs_and_foolproof_has_not_is_a_document_too() {
     );
     assert!(line("Enigma").len() == 1, "{document}");
     assert!(document["inspect"]["input"].is_null());
+}
+
+#[test]
+fn known_data_sets_are_listed_and_recognized() {
+    let bench = Bench::new();
+    let list = document(&bench, "data");
+    let sets = list["sets"].as_array().unwrap();
+    let names: Vec<&str> = sets.iter().filter_map(|s| s["name"].as_str()).collect();
+    assert_eq!(names, ["digits", "mnist", "fashion-mnist", "cifar-10"]);
+    for set in sets {
+        assert!(!set["get"].as_array().unwrap().is_empty(), "{set}");
+        let embedded = set["name"] == "digits";
+        assert_eq!(
+            set["files"].as_array().unwrap().is_empty(),
+            embedded,
+            "{set}"
+        );
+    }
+    // two images of 2x3 in idx form are none of them
+    let mut images = vec![0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 3];
+    images.extend(0..12);
+    fs::write(bench.path("few-idx3-ubyte"), images).unwrap();
+    let few = document(&bench, "data few-idx3-ubyte");
+    assert_eq!(few["data"]["n"], 2);
+    assert_eq!(
+        few["sets"][0]["about"],
+        "2 samples of shape [2, 3], uint8, no labels"
+    );
+    // SHA-256 of those 28 bytes, by sha256sum
+    assert_eq!(
+        few["sets"][0]["files"],
+        serde_json::json!([{
+            "path": "few-idx3-ubyte",
+            "checksum": "sha256:0d74d0b1c1c92474525312c377f3e5fbc23dc7db68d5ac54b97882cde5d13581",
+        }])
+    );
+    let mnist = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../shared/data/datasets/mnist/t10k-images-idx3-ubyte.gz");
+    if !mnist.exists() {
+        eprintln!("skipped: {} is not there", mnist.display());
+        return;
+    }
+    let mnist = document(&bench, &format!("data {}", mnist.display()));
+    let files = mnist["sets"][0]["files"].as_array().unwrap();
+    let known: Vec<&str> = files.iter().filter_map(|f| f["known"].as_str()).collect();
+    assert_eq!(
+        known,
+        [
+            "mnist t10k-images-idx3-ubyte",
+            "mnist t10k-labels-idx1-ubyte"
+        ]
+    );
 }

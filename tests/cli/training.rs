@@ -172,6 +172,11 @@ fn a_classifiers_run_depends_on_its_seed_and_configuration_only() {
         ("patience = 3", "held_out"),
         ("[adversary]\nepsilon = -0.1", "epsilon"),
         ("[adversary]\nsteps = 0", "steps"),
+        ("[adversary]\ntargeted = true", "targeted"),
+        (
+            "method = \"trades\"\n[adversary]\nrandom_start = false",
+            "random_start",
+        ),
         ("network = \"lenet\"", "lenet"),
     ] {
         fs::write(bench.path("odd.toml"), setting).unwrap();
@@ -195,6 +200,103 @@ fn a_network_that_learned_one_step_only_is_called_so() {
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let warnings = document["warnings"].to_string();
     assert!(warnings.contains("catastrophic overfitting"), "{warnings}");
+}
+
+/// The metrics of a run's train.json.
+fn metric(bench: &Bench, folder: &str, name: &str) -> f64 {
+    let text = fs::read_to_string(bench.path(folder).join("train.json")).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let value = &document["train"]["metrics"][name];
+    value
+        .as_f64()
+        .unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+/// How much of digits:test a model gets right after PGD with 20 steps in the ball of 0.15.
+fn after_pgd(bench: &Bench, model: &str) -> f64 {
+    let line = format!(
+        "evaluate {model} --data digits:test --eps 0.15 --suite pgd --steps 20 --control-queries 0 --nearest 0 --json"
+    );
+    let output = bench.run(&line);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{line}: {stderr}");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    document["attacks"][0]["robust_accuracy"]
+        .as_f64()
+        .unwrap_or_else(|| panic!("no robust accuracy in {document}"))
+}
+
+#[test]
+fn every_adversary_makes_the_network_robust_in_int8_too() {
+    let bench = bench();
+    fs::write(bench.path("standard.toml"), "epochs = 12\n").unwrap();
+    well(
+        &bench,
+        "train classifier --data digits --config standard.toml --out standard",
+    );
+    let weak = after_pgd(&bench, "standard/model.fpi");
+    let ways = [
+        ("fast", "method = \"fast\"", "step = 0.15"),
+        (
+            "aware",
+            "method = \"fast\"\nquantization_aware = true",
+            "step = 0.15",
+        ),
+        ("pgd", "method = \"pgd\"", "steps = 3\nstep = 0.075"),
+        (
+            "targeted",
+            "method = \"pgd\"",
+            "steps = 3\nstep = 0.075\ntargeted = true",
+        ),
+        ("trades", "method = \"trades\"", "steps = 3\nstep = 0.075"),
+        ("free", "method = \"free\"", "step = 0.15\nreplays = 3"),
+    ];
+    for (name, method, adversary) in ways {
+        let epochs = if name == "free" { 4 } else { 12 };
+        let config = format!(
+            "epochs = {epochs}\nheld_out = 100\n{method}\n[adversary]\nepsilon = 0.15\n{adversary}\n"
+        );
+        fs::write(bench.path("way.toml"), config).unwrap();
+        well(
+            &bench,
+            &format!("train classifier --data digits --config way.toml --out {name}"),
+        );
+        let clean = metric(&bench, name, "test_accuracy");
+        let strong = after_pgd(&bench, &format!("{name}/model.fpi"));
+        let int8 = after_pgd(&bench, &format!("{name}/model_int8.fpi"));
+        eprintln!("{name}: clean {clean}, PGD {strong} (standard {weak}), int8 {int8}");
+        assert!(clean > 0.9, "{name}: {clean}");
+        assert!(strong > weak + 0.2, "{name}: {strong}, standard {weak}");
+        assert!(int8 > weak + 0.2, "{name}: int8 {int8}, standard {weak}");
+    }
+}
+
+#[test]
+fn a_universal_perturbation_is_trained_against() {
+    let bench = bench();
+    let config = "epochs = 12\nheld_out = 200\nmethod = \"universal\"\n[adversary]\nepsilon = 0.15\nstep = 0.003\n";
+    fs::write(bench.path("universal.toml"), config).unwrap();
+    let line = "train classifier --data digits --config universal.toml --checkpoint 0";
+    well(&bench, &format!("{line} --out one --threads 1"));
+    let right = column(&bench, "one", "held_out_universal");
+    eprintln!("with the perturbation: {right:?}");
+    assert_eq!(right.len(), 12);
+    assert!(right[11] > 0.88 && right[11] > right[0], "{right:?}");
+    killed_once(&bench, &format!("{line} --out broken --threads 2"));
+    same_files(&bench, ["one", "broken"], &FAST_RESULTS);
+}
+
+#[test]
+fn a_kill_changes_neither_grids_nor_perturbations() {
+    let bench = bench();
+    let config =
+        "epochs = 3\nheld_out = 100\nmethod = \"free\"\nquantization_aware = true\npatience = 2\n";
+    fs::write(bench.path("free.toml"), config).unwrap();
+    let line = "train classifier --data digits --config free.toml --checkpoint 0";
+    well(&bench, &format!("{line} --out one --threads 1"));
+    assert_eq!(column(&bench, "one", "epoch"), [1.0, 2.0, 3.0]);
+    killed_once(&bench, &format!("{line} --out broken --threads 2"));
+    same_files(&bench, ["one", "broken"], &FAST_RESULTS);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod attack;
 mod attacks;
 mod bench;
 mod console;
+mod data;
 mod demo;
 mod device;
 mod evaluate;
@@ -75,6 +76,7 @@ fn dispatch(cli: &Cli) -> Result<Ended> {
         Command::Infer(args) => infer::run(args, cli.seed, &console),
         Command::Attack(args) => attack::run(args, cli.seed, &console),
         Command::Attacks => attacks::run(&console),
+        Command::Data(args) => data::run(args, &console),
         Command::Evaluate(args) => evaluate::run(args, cli.seed, &console),
         Command::Serve(args) => serve::run(args),
         Command::Train(args) => train::run(args, cli.seed, &console),

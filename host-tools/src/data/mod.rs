@@ -7,6 +7,7 @@
 pub mod cifar;
 pub mod digits;
 pub mod idx;
+pub mod known;
 pub mod npy;
 pub mod npz;
 

@@ -82,6 +82,9 @@ pub struct Document {
     /// The attacks that `attacks` lists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub catalog: Vec<AttackKind>,
+    /// The data sets that `data` lists, or the one that it was asked about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<DataSet>,
     /// Files that the command wrote.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<String>,
@@ -118,10 +121,45 @@ impl Document {
             dump: None,
             boards: Vec::new(),
             catalog: Vec::new(),
+            sets: Vec::new(),
             outputs: Vec::new(),
             warnings: Vec::new(),
         }
     }
+}
+
+/// A data set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSet {
+    /// Its name, or the user's words for it.
+    pub name: String,
+    /// What is in it.
+    pub about: String,
+    /// Under which terms; empty where that is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub licence: String,
+    /// How to get it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub get: Vec<String>,
+    /// What to give as `--data`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub data: String,
+    /// Its files.
+    pub files: Vec<DataFile>,
+}
+
+/// A file of a data set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataFile {
+    /// Its name or path.
+    pub path: String,
+    /// `sha256:` and the hash of its content, gunzipped, or `md5:` and that of the file.
+    pub checksum: String,
+    /// The known data set that it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub known: Option<String>,
 }
 
 /// Which model.

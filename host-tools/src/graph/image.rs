@@ -112,7 +112,9 @@ pub fn to_image_within(graph: &Graph, attack_limit: usize) -> Result<Image, Grap
                 limit: attack_limit,
             }
         })?,
-        train: (!graph.is_quantized()).then(|| Plan::make(&tables, Mode::Train)),
+        train: graph
+            .is_trainable()
+            .then(|| Plan::make(&tables, Mode::Train)),
     };
     let mut image = match &plans.attack {
         AttackPlan::Plain(_) => draft.clone(),
@@ -177,7 +179,7 @@ struct Plans {
 
 /// An image without its plans, except for passes, which have a table of their own.
 fn lay_out(graph: &Graph, passes: &Passes) -> Result<Image, GraphError> {
-    let trainable = !graph.is_quantized();
+    let trainable = graph.is_trainable();
     let count = graph.tensors.len();
     let tensors_at = size_of::<Header>().next_multiple_of(ALIGN);
     let ops_at = tensors_at + count * size_of::<TensorRecord>();

@@ -144,6 +144,15 @@ impl Graph {
             .any(|t| t.role == TensorRole::Activation && t.data.dtype() == DType::I8)
     }
 
+    /// Whether it can be trained: all of it is f32, but for what [`Op::Quantize`] hands to [`Op::Dequantize`] (fake quantization).
+    pub fn is_trainable(&self) -> bool {
+        self.tensors.iter().enumerate().all(|(t, tensor)| {
+            let activation = tensor.role == TensorRole::Activation;
+            let rounded = || self.producer(t).is_some_and(|n| n.op == Op::Quantize);
+            !activation || tensor.data.dtype() == DType::F32 || rounded()
+        })
+    }
+
     /// The f32 elements of a constant or parameter; empty for anything else.
     pub fn f32(&self, t: TensorId) -> &[f32] {
         match &self.tensors[t].data {

@@ -192,29 +192,16 @@ impl Lowering<'_> {
         };
         let x_scale = self.grids.get(x).scale;
         let y_scale = self.grids.get(node.output).scale;
-        let weights = self.graph.f32(w);
-        let bias = self.graph.f32(b);
-        let channels = bias.len();
-        let channel = |i: usize| {
-            let axis = channel_axis(&node.op).unwrap_or(0);
-            channel_of(i, axis, weights.len(), channels)
-        };
-        let per_tensor = self.options.per_tensor_dense && matches!(node.op, Op::Dense(_));
-        let mut scales = weight_scales(weights, bias, &channel, x_scale, y_scale);
-        if per_tensor {
-            let largest = scales.iter().copied().fold(0.0, f32::max);
-            scales.fill(largest);
-        }
-        let quantized = weights.iter().enumerate().map(|(i, &v)| {
-            let steps = f64::from(v) / f64::from(scales[channel(i)]);
-            steps.round().clamp(-127.0, 127.0) as i8
-        });
-        let quantized = TensorData::I8(quantized.collect());
-        let steps = bias.iter().zip(&scales).map(|(&v, &s)| {
-            let steps = f64::from(v) / (f64::from(x_scale) * f64::from(s));
-            steps.round().clamp(-BIAS_LIMIT, BIAS_LIMIT) as i32
-        });
-        let steps = TensorData::I32(steps.collect());
+        let (weights, bias) = (self.graph.f32(w), self.graph.f32(b));
+        let steps = layer_steps(&node.op, weights, bias, [x_scale, y_scale], self.options);
+        let per_tensor = steps.per_tensor;
+        let LayerSteps {
+            scales,
+            weights: quantized,
+            bias: steps,
+            ..
+        } = steps;
+        let (quantized, steps) = (TensorData::I8(quantized), TensorData::I32(steps));
         let factors: Option<Vec<Multiplier>> = scales
             .iter()
             .map(|&s| match per_tensor {
@@ -254,17 +241,81 @@ impl Lowering<'_> {
     }
 }
 
+/// A layer's constants in steps of their grids.
+pub(super) struct LayerSteps {
+    /// Real units per step of the weights, by output channel.
+    pub scales: Vec<f32>,
+    /// Whether they are all the same, by choice.
+    pub per_tensor: bool,
+    /// By weight, its channel.
+    channels: Vec<usize>,
+    pub weights: Vec<i8>,
+    /// In steps of `x_scale` times the channel's scale.
+    pub bias: Vec<i32>,
+}
+
+impl LayerSteps {
+    /// Weights and bias in real units.
+    pub fn real(&self, x_scale: f32) -> [Vec<f32>; 2] {
+        let weights = self.weights.iter().zip(&self.channels);
+        let bias = self.bias.iter().zip(&self.scales);
+        [
+            weights
+                .map(|(&q, &c)| self.scales[c] * f32::from(q))
+                .collect(),
+            bias.map(|(&q, &s)| (f64::from(x_scale) * f64::from(s) * f64::from(q)) as f32)
+                .collect(),
+        ]
+    }
+}
+
+/// The constants of a convolution or dense layer between activations of these scales (input, output).
+pub(super) fn layer_steps(
+    op: &Op,
+    weights: &[f32],
+    bias: &[f32],
+    [x_scale, y_scale]: [f32; 2],
+    options: &Options,
+) -> LayerSteps {
+    let axis = channel_axis(op).unwrap_or(0);
+    let channels: Vec<usize> = (0..weights.len())
+        .map(|i| channel_of(i, axis, weights.len(), bias.len()))
+        .collect();
+    let per_tensor = options.per_tensor_dense && matches!(op, Op::Dense(_));
+    let mut scales = weight_scales(weights, bias, &channels, x_scale, y_scale);
+    if per_tensor {
+        let largest = scales.iter().copied().fold(0.0, f32::max);
+        scales.fill(largest);
+    }
+    let quantized = weights.iter().zip(&channels).map(|(&v, &c)| {
+        let steps = f64::from(v) / f64::from(scales[c]);
+        steps.round().clamp(-127.0, 127.0) as i8
+    });
+    let quantized = quantized.collect();
+    let steps = bias.iter().zip(&scales).map(|(&v, &s)| {
+        let steps = f64::from(v) / (f64::from(x_scale) * f64::from(s));
+        steps.round().clamp(-BIAS_LIMIT, BIAS_LIMIT) as i32
+    });
+    let bias = steps.collect();
+    LayerSteps {
+        scales,
+        per_tensor,
+        channels,
+        weights: quantized,
+        bias,
+    }
+}
+
 /// Per channel, 127 steps for the largest weight; more where the bias would not fit or the channel is (almost) 0.
 fn weight_scales(
     weights: &[f32],
     bias: &[f32],
-    channel: &dyn Fn(usize) -> usize,
+    channels: &[usize],
     x_scale: f32,
     y_scale: f32,
 ) -> Vec<f32> {
     let mut largest = vec![0_f32; bias.len()];
-    for (i, &v) in weights.iter().enumerate() {
-        let c = channel(i);
+    for (&v, &c) in weights.iter().zip(channels) {
         largest[c] = largest[c].max(v.abs());
     }
     let (x_scale, y_scale) = (f64::from(x_scale), f64::from(y_scale));

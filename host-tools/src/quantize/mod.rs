@@ -11,6 +11,7 @@
 //! into it ([`fold`]). Pooling, padding and reshaping keep their input's grid, as TFLite demands; the inputs of a
 //! concatenation get its output's, or a requantization in front where they already have one that is fixed.
 
+mod aware;
 pub mod fold;
 mod grids;
 mod lower;
@@ -18,6 +19,8 @@ pub mod multiplier;
 mod ranges;
 pub mod tables;
 pub mod units;
+
+pub use aware::Aware;
 
 use crate::graph::{Graph, GraphError};
 use foolproof::ops::Numerics;
@@ -142,9 +145,33 @@ pub fn quantize(
     let folded = fold::fold(graph)?;
     // folding divides by the root of a variance
     ranges::check_constants(&folded)?;
-    let ranges = ranges::observe(&folded, calibration)?;
-    let grids = grids::assign(&folded, &ranges, options)?;
-    lower::lower(&folded, &grids, options)
+    quantize_within(&folded, &observe(&folded, calibration)?, options)
+}
+
+/// What each tensor of a graph reaches, constants left out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ranges(Vec<ranges::Range>);
+
+/// Runs the calibration set, as for [`quantize`].
+///
+/// # Errors
+/// The calibration set is empty, misshapen or not finite.
+pub fn observe(graph: &Graph, calibration: &[f32]) -> Result<Ranges, QuantizeError> {
+    ranges::observe(graph, calibration).map(Ranges)
+}
+
+/// [`quantize`] for a graph without batch normalizations ([`fold::fold`]) whose activations reach `ranges`.
+///
+/// # Errors
+/// As [`quantize`].
+pub fn quantize_within(
+    graph: &Graph,
+    ranges: &Ranges,
+    options: &Options,
+) -> Result<Graph, QuantizeError> {
+    ranges::check_constants(graph)?;
+    let grids = grids::assign(graph, &ranges.0, options)?;
+    lower::lower(graph, &grids, options)
 }
 
 /// An error about one operator.

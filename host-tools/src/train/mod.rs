@@ -16,6 +16,7 @@ pub mod theory;
 pub mod vae;
 
 use crate::graph::{Graph, GraphError, TensorData};
+use crate::quantize::QuantizeError;
 use foolproof::kernels::Kernels;
 use foolproof::memory::Mode;
 use foolproof::model::Model;
@@ -33,6 +34,9 @@ pub enum TrainError {
     /// The engine refused something: the model cannot be trained.
     #[error("the model cannot be trained: {0}")]
     Session(#[from] SessionError),
+    /// The network cannot be rounded to int8.
+    #[error("quantization-aware training: {0}")]
+    Quantize(#[from] QuantizeError),
     /// The loss is no longer a number.
     #[error(
         "training diverged: the loss is not finite from step {step} (epoch {epoch}); a smaller learning rate would be right"

@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Pack(PackArgs),
     /// Measure how fast a model runs, is differentiated and attacked; without MODEL, how fast networks train
     Bench(BenchArgs),
+    /// List known data sets, how to get them and their checksums, or say what a data set is
+    Data(super::data::DataArgs),
     /// Run a model on a chip and compare it with the host, bit for bit
     Device(DeviceArgs),
 }

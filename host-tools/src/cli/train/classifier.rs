@@ -10,16 +10,13 @@ use crate::document::{Data, Document, Train};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::graph::{Graph, from_image};
-use crate::quantize::{self, quantize};
+use crate::quantize::{self, QuantizeError, quantize, quantize_within};
 use crate::report::learning::{self, Chart, Learning};
 use crate::train::classifier::{self as trainer, Config, Epoch, Outcome, Stand, Watch};
 use crate::train::{TrainError, run};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-/// Training samples that the int8 model is calibrated on, at most.
-const CALIBRATION: usize = 1000;
 
 pub(super) fn run(args: &ClassifierArgs, seed: u64, console: &Console) -> Result<Ended> {
     let data = data::load(&args.data, Purpose::Learn)?;
@@ -100,8 +97,7 @@ pub(super) fn run(args: &ClassifierArgs, seed: u64, console: &Console) -> Result
         metrics.insert("test_accuracy".into(), accuracy.clean);
         document.accuracy = Some(accuracy);
     }
-    let calibration = &x[..x.len() / y.len() * y.len().min(CALIBRATION)];
-    match quantize(&graph, calibration, &quantize::Options::default()) {
+    match int8(&graph, &outcome, (&config, seed), samples)? {
         Ok(small) => {
             let file = ModelFile::write(&args.out.join("model_int8.fpi"), &small)?;
             outputs.push("model_int8.fpi");
@@ -139,6 +135,24 @@ pub(super) fn run(args: &ClassifierArgs, seed: u64, console: &Console) -> Result
         super::describe(&document) + &warning_lines(&document)
     })?;
     Ok(Ended::Well)
+}
+
+/// The int8 model: on the grids that training was on, or on those of calibration inputs.
+fn int8(
+    graph: &Graph,
+    outcome: &Outcome,
+    (config, seed): (&Config, u64),
+    samples: trainer::Samples<'_>,
+) -> Result<std::result::Result<Graph, QuantizeError>> {
+    let options = quantize::Options::default();
+    if let Some(ranges) = &outcome.ranges {
+        return Ok(quantize_within(graph, ranges, &options));
+    }
+    let rows: Vec<usize> = (0..samples.y.len().min(trainer::calibration::ROWS)).collect();
+    let how = (config, outcome.perturbation.as_slice());
+    let inputs = trainer::calibration(graph, samples, &rows, how, seed)
+        .map_err(|error| Error::new(error, "calibration", "a network that runs"))?;
+    Ok(quantize(graph, &inputs, &options))
 }
 
 /// The network of a model.
@@ -180,6 +194,9 @@ fn figures(outcome: &Outcome) -> BTreeMap<String, f64> {
                 metrics.insert("held_out_fgsm".into(), attacked.fgsm);
                 metrics.insert("held_out_pgd".into(), attacked.pgd);
             }
+            if let Some(universal) = held_out.universal {
+                metrics.insert("held_out_universal".into(), universal);
+            }
         }
     }
     metrics
@@ -213,8 +230,11 @@ impl Watch for Watcher<'_> {
                 100.0 * attacked.pgd
             )
         });
+        let universal = held_out.universal.map_or(String::new(), |right| {
+            format!(", with the perturbation {:.1} %", 100.0 * right)
+        });
         self.console.say(format!(
-            "epoch {}: loss {:.4}, held-out samples right: {:.1} %{attacked}",
+            "epoch {}: loss {:.4}, held-out samples right: {:.1} %{attacked}{universal}",
             epoch.epoch,
             epoch.loss,
             100.0 * held_out.clean
@@ -242,6 +262,11 @@ fn page(document: &Document, run: &run::Run, config: &str, args: &ClassifierArgs
             ("test_accuracy_int8", "Test accuracy", "int8"),
             ("held_out_fgsm", "After FGSM", "held-out training samples"),
             ("held_out_pgd", "After PGD", "held-out training samples"),
+            (
+                "held_out_universal",
+                "With the perturbation",
+                "held-out training samples",
+            ),
         ];
         for (key, name, note) in shown {
             if let Some(value) = train.metrics.get(key) {
@@ -260,6 +285,7 @@ fn page(document: &Document, run: &run::Run, config: &str, args: &ClassifierArgs
                 "held_out_clean",
                 "held_out_fgsm",
                 "held_out_pgd",
+                "held_out_universal",
             ],
         ),
     ];

@@ -16,6 +16,14 @@ pub enum Method {
     Fast,
     /// Several such steps, projected to the ball (Madry et al. 2018, section 2.1).
     Pgd,
+    /// The samples, and that the answers to examples near them are the same (TRADES; Zhang et al. 2019, equation 5).
+    Trades,
+    /// Every batch several times, while the gradient that trains the network also moves the examples (Shafahi et al. 2019,
+    /// algorithm 1).
+    Free,
+    /// The samples with one perturbation for all of them, which the same gradient moves (Shafahi et al. 2020, "Universal
+    /// adversarial training").
+    Universal,
 }
 
 /// What the adversary may do. All sizes are in the input's real units, in the largest norm.
@@ -26,10 +34,16 @@ pub struct Adversary {
     pub epsilon: f32,
     /// Size of a step.
     pub step: f32,
-    /// Steps of `pgd`; `fast` has one.
+    /// Steps of `pgd` and `trades`; `fast` has one.
     pub steps: usize,
     /// Whether the first step starts anywhere in the ball, not at the sample. Without it `fast` is FGSM, which overfits.
     pub random_start: bool,
+    /// `fast` and `pgd`: examples go towards another class, a random one for each, instead of away from their own.
+    pub targeted: bool,
+    /// `trades`: what the divergence counts, beside the loss on the samples.
+    pub beta: f32,
+    /// `free`: how many steps a batch is used for.
+    pub replays: usize,
 }
 
 impl Default for Adversary {
@@ -39,6 +53,9 @@ impl Default for Adversary {
             step: 0.025,
             steps: 7,
             random_start: true,
+            targeted: false,
+            beta: 6.0,
+            replays: 4,
         }
     }
 }
@@ -51,13 +68,27 @@ impl Adversary {
                 return fail(format!("adversary.{name} {value}; it must be positive"));
             }
         }
-        if self.steps == 0 || self.steps > 10_000 {
+        for (name, value) in [("steps", self.steps), ("replays", self.replays)] {
+            if value == 0 || value > 10_000 {
+                return fail(format!(
+                    "adversary.{name} {value}; 1 to 10000 would be right"
+                ));
+            }
+        }
+        if !self.beta.is_finite() || self.beta < 0.0 {
             return fail(format!(
-                "adversary.steps {}; 1 to 10000 would be right",
-                self.steps
+                "adversary.beta {}; it must not be negative",
+                self.beta
             ));
         }
         Ok(())
+    }
+
+    /// Moves a perturbation up its gradient, by a step of the sign, and back into the ball.
+    pub(super) fn ascend(&self, perturbation: &mut [f32], gradient: &[f32]) {
+        for (delta, &g) in perturbation.iter_mut().zip(gradient) {
+            *delta = (*delta + self.step * sign(g)).clamp(-self.epsilon, self.epsilon);
+        }
     }
 
     /// Examples near `x`, each climbing what `price` says: it replaces the logits of the sample with this number in the shard by

@@ -41,6 +41,9 @@ pub struct Config {
     pub on_overfitting: OnOverfitting,
     /// What the network learns from: the samples, or adversarial examples of them.
     pub method: Method,
+    /// Whether the network is trained with its weights and activations rounded as in the int8 model, with the grids of each epoch's
+    /// beginning; batch normalizations are folded before.
+    pub quantization_aware: bool,
     /// The adversary in training.
     pub adversary: Adversary,
 }
@@ -109,6 +112,7 @@ impl Default for Config {
             patience: 0,
             on_overfitting: OnOverfitting::Warn,
             method: Method::Standard,
+            quantization_aware: false,
             adversary: Adversary::default(),
         }
     }
@@ -135,6 +139,23 @@ impl Config {
                 ..Adversary::default()
             },
             ..Config::default()
+        }
+    }
+
+    /// Steps that each batch is used for.
+    pub fn replays(&self) -> usize {
+        match self.method {
+            Method::Free => self.adversary.replays,
+            _ => 1,
+        }
+    }
+
+    /// Elements of the perturbation that is kept from step to step, for inputs of `n`.
+    pub(super) fn perturbation_len(&self, n: usize) -> usize {
+        match self.method {
+            Method::Free => self.batch * n,
+            Method::Universal => n,
+            _ => 0,
         }
     }
 
@@ -187,7 +208,17 @@ impl Config {
         if judged && self.held_out == 0 {
             return fail("patience and on_overfitting = \"stop\" need held_out samples".into());
         }
-        self.adversary.check()
+        let (method, adversary) = (self.method, &self.adversary);
+        if method == Method::Trades && !adversary.random_start {
+            return fail(
+                "method = \"trades\" needs adversary.random_start: at the sample there is nothing to climb"
+                    .into(),
+            );
+        }
+        if adversary.targeted && !matches!(method, Method::Fast | Method::Pgd) {
+            return fail("adversary.targeted is for the methods fast and pgd".into());
+        }
+        adversary.check()
     }
 }
 

@@ -21,9 +21,12 @@ pub struct HeldOut {
     /// On the samples as they are.
     pub clean: f64,
     /// After one step of the whole radius from the sample (FGSM), and after [`PGD_STEPS`] smaller ones from a random start.
-    /// `None` for standard training.
+    /// `None` for standard training, and for that with a universal perturbation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attacked: Option<Attacked>,
+    /// With the universal perturbation that the network is trained with, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub universal: Option<f64>,
 }
 
 /// Accuracies under attack.
@@ -42,13 +45,16 @@ pub const PGD_STEPS: usize = 20;
 const GAP: f64 = 0.2;
 /// See [`GAP`].
 const LEFT: f64 = 0.7;
+/// From one epoch to the next, more than this is a rise.
+pub(super) const RISE: f64 = 0.02;
 /// Samples per session.
 const CHUNK: usize = 25;
 
 impl HeldOut {
     /// The figure that training wants to be high.
     pub fn figure(&self) -> f64 {
-        self.attacked.map_or(self.clean, |attacked| attacked.pgd)
+        let attacked = self.attacked.map(|attacked| attacked.pgd);
+        attacked.or(self.universal).unwrap_or(self.clean)
     }
 
     /// Whether FGSM no longer tells what the network is worth.
@@ -63,7 +69,7 @@ pub(super) fn judge(
     graph: &Graph,
     samples: Samples<'_>,
     rows: &[usize],
-    config: &Config,
+    (config, perturbation): (&Config, &[f32]),
     seed: u64,
 ) -> Result<HeldOut, TrainError> {
     let image = to_image(graph)?;
@@ -101,8 +107,17 @@ pub(super) fn judge(
                 )
             };
             let mut counts = [right(&mut session, &x)?, 0, 0];
-            if config.method == Method::Standard {
-                return Ok(counts);
+            match config.method {
+                Method::Standard => return Ok(counts),
+                Method::Universal => {
+                    let (low, high) = model.input_range();
+                    for (v, delta) in x.iter_mut().zip(perturbation.iter().cycle()) {
+                        *v = (*v + delta).clamp(low, high);
+                    }
+                    counts[1] = right(&mut session, &x)?;
+                    return Ok(counts);
+                }
+                _ => {}
             }
             let epsilon = config.adversary.epsilon;
             let attacks = [(epsilon, 1, false), (epsilon / 4.0, PGD_STEPS, true)];
@@ -128,9 +143,18 @@ pub(super) fn judge(
             *sum += count;
         }
     }
-    let [clean, fgsm, pgd] = sums.map(|sum| sum as f64 / rows.len().max(1) as f64);
+    let [clean, first, second] = sums.map(|sum| sum as f64 / rows.len().max(1) as f64);
+    let (attacked, universal) = match config.method {
+        Method::Standard => (None, None),
+        Method::Universal => (None, Some(first)),
+        _ => {
+            let (fgsm, pgd) = (first, second);
+            (Some(Attacked { fgsm, pgd }), None)
+        }
+    };
     Ok(HeldOut {
         clean,
-        attacked: (config.method != Method::Standard).then_some(Attacked { fgsm, pgd }),
+        attacked,
+        universal,
     })
 }

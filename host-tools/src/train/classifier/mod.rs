@@ -5,23 +5,31 @@
 //! a bit.
 
 pub mod adversary;
+mod best;
+pub mod calibration;
 pub mod config;
 pub mod held_out;
+mod order;
+mod shard;
 mod stepper;
 
 pub use adversary::{Adversary, Method};
+pub use calibration::calibration;
 pub use config::{Config, Network, OnOverfitting, Optimizer, Schedule};
 pub use held_out::{Attacked, HeldOut};
+pub(super) use order::shuffle;
 
 use super::run::{Checkpoint, Record, Run};
 use super::{ParameterTable, Replica, TrainError, buffers, reduce, replicas, store};
 use crate::graph::{Graph, GraphError, to_image};
+use crate::quantize::{self, Aware, Ranges, fold};
+use best::Best;
 use foolproof::kernels::Kernels;
-use foolproof::loss::{Loss, argmax};
 use foolproof::session::SessionError;
-use rand_core::Rng;
+use order::{Order, divide};
 use rayon::prelude::*;
 use serde::Serialize;
+use shard::{Learned, Shard};
 use stepper::Stepper;
 
 /// Samples to learn from.
@@ -62,6 +70,9 @@ impl Epoch {
                 figures.push(("held_out_fgsm", attacked.fgsm));
                 figures.push(("held_out_pgd", attacked.pgd));
             }
+            if let Some(universal) = held_out.universal {
+                figures.push(("held_out_universal", universal));
+            }
         }
         figures
     }
@@ -81,6 +92,7 @@ impl Epoch {
             held_out: figure("held_out_clean").map(|clean| HeldOut {
                 clean,
                 attacked: attacked.map(|(fgsm, pgd)| Attacked { fgsm, pgd }),
+                universal: figure("held_out_universal"),
             }),
         }
     }
@@ -127,6 +139,10 @@ pub struct Outcome {
     pub epoch: usize,
     /// What was said aloud, of resumed runs from their beginning.
     pub warnings: Vec<String>,
+    /// The perturbation of the methods free (one for each sample of a batch) and universal (one), else empty.
+    pub perturbation: Vec<f32>,
+    /// What the activations reach, for the grids that quantization-aware training was on.
+    pub ranges: Option<Ranges>,
 }
 
 /// Trains the parameters of `graph` in place and returns one record per epoch. `progress` is called after every
@@ -148,7 +164,7 @@ pub fn train(
 /// Steps in all.
 pub fn steps(samples: usize, config: &Config) -> u64 {
     let rows = samples.saturating_sub(config.held_out);
-    (rows / config.batch.max(1) * config.epochs) as u64
+    (rows / config.batch.max(1) * config.replays() * config.epochs) as u64
 }
 
 /// The same with a log and checkpoints in `run`, from the beginning or a checkpoint.
@@ -163,48 +179,184 @@ pub fn train_run(
     watch: &mut dyn Watch,
 ) -> Result<Outcome, TrainError> {
     check(graph, samples, config)?;
-    let (rows, held_out) = divide(samples.y.len(), config.held_out, seed);
-    let image = to_image(graph)?;
-    let model = image.model().map_err(GraphError::Invalid)?;
-    let shards = config.batch / config.shard;
-    let mut memory = buffers(&model, config.shard, shards)?;
-    let mut replicas = replicas(&model, config.shard, Kernels::detect(), &mut memory)?;
-    let table: ParameterTable = replicas[0].session.parameter_table().collect();
-    let mut parameters = replicas[0].session.parameters()?.to_vec();
-    let mut gradients = vec![0.0; parameters.len()];
-    let mut stepper = Stepper::new(config, &table, parameters.len());
-    let per_epoch = (rows.len() / config.batch) as u64;
-    let steps = per_epoch * config.epochs as u64;
-    let mut outcome = Outcome {
-        history: Vec::new(),
-        epoch: 0,
-        warnings: Vec::new(),
-    };
-    let (mut step, mut loss, mut right, mut stopped) = (0, 0.0, 0, false);
-    let mut best = Best::default();
-    if let Some((run, Some(checkpoint))) = &run {
-        let count = parameters.len();
-        parameters.copy_from_slice(checkpoint.array("parameters", count)?);
-        let state = checkpoint.array("optimizer", stepper.state.len())?;
-        stepper.state.copy_from_slice(state);
-        step = checkpoint.step;
-        loss = checkpoint.number("loss");
-        right = checkpoint.number("right") as usize;
-        stopped = checkpoint.number("stopped") > 0.0;
-        best = Best::restored(checkpoint, count)?;
-        outcome.history = run.records().iter().map(Epoch::of).collect();
-        let warnings = outcome.history.iter().filter_map(overfitting);
-        outcome.warnings = warnings.collect();
+    if config.quantization_aware {
+        *graph = fold::fold(graph)?;
     }
-    let mut order = Order::new(rows, seed);
-    while step < steps && !stopped {
-        let epoch = (step / per_epoch) as usize + 1;
-        let within = step % per_epoch;
-        let jitter = order.turn(epoch, within);
-        let start = within as usize * config.batch;
-        let batch = &order.rows[start..start + config.batch];
-        step += 1;
-        let counts: Vec<Result<usize, SessionError>> = replicas
+    let (rows, held_out) = divide(samples.y.len(), config.held_out, seed);
+    let (table, parameters) = parameters_of(graph)?;
+    let count = parameters.len();
+    let n = graph.tensors[graph.input].shape.len();
+    let per_epoch = rows.len() / config.batch * config.replays();
+    let mut trainer = Trainer {
+        config,
+        seed,
+        samples,
+        calibration: rows[..rows.len().min(calibration::ROWS)].to_vec(),
+        held_out,
+        per_epoch: per_epoch as u64,
+        steps: (per_epoch * config.epochs) as u64,
+        order: Order::new(rows, seed),
+        parameters,
+        stepper: Stepper::new(config, &table, count),
+        table: &table,
+        perturbation: vec![0.0; config.perturbation_len(n)],
+        ranges: Vec::new(),
+        step: 0,
+        loss: 0.0,
+        right: 0,
+        stopped: false,
+        best: Best::default(),
+        outcome: Outcome {
+            history: Vec::new(),
+            epoch: 0,
+            warnings: Vec::new(),
+            perturbation: Vec::new(),
+            ranges: None,
+        },
+    };
+    if let Some((run, Some(checkpoint))) = &run {
+        trainer.restore(checkpoint, run, graph.tensors.len())?;
+    }
+    let mut run = run.as_mut().map(|(run, _)| &mut **run);
+    while trainer.step < trainer.steps && !trainer.stopped {
+        trainer.stage(graph, &mut run, watch)?;
+    }
+    Ok(trainer.finish(graph))
+}
+
+/// Where a training stands, and what it depends on.
+struct Trainer<'a> {
+    config: &'a Config,
+    seed: u64,
+    samples: Samples<'a>,
+    /// Rows whose activations decide the grids.
+    calibration: Vec<usize>,
+    held_out: Vec<usize>,
+    per_epoch: u64,
+    steps: u64,
+    order: Order,
+    parameters: Vec<f32>,
+    stepper: Stepper<'a>,
+    table: &'a ParameterTable,
+    /// What the methods free and universal add to the samples; else empty.
+    perturbation: Vec<f32>,
+    /// What the activations reached when the epoch began, in quantization-aware training; else empty.
+    ranges: Vec<f32>,
+    step: u64,
+    /// Sums over the epoch so far.
+    loss: f64,
+    right: usize,
+    stopped: bool,
+    best: Best,
+    outcome: Outcome,
+}
+
+impl Trainer<'_> {
+    /// Trains one network to its end: the whole run, or in quantization-aware training, where every epoch has grids of its own, an
+    /// epoch.
+    fn stage(
+        &mut self,
+        graph: &mut Graph,
+        run: &mut Option<&mut Run>,
+        watch: &mut dyn Watch,
+    ) -> Result<(), TrainError> {
+        let config = self.config;
+        let aware = match config.quantization_aware {
+            true => Some(self.aware(graph)?),
+            false => None,
+        };
+        let until = match aware {
+            Some(_) => (self.step / self.per_epoch + 1) * self.per_epoch,
+            None => self.steps,
+        };
+        let mut network = match &aware {
+            Some(aware) => aware.rounded(),
+            None => graph.clone(),
+        };
+        let image = to_image(&network)?;
+        let model = image.model().map_err(GraphError::Invalid)?;
+        let mut memory = buffers(&model, config.shard, config.batch / config.shard)?;
+        let mut replicas = replicas(&model, config.shard, Kernels::detect(), &mut memory)?;
+        let mut gradients = vec![0.0; self.parameters.len()];
+        while self.step < until && !self.stopped {
+            let epoch = (self.step / self.per_epoch) as usize + 1;
+            let done = self.step % self.per_epoch + 1;
+            self.step += 1;
+            let seen = self.seen(aware.as_ref());
+            self.learn(&mut replicas, (epoch, done - 1), &seen, aware.as_ref())?;
+            reduce(&mut replicas, &mut gradients)?;
+            let rate = config.learning_rate * config.rate_share(self.step, self.steps);
+            let t = self.step as u32;
+            self.stepper.step(t, rate, &mut self.parameters, &gradients);
+            let stand = Stand {
+                step: self.step,
+                epoch,
+                loss: self.loss / done as f64,
+                accuracy: self.right as f64 / (done as usize * config.batch) as f64,
+            };
+            watch.step(&stand);
+            if done == self.per_epoch {
+                let seen = self.seen(aware.as_ref());
+                store(&mut network, self.table, &seen);
+                self.end_epoch(&network, &stand, run, watch)?;
+            }
+            if let Some(run) = run
+                && (self.step == self.steps || self.stopped || run.is_due())
+            {
+                run.save(self.checkpoint())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The grids of this epoch; at its beginning they are new.
+    fn aware(&mut self, graph: &mut Graph) -> Result<Aware, TrainError> {
+        let options = quantize::Options::default();
+        if self.ranges.is_empty() || self.step.is_multiple_of(self.per_epoch) {
+            store(graph, self.table, &self.parameters);
+            let how = (self.config, self.perturbation.as_slice());
+            let x = calibration(graph, self.samples, &self.calibration, how, self.seed)?;
+            self.ranges = quantize::observe(graph, &x)?.to_numbers();
+        }
+        Ok(Aware::new(
+            graph,
+            &Ranges::from_numbers(&self.ranges),
+            options,
+        )?)
+    }
+
+    /// The parameters as the network sees them.
+    fn seen(&self, aware: Option<&Aware>) -> Vec<f32> {
+        let mut seen = self.parameters.clone();
+        if let Some(aware) = aware {
+            let place = |tensor: usize| {
+                let found = self.table.iter().find(|(t, _, _)| *t == tensor);
+                found.map(|(_, _, range)| range.clone())
+            };
+            aware.round(&mut seen, &place);
+        }
+        seen
+    }
+
+    /// Gradients of one batch, in the replicas, and what else it says.
+    fn learn(
+        &mut self,
+        replicas: &mut [Replica<'_>],
+        (epoch, within): (usize, u64),
+        parameters: &[f32],
+        aware: Option<&Aware>,
+    ) -> Result<(), TrainError> {
+        let config = self.config;
+        let number = within / config.replays() as u64;
+        let jitter = self.order.turn(epoch, number);
+        let start = number as usize * config.batch;
+        let batch = &self.order.rows[start..start + config.batch];
+        let (samples, perturbation) = (self.samples, &self.perturbation);
+        let part = match config.method {
+            Method::Free => perturbation.len() / replicas.len(),
+            _ => 0,
+        };
+        let learned: Vec<Result<Learned, SessionError>> = replicas
             .par_iter_mut()
             .zip(batch.par_chunks(config.shard))
             .enumerate()
@@ -212,205 +364,180 @@ pub fn train_run(
                 let shard = Shard {
                     samples,
                     rows,
-                    parameters: &parameters,
+                    parameters,
                     config,
                     random: foolproof::attack::rng(jitter, i as u64),
+                    perturbation: match part {
+                        0 => perturbation,
+                        _ => &perturbation[i * part..][..part],
+                    },
+                    aware,
                 };
                 shard.run(replica)
             })
             .collect();
-        for count in counts {
-            right += count?;
+        let mut ascent = vec![0.0; self.perturbation.len()];
+        for (i, learned) in learned.into_iter().enumerate() {
+            let learned = learned?;
+            self.right += learned.right;
+            let into = ascent[i * part..].iter_mut();
+            into.zip(learned.ascent).for_each(|(sum, g)| *sum += g);
         }
-        let batch_loss: f64 = replicas.iter().map(|r| r.loss).sum();
-        loss += batch_loss;
-        if !batch_loss.is_finite() {
-            return Err(TrainError::Diverged { step, epoch });
-        }
-        reduce(&mut replicas, &mut gradients)?;
-        let rate = config.learning_rate * config.rate_share(step, steps);
-        stepper.step(step as u32, rate, &mut parameters, &gradients);
-        let done = within + 1;
-        let stand = Stand {
-            step,
-            epoch,
-            loss: loss / done as f64,
-            accuracy: right as f64 / (done as usize * config.batch) as f64,
-        };
-        watch.step(&stand);
-        if done == per_epoch {
-            let mut record = Epoch {
+        let loss: f64 = replicas.iter().map(|r| r.loss).sum();
+        self.loss += loss;
+        if !loss.is_finite() {
+            return Err(TrainError::Diverged {
+                step: self.step,
                 epoch,
-                loss: stand.loss,
-                accuracy: stand.accuracy,
-                steps: step,
-                held_out: None,
-            };
-            if !held_out.is_empty() {
-                store(graph, &table, &parameters);
-                let judged = held_out::judge(graph, samples, &held_out, config, seed)?;
-                record.held_out = Some(judged);
-                best.offer(judged.figure(), epoch, &parameters);
-            }
-            if let Some(warning) = overfitting(&record) {
-                watch.warn(warning.clone());
-                outcome.warnings.push(warning);
-                stopped = config.on_overfitting == OnOverfitting::Stop;
-            }
-            stopped |= config.patience > 0 && epoch >= best.epoch + config.patience;
-            watch.epoch(&record);
-            outcome.history.push(record);
-            if let Some((run, _)) = &mut run {
-                run.record(step, &record.record());
-            }
-            (loss, right) = (0.0, 0);
+            });
         }
-        if let Some((run, _)) = &mut run
-            && (step == steps || stopped || run.is_due())
-        {
-            let mut checkpoint = Checkpoint {
-                step,
-                ..Checkpoint::default()
-            };
-            let arrays = [("parameters", &parameters), ("optimizer", &stepper.state)];
-            for (name, array) in arrays {
-                checkpoint.arrays.insert(name.into(), array.clone());
-            }
-            let numbers = [
-                ("loss", loss),
-                ("right", right as f64),
-                ("stopped", f64::from(u8::from(stopped))),
-            ];
-            for (name, number) in numbers {
-                checkpoint.numbers.insert(name.into(), number);
-            }
-            best.save(&mut checkpoint);
-            run.save(checkpoint)?;
-        }
+        config.adversary.ascend(&mut self.perturbation, &ascent);
+        Ok(())
     }
-    outcome.epoch = match stopped {
-        true => best.epoch,
-        false => config.epochs,
-    };
-    let given = if stopped {
-        &best.parameters
-    } else {
-        &parameters
-    };
-    store(graph, &table, given);
-    Ok(outcome)
+
+    fn end_epoch(
+        &mut self,
+        network: &Graph,
+        stand: &Stand,
+        run: &mut Option<&mut Run>,
+        watch: &mut dyn Watch,
+    ) -> Result<(), TrainError> {
+        let (config, epoch) = (self.config, stand.epoch);
+        let mut record = Epoch {
+            epoch,
+            loss: stand.loss,
+            accuracy: stand.accuracy,
+            steps: stand.step,
+            held_out: None,
+        };
+        if !self.held_out.is_empty() {
+            let how = (config, self.perturbation.as_slice());
+            let judged = held_out::judge(network, self.samples, &self.held_out, how, self.seed)?;
+            record.held_out = Some(judged);
+            self.best
+                .offer(judged.figure(), epoch, &self.parameters, &self.ranges);
+        }
+        self.outcome.history.push(record);
+        if let Some(warning) = overfitting(&self.outcome.history, config.epochs) {
+            watch.warn(warning.clone());
+            self.outcome.warnings.push(warning);
+            self.stopped = config.on_overfitting == OnOverfitting::Stop;
+        }
+        self.stopped |= config.patience > 0 && epoch >= self.best.epoch + config.patience;
+        watch.epoch(&record);
+        if let Some(run) = run {
+            run.record(stand.step, &record.record());
+        }
+        (self.loss, self.right) = (0.0, 0);
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        let mut checkpoint = Checkpoint {
+            step: self.step,
+            ..Checkpoint::default()
+        };
+        let arrays = [
+            ("parameters", &self.parameters),
+            ("optimizer", &self.stepper.state),
+            ("perturbation", &self.perturbation),
+            ("ranges", &self.ranges),
+        ];
+        for (name, array) in arrays {
+            checkpoint.arrays.insert(name.into(), array.clone());
+        }
+        let numbers = [
+            ("loss", self.loss),
+            ("right", self.right as f64),
+            ("stopped", f64::from(u8::from(self.stopped))),
+        ];
+        for (name, number) in numbers {
+            checkpoint.numbers.insert(name.into(), number);
+        }
+        self.best.save(&mut checkpoint);
+        checkpoint
+    }
+
+    fn restore(
+        &mut self,
+        checkpoint: &Checkpoint,
+        run: &Run,
+        tensors: usize,
+    ) -> Result<(), TrainError> {
+        let count = self.parameters.len();
+        let ranges = match self.config.quantization_aware {
+            true => 2 * tensors,
+            false => 0,
+        };
+        let arrays = [
+            ("parameters", &mut self.parameters),
+            ("optimizer", &mut self.stepper.state),
+            ("perturbation", &mut self.perturbation),
+        ];
+        for (name, array) in arrays {
+            let len = array.len();
+            array.copy_from_slice(checkpoint.array(name, len)?);
+        }
+        self.ranges = checkpoint.array("ranges", ranges)?.to_vec();
+        self.step = checkpoint.step;
+        self.loss = checkpoint.number("loss");
+        self.right = checkpoint.number("right") as usize;
+        self.stopped = checkpoint.number("stopped") > 0.0;
+        self.best = Best::restored(checkpoint, [count, ranges])?;
+        self.outcome.history = run.records().iter().map(Epoch::of).collect();
+        let history = &self.outcome.history;
+        let warnings = (1..=history.len())
+            .filter_map(|end| overfitting(&history[..end], self.config.epochs))
+            .collect();
+        self.outcome.warnings = warnings;
+        Ok(())
+    }
+
+    /// Leaves the parameters that are given back in `graph`.
+    fn finish(mut self, graph: &mut Graph) -> Outcome {
+        let (epoch, parameters, ranges) = match self.stopped {
+            true => (self.best.epoch, &self.best.parameters, &self.best.ranges),
+            false => (self.config.epochs, &self.parameters, &self.ranges),
+        };
+        store(graph, self.table, parameters);
+        self.outcome.epoch = epoch;
+        self.outcome.perturbation = self.perturbation;
+        self.outcome.ranges = (!ranges.is_empty()).then(|| Ranges::from_numbers(ranges));
+        self.outcome
+    }
 }
 
-/// The words about an epoch that shows catastrophic overfitting.
-fn overfitting(epoch: &Epoch) -> Option<String> {
-    let held_out = epoch.held_out.filter(HeldOut::overfits)?;
+/// A network's parameters, and which is where.
+fn parameters_of(graph: &Graph) -> Result<(ParameterTable, Vec<f32>), TrainError> {
+    let image = to_image(graph)?;
+    let model = image.model().map_err(GraphError::Invalid)?;
+    let mut memory = buffers(&model, 1, 1)?;
+    let mut replicas = replicas(&model, 1, Kernels::Scalar, &mut memory)?;
+    let session = &mut replicas[0].session;
+    Ok((
+        session.parameter_table().collect(),
+        session.parameters()?.to_vec(),
+    ))
+}
+
+/// The words about the last of these epochs, of `all`, if it shows catastrophic overfitting. A network whose accuracy after PGD still
+/// rises is left alone, unless it ends there.
+fn overfitting(epochs: &[Epoch], all: usize) -> Option<String> {
+    let (last, earlier) = epochs.split_last()?;
+    let held_out = last.held_out.filter(HeldOut::overfits)?;
     let Attacked { fgsm, pgd } = held_out.attacked?;
+    let before = earlier.last().and_then(|e| e.held_out?.attacked);
+    let rises = before.is_none_or(|before| pgd > before.pgd + held_out::RISE);
+    if rises && last.epoch < all {
+        return None;
+    }
     Some(format!(
         "catastrophic overfitting after epoch {}: {:.1} % right after FGSM, but {:.1} % after PGD with {} steps, on held-out training samples; the network is not robust (a random start, a smaller step or pgd would be right)",
-        epoch.epoch,
+        last.epoch,
         100.0 * fgsm,
         100.0 * pgd,
         held_out::PGD_STEPS
     ))
-}
-
-/// The parameters that were best on the held-out samples; the first of equals.
-#[derive(Default)]
-struct Best {
-    figure: f64,
-    epoch: usize,
-    parameters: Vec<f32>,
-}
-
-impl Best {
-    fn offer(&mut self, figure: f64, epoch: usize, parameters: &[f32]) {
-        if self.epoch == 0 || figure > self.figure {
-            *self = Best {
-                figure,
-                epoch,
-                parameters: parameters.to_vec(),
-            };
-        }
-    }
-
-    fn save(&self, checkpoint: &mut Checkpoint) {
-        if self.epoch > 0 {
-            let numbers = [
-                ("best.figure", self.figure),
-                ("best.epoch", self.epoch as f64),
-            ];
-            for (name, number) in numbers {
-                checkpoint.numbers.insert(name.into(), number);
-            }
-            let parameters = self.parameters.clone();
-            checkpoint
-                .arrays
-                .insert("best.parameters".into(), parameters);
-        }
-    }
-
-    fn restored(checkpoint: &Checkpoint, count: usize) -> Result<Best, TrainError> {
-        let epoch = checkpoint.number("best.epoch") as usize;
-        Ok(match epoch {
-            0 => Best::default(),
-            _ => Best {
-                figure: checkpoint.number("best.figure"),
-                epoch,
-                parameters: checkpoint.array("best.parameters", count)?.to_vec(),
-            },
-        })
-    }
-}
-
-/// Rows to learn from, and rows to judge by: a random choice of all.
-fn divide(count: usize, held_out: usize, seed: u64) -> (Vec<usize>, Vec<usize>) {
-    let mut rows: Vec<usize> = (0..count).collect();
-    if held_out == 0 {
-        return (rows, Vec::new());
-    }
-    shuffle(&mut rows, &mut foolproof::attack::rng(!seed, u64::MAX));
-    let mut kept = rows.split_off(count - held_out);
-    rows.sort_unstable();
-    kept.sort_unstable();
-    (rows, kept)
-}
-
-/// The order of the rows: every epoch shuffles that of the epoch before, and gives each of its steps a number for all that is
-/// random in it.
-struct Order {
-    rows: Vec<usize>,
-    seed: u64,
-    epoch: usize,
-    within: u64,
-    random: foolproof::attack::AttackRng,
-}
-
-impl Order {
-    fn new(rows: Vec<usize>, seed: u64) -> Order {
-        Order {
-            rows,
-            seed,
-            epoch: 0,
-            within: 0,
-            random: foolproof::attack::rng(seed, 0),
-        }
-    }
-
-    /// Goes on to a step of an epoch (counted from 1; steps within it from 0), over all that lie between; returns the step's number.
-    fn turn(&mut self, epoch: usize, within: u64) -> u64 {
-        while self.epoch < epoch {
-            self.epoch += 1;
-            self.within = 0;
-            self.random = foolproof::attack::rng(self.seed, self.epoch as u64);
-            shuffle(&mut self.rows, &mut self.random);
-        }
-        while self.within < within {
-            self.random.next_u64();
-            self.within += 1;
-        }
-        self.within += 1;
-        self.random.next_u64()
-    }
 }
 
 fn check(graph: &Graph, samples: Samples<'_>, config: &Config) -> Result<(), TrainError> {
@@ -431,6 +558,9 @@ fn check(graph: &Graph, samples: Samples<'_>, config: &Config) -> Result<(), Tra
             "sample {i} has label {label}; the network has {classes} classes"
         ));
     }
+    if config.adversary.targeted && classes < 2 {
+        return fail("adversary.targeted needs another class".into());
+    }
     if samples.y.len().saturating_sub(config.held_out) < config.batch {
         let besides = match config.held_out {
             0 => String::new(),
@@ -443,95 +573,4 @@ fn check(graph: &Graph, samples: Samples<'_>, config: &Config) -> Result<(), Tra
         ));
     }
     Ok(())
-}
-
-/// One shard of one step.
-struct Shard<'a> {
-    samples: Samples<'a>,
-    rows: &'a [usize],
-    parameters: &'a [f32],
-    config: &'a Config,
-    random: foolproof::attack::AttackRng,
-}
-
-impl Shard<'_> {
-    /// Forward, loss, backward; returns how many of the shard's samples were right.
-    fn run(mut self, replica: &mut Replica<'_>) -> Result<usize, SessionError> {
-        let session = &mut replica.session;
-        session.parameters()?.copy_from_slice(self.parameters);
-        session.zero_parameter_gradients()?;
-        let shape = session.model().input_shape();
-        let n = shape.len();
-        let mut x = Vec::with_capacity(n * self.rows.len());
-        for &row in self.rows {
-            let start = x.len();
-            x.extend_from_slice(&self.samples.x[row * n..(row + 1) * n]);
-            let size = [shape.dim(1), shape.dim(2), shape.dim(3)];
-            self.augment(&mut x[start..], size, session.model().input_range());
-        }
-        let adversary = &self.config.adversary;
-        let steps = match self.config.method {
-            Method::Standard => 0,
-            Method::Fast => 1,
-            Method::Pgd => adversary.steps,
-        };
-        if steps > 0 {
-            let away = |i: usize, z: &mut [f32]| {
-                Loss::CrossEntropy.differentiate(self.samples.y[self.rows[i]], z);
-            };
-            x = adversary.examples(session, &x, steps, &mut self.random, away)?;
-        }
-        session.forward_f32(&x)?;
-        let classes = session.model().classes();
-        let mut logits = vec![0.0; classes * self.rows.len()];
-        session.logits(&mut logits)?;
-        let mut right = 0;
-        let mut loss = 0.0;
-        let weight = 1.0 / self.config.batch as f32;
-        for (z, &row) in logits.chunks_exact_mut(classes).zip(self.rows) {
-            let label = self.samples.y[row];
-            right += usize::from(argmax(z) == label);
-            loss += f64::from(Loss::CrossEntropy.differentiate(label, z) * weight);
-            z.iter_mut().for_each(|g| *g *= weight);
-        }
-        replica.loss = loss;
-        session.backward(&logits)?;
-        Ok(right)
-    }
-
-    fn augment(&mut self, x: &mut [f32], [h, w, c]: [usize; 3], (low, high): (f32, f32)) {
-        let shift = self.config.shift as i64;
-        if shift > 0 {
-            let mut draw = || i64::from(self.random.next_u32() % (2 * shift as u32 + 1)) - shift;
-            let (dy, dx) = (draw(), draw());
-            let original = x.to_vec();
-            for i in 0..h {
-                for j in 0..w {
-                    let (from_i, from_j) = (i as i64 - dy, j as i64 - dx);
-                    let inside = (0..h as i64).contains(&from_i) && (0..w as i64).contains(&from_j);
-                    for k in 0..c {
-                        x[(i * w + j) * c + k] = match inside {
-                            true => original[(from_i as usize * w + from_j as usize) * c + k],
-                            false => low,
-                        };
-                    }
-                }
-            }
-        }
-        let noise = self.config.noise;
-        if noise > 0.0 {
-            for v in x {
-                let unit = (self.random.next_u32() >> 8) as f32 / 16_777_216.0;
-                *v = (*v + noise * (2.0 * unit - 1.0)).clamp(low, high);
-            }
-        }
-    }
-}
-
-/// Fisher and Yates.
-pub(super) fn shuffle<T>(order: &mut [T], rng: &mut impl Rng) {
-    for i in (1..order.len()).rev() {
-        let j = (rng.next_u64() % (i as u64 + 1)) as usize;
-        order.swap(i, j);
-    }
 }
