@@ -46,6 +46,9 @@
 //! ```
 //!
 //! # Features
+//! - `operators`, on by default: every operator; or `op-conv2d`, `op-softmax` ..., the ones named ([`ops::Op::feature`]). An image with
+//!   another is refused. `f32`, on by default: convolutions and dense layers in f32. `gradients`, on by default:
+//!   [`memory::Mode::Attack`]. A chip that only infers one model takes what that model needs, and saves the flash.
 //! - `train`: [`memory::Mode::Train`]; chips that only infer and attack save the flash.
 //! - `std`: run-time detection of CPU features ([`kernels::Kernels::detect`]).
 //! - `link`: the messages between host and chip.

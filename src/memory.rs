@@ -22,6 +22,7 @@ pub enum Mode {
     /// Forward only.
     Infer,
     /// Forward, and the gradient with respect to the input. Weights stay in the image.
+    /// Needs the crate's feature `gradients` (on by default); without it no image supports this mode.
     Attack,
     /// Forward, and the gradients with respect to the input and all parameters. The parameters are in the buffer.
     /// Needs the crate's feature `train`; without it no image supports this mode.
@@ -29,6 +30,15 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// Whether backward may follow forward. A constant in a build that only infers, so that the code for it is left out.
+    pub(crate) const fn goes_back(self) -> bool {
+        match self {
+            Mode::Infer => false,
+            Mode::Attack => cfg!(feature = "gradients"),
+            Mode::Train => cfg!(feature = "train"),
+        }
+    }
+
     /// Whether this is Train mode. A constant in a build without it, so that the code for it is left out.
     pub(crate) const fn trains(self) -> bool {
         cfg!(feature = "train") && matches!(self, Mode::Train)
@@ -36,7 +46,7 @@ impl Mode {
 
     /// Whether this build has the mode at all.
     pub(crate) const fn is_built_in(self) -> bool {
-        cfg!(feature = "train") || !matches!(self, Mode::Train)
+        matches!(self, Mode::Infer) || self.goes_back()
     }
 }
 

@@ -112,10 +112,11 @@ pub fn conv_i8(p: &ConvI8, y: &mut [i8]) {
     }
     let cells = g.kernel[0] * g.kernel[1];
     let mut patch = [0; PATCH];
+    let mut part = mve::Part::new();
     for channels in parts(g.out_channels) {
         let output = of(&p.output, channels.clone());
         let w = &p.w[channels.start * filter..];
-        let part = mve::Part::new(&output, p.x_zero_point, w, filter);
+        part.ready(&output, p.x_zero_point, w, filter);
         for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
             let whole = rows.count * columns.count == cells;
             let y = &mut y[channels.clone()];
@@ -152,10 +153,12 @@ pub fn dense_i8(p: &DenseI8, y: &mut [i8]) {
         return scalar::dense::forward_i8(p, y);
     }
     #[cfg(foolproof_mve)]
+    let mut part = mve::Part::new();
+    #[cfg(foolproof_mve)]
     for channels in parts(outputs) {
         let output = of(&p.output, channels.clone());
         let w = &p.w[channels.start * p.depth..];
-        let part = mve::Part::new(&output, p.x_zero_point, w, p.depth);
+        part.ready(&output, p.x_zero_point, w, p.depth);
         for (x, y) in p.x.chunks_exact(p.depth).zip(y.chunks_exact_mut(outputs)) {
             part.outputs(x, &mut y[channels.clone()]);
         }

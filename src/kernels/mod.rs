@@ -33,6 +33,9 @@ pub use activation::Activation;
 pub use fixed_point::{Multiplier, Rounding};
 pub use scalar::spread::Spread;
 
+/// Whether the f32 layers are compiled in. Where they are not, [`crate::ops::Op::check`] refuses them, and the functions here do nothing.
+pub(crate) const F32: bool = cfg!(feature = "f32");
+
 /// Which implementation of the inner loops runs. The one dispatch point.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -195,6 +198,9 @@ impl Requantize<'_> {
 
 /// Forward of a convolution in f32.
 pub fn conv_f32(kernels: Kernels, p: &ConvF32, y: &mut [f32]) {
+    if !F32 {
+        return;
+    }
     match kernels {
         Kernels::Scalar => scalar::conv::forward_f32(p, y),
         #[cfg(target_arch = "x86_64")]
@@ -329,6 +335,9 @@ pub fn conv_weight_gradient_f32(
 
 /// Forward of a depthwise convolution in f32.
 pub fn depthwise_f32(kernels: Kernels, p: &ConvF32, y: &mut [f32]) {
+    if !F32 {
+        return;
+    }
     match kernels {
         Kernels::Scalar => scalar::depthwise::forward_f32(p, y),
         #[cfg(target_arch = "x86_64")]
@@ -407,6 +416,9 @@ pub fn depthwise_weight_gradient_f32(
 
 /// Forward of a fully connected layer in f32.
 pub fn dense_f32(kernels: Kernels, p: &DenseF32, y: &mut [f32]) {
+    if !F32 {
+        return;
+    }
     match kernels {
         Kernels::Scalar => scalar::dense::forward_f32(p, y),
         #[cfg(target_arch = "x86_64")]
@@ -485,6 +497,9 @@ pub fn dense_weight_gradient_f32(
 
 /// Forward of a convolution in groups, or of a transposed one, in f32.
 pub fn spread_f32(kernels: Kernels, spread: Spread, p: &ConvF32, y: &mut [f32]) {
+    if !F32 {
+        return;
+    }
     match kernels {
         Kernels::Scalar => scalar::spread::forward_f32(spread, p, y),
         #[cfg(target_arch = "x86_64")]

@@ -18,8 +18,8 @@ struct Four {
     shift: [i32; ROWS_I8],
 }
 
-/// The most channels of a [`Part`].
-pub const CHANNELS: usize = 64;
+/// The most channels of a [`Part`], which lies on the stack.
+pub const CHANNELS: usize = 32;
 
 /// Up to [`CHANNELS`] output channels of a layer that is plain ([`super::plain`]), made ready: at least [`ROWS_I8`], each of as many
 /// weights.
@@ -35,18 +35,25 @@ pub struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// The channels of `p`, for inputs of `depth` elements and this zero point.
-    pub fn new(p: &Requantize, x_zero_point: i16, w: &'a [i8], depth: usize) -> Part<'a> {
-        let channels = p.bias.len();
-        let mut part = Part {
-            w: &w[..depth * channels],
-            depth,
-            channels,
+    /// No channels, to be [made ready](Part::ready).
+    pub fn new() -> Part<'a> {
+        Part {
+            w: &[],
+            depth: 0,
+            channels: 0,
             fours: Default::default(),
-            zero_point: p.zero_point,
-            range: p.range,
-        };
-        for (four, first) in part.fours.iter_mut().zip(blocks(channels)) {
+            zero_point: 0,
+            range: (0, 0),
+        }
+    }
+
+    /// The channels of `p`, for inputs of `depth` elements and this zero point.
+    pub fn ready(&mut self, p: &Requantize, x_zero_point: i16, w: &'a [i8], depth: usize) {
+        let channels = p.bias.len();
+        self.w = &w[..depth * channels];
+        (self.depth, self.channels) = (depth, channels);
+        (self.zero_point, self.range) = (p.zero_point, p.range);
+        for (four, first) in self.fours.iter_mut().zip(blocks(channels)) {
             for k in 0..ROWS_I8 {
                 let o = first + k;
                 let sum = match x_zero_point {
@@ -58,7 +65,6 @@ impl<'a> Part<'a> {
                 four.shift[k] = p.shift[o];
             }
         }
-        part
     }
 
     /// The outputs of all channels for one input of `depth` elements.

@@ -1,6 +1,7 @@
 //! What the checks of several operators have in common.
 
 use super::{Multiplier, OpError, Rounding};
+use crate::kernels;
 use crate::tensor::{DType, Data, Operand, Shape};
 
 /// Stands for the output in an [`OpError`].
@@ -119,6 +120,7 @@ pub(super) fn weights(
     };
     constant(w, 1, x.dtype, w.shape.len())?;
     match x.dtype {
+        DType::F32 if !kernels::F32 => Err(OpError::NotLinked),
         DType::F32 => {
             count(inputs.len(), 3)?;
             constant(bias, 2, DType::F32, channels)

@@ -34,6 +34,7 @@ mod conv;
 mod conv_transpose;
 mod dense;
 mod layout;
+mod linked;
 mod log_softmax;
 mod lstm;
 mod numerics;
@@ -62,6 +63,7 @@ pub use svdf::Svdf;
 pub use table::Table;
 
 use conv::Convolution;
+use linked::*;
 
 use crate::kernels::Kernels;
 use crate::tensor::{DType, DataMut, Operand, Shape, StateMut};
@@ -173,6 +175,8 @@ pub enum OpError {
         /// Which input.
         operand: u8,
     },
+    /// This build was made without the operator ([`Op::feature`]).
+    NotLinked,
 }
 
 impl core::fmt::Display for OpError {
@@ -207,6 +211,7 @@ impl core::fmt::Display for OpError {
                 )
             }
             OpError::NotConstant { operand: o } => write!(f, "input {o} must be a constant"),
+            OpError::NotLinked => write!(f, "this build was made without it"),
         }
     }
 }
@@ -348,29 +353,33 @@ impl Op {
         }
         check::operand(output, check::OUTPUT)?;
         match self {
-            Op::Conv2d(conv) => Convolution::from(conv).check(numerics, inputs, output)?,
-            Op::DepthwiseConv2d(conv) => Convolution::from(conv).check(numerics, inputs, output)?,
-            Op::ConvTranspose2d(conv) => conv.check(numerics, inputs, output)?,
-            Op::Dense(dense) => dense.check(numerics, inputs, output)?,
-            Op::Add(add) => add.check(numerics, inputs, output)?,
-            Op::Mul(mul) => mul.check(numerics, inputs, output)?,
-            Op::AvgPool2d(pool) => pool.check(false, inputs, output)?,
-            Op::MaxPool2d(pool) => pool.check(true, inputs, output)?,
-            Op::Pad(pad) => pad.check(inputs, output)?,
-            Op::Reshape => return layout::check_reshape(inputs, output),
-            Op::Concat(concat) => concat.check(inputs, output)?,
-            Op::Softmax(softmax) => softmax.check(inputs, output)?,
-            Op::Unary(unary) => unary.check(inputs, output)?,
-            Op::BatchNorm(norm) => norm.check(inputs, output)?,
-            Op::Quantize => quantize::check(DType::F32, DType::I8, inputs, output)?,
-            Op::Dequantize => quantize::check(DType::I8, DType::F32, inputs, output)?,
-            Op::LogSoftmax(softmax) => softmax.check(inputs, output)?,
-            Op::ReduceMax(reduce) => reduce.check(inputs, output)?,
-            Op::Transpose(_) | Op::Slice(_) => shuffle::check(inputs, output)?,
-            Op::Lstm(lstm) => lstm.check(inputs, output)?,
-            Op::Svdf(svdf) => svdf.check(inputs, output)?,
-            Op::Remember => return state::check_remember(inputs, output),
-            Op::Recall => return state::check_recall(inputs, output),
+            Op::Conv2d(conv) if CONV => Convolution::from(conv).check(numerics, inputs, output)?,
+            Op::DepthwiseConv2d(conv) if DEPTHWISE => {
+                Convolution::from(conv).check(numerics, inputs, output)?
+            }
+            Op::ConvTranspose2d(conv) if CONV_TRANSPOSE => conv.check(numerics, inputs, output)?,
+            Op::Dense(dense) if DENSE => dense.check(numerics, inputs, output)?,
+            Op::Add(add) if ADD => add.check(numerics, inputs, output)?,
+            Op::Mul(mul) if MUL => mul.check(numerics, inputs, output)?,
+            Op::AvgPool2d(pool) if AVG_POOL => pool.check(false, inputs, output)?,
+            Op::MaxPool2d(pool) if MAX_POOL => pool.check(true, inputs, output)?,
+            Op::Pad(pad) if PAD => pad.check(inputs, output)?,
+            Op::Reshape if RESHAPE => return layout::check_reshape(inputs, output),
+            Op::Concat(concat) if CONCAT => concat.check(inputs, output)?,
+            Op::Softmax(softmax) if SOFTMAX => softmax.check(inputs, output)?,
+            Op::Unary(unary) if UNARY => unary.check(inputs, output)?,
+            Op::BatchNorm(norm) if BATCH_NORM => norm.check(inputs, output)?,
+            Op::Quantize if QUANTIZE => quantize::check(DType::F32, DType::I8, inputs, output)?,
+            Op::Dequantize if DEQUANTIZE => quantize::check(DType::I8, DType::F32, inputs, output)?,
+            Op::LogSoftmax(softmax) if LOG_SOFTMAX => softmax.check(inputs, output)?,
+            Op::ReduceMax(reduce) if REDUCE_MAX => reduce.check(inputs, output)?,
+            Op::Transpose(_) if TRANSPOSE => shuffle::check(inputs, output)?,
+            Op::Slice(_) if SLICE => shuffle::check(inputs, output)?,
+            Op::Lstm(lstm) if LSTM => lstm.check(inputs, output)?,
+            Op::Svdf(svdf) if SVDF => svdf.check(inputs, output)?,
+            Op::Remember if STATE => return state::check_remember(inputs, output),
+            Op::Recall if STATE => return state::check_recall(inputs, output),
+            _ => return Err(OpError::NotLinked),
         }
         if self.output_shape(&shapes[..inputs.len()])? != output.shape {
             return Err(OpError::Shape {
@@ -383,22 +392,25 @@ impl Op {
     /// The output's shape, from the inputs' (all operands, constants included). [`Op::Reshape`] fits any shape with as many elements: its rule gives the input's.
     pub fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, OpError> {
         match self {
-            Op::Conv2d(conv) => Convolution::from(conv).output_shape(inputs),
-            Op::DepthwiseConv2d(conv) => Convolution::from(conv).output_shape(inputs),
-            Op::ConvTranspose2d(conv) => conv.output_shape(inputs),
-            Op::Dense(dense) => dense.output_shape(inputs),
-            Op::Add(_) | Op::Mul(_) => arithmetic::output_shape(inputs),
-            Op::AvgPool2d(pool) | Op::MaxPool2d(pool) => pool.output_shape(inputs),
-            Op::Pad(pad) => pad.output_shape(inputs),
-            Op::Concat(concat) => concat.output_shape(inputs),
+            Op::Conv2d(conv) if CONV => Convolution::from(conv).output_shape(inputs),
+            Op::DepthwiseConv2d(conv) if DEPTHWISE => Convolution::from(conv).output_shape(inputs),
+            Op::ConvTranspose2d(conv) if CONV_TRANSPOSE => conv.output_shape(inputs),
+            Op::Dense(dense) if DENSE => dense.output_shape(inputs),
+            Op::Add(_) | Op::Mul(_) if ADD || MUL => arithmetic::output_shape(inputs),
+            Op::AvgPool2d(pool) | Op::MaxPool2d(pool) if AVG_POOL || MAX_POOL => {
+                pool.output_shape(inputs)
+            }
+            Op::Pad(pad) if PAD => pad.output_shape(inputs),
+            Op::Concat(concat) if CONCAT => concat.output_shape(inputs),
             Op::Softmax(_) | Op::Unary(_) | Op::BatchNorm(_) => check::shape(inputs, 0),
             Op::LogSoftmax(_) | Op::Remember | Op::Recall => check::shape(inputs, 0),
-            Op::ReduceMax(reduce) => reduce.output_shape(inputs),
-            Op::Transpose(transpose) => transpose.output_shape(inputs),
-            Op::Slice(slice) => slice.output_shape(inputs),
-            Op::Lstm(_) => lstm::output_shape(inputs),
-            Op::Svdf(svdf) => svdf.output_shape(inputs),
+            Op::ReduceMax(reduce) if REDUCE_MAX => reduce.output_shape(inputs),
+            Op::Transpose(transpose) if TRANSPOSE => transpose.output_shape(inputs),
+            Op::Slice(slice) if SLICE => slice.output_shape(inputs),
+            Op::Lstm(_) if LSTM => lstm::output_shape(inputs),
+            Op::Svdf(svdf) if SVDF => svdf.output_shape(inputs),
             Op::Reshape | Op::Quantize | Op::Dequantize => check::shape(inputs, 0),
+            _ => Err(OpError::NotLinked),
         }
     }
 
@@ -500,9 +512,9 @@ impl Op {
         memory: Memory,
     ) {
         match self {
-            Op::Lstm(lstm) => lstm.advance(cx, inputs, output, y, memory),
-            Op::Svdf(svdf) => svdf.advance(cx, inputs, output, y, memory.state),
-            Op::Remember => state::remember(inputs, y, memory.state),
+            Op::Lstm(lstm) if LSTM => lstm.advance(cx, inputs, output, y, memory),
+            Op::Svdf(svdf) if SVDF => svdf.advance(cx, inputs, output, y, memory.state),
+            Op::Remember if STATE => state::remember(inputs, y, memory.state),
             _ => {}
         }
     }
@@ -518,7 +530,9 @@ impl Op {
         gy: &mut [f32],
         gx: &mut [f32],
     ) {
-        if let Op::Lstm(lstm) = self {
+        if let Op::Lstm(lstm) = self
+            && LSTM
+        {
             lstm.input_gradient(inputs, output, saved, gy, gx);
         }
     }
@@ -526,7 +540,7 @@ impl Op {
     /// Before forward, where [`needs`](Op::needs) asks for [`Saved::Statistics`]: the batch's mean and
     /// 1/sqrt(variance + epsilon) per channel.
     pub fn prepare(&self, inputs: &[Operand], saved: &mut [u8]) {
-        if let (Op::BatchNorm(norm), Some(x)) = (self, inputs.first()) {
+        if let (Op::BatchNorm(norm), Some(x), true) = (self, inputs.first(), BATCH_NORM) {
             norm.prepare(x, saved);
         }
     }
@@ -542,52 +556,55 @@ impl Op {
     ) {
         let Some(x) = inputs.first() else { return };
         match self {
-            Op::Conv2d(conv) => Convolution::from(conv).forward(cx, inputs, output, y),
-            Op::DepthwiseConv2d(conv) => Convolution::from(conv).forward(cx, inputs, output, y),
-            Op::ConvTranspose2d(conv) => conv.forward(cx, inputs, output, y),
-            Op::Dense(dense) => dense.forward(cx, inputs, output, y),
-            Op::Add(add) => add.forward(cx, inputs, output, y),
-            Op::Mul(mul) => mul.forward(cx, inputs, output, y),
-            Op::AvgPool2d(pool) => pool.average(x, output, y),
-            Op::MaxPool2d(pool) => pool.maximum(x, output, y),
-            Op::Pad(pad) => pad.forward(x, output, y),
-            Op::Reshape => layout::copy(x, y),
-            Op::Concat(concat) => concat.forward(inputs, output, y),
-            Op::Softmax(softmax) => softmax.forward(cx, inputs, y),
-            Op::Unary(unary) => unary.forward(inputs, y),
-            Op::BatchNorm(norm) => {
+            Op::Conv2d(conv) if CONV => Convolution::from(conv).forward(cx, inputs, output, y),
+            Op::DepthwiseConv2d(conv) if DEPTHWISE => {
+                Convolution::from(conv).forward(cx, inputs, output, y)
+            }
+            Op::ConvTranspose2d(conv) if CONV_TRANSPOSE => conv.forward(cx, inputs, output, y),
+            Op::Dense(dense) if DENSE => dense.forward(cx, inputs, output, y),
+            Op::Add(add) if ADD => add.forward(cx, inputs, output, y),
+            Op::Mul(mul) if MUL => mul.forward(cx, inputs, output, y),
+            Op::AvgPool2d(pool) if AVG_POOL => pool.average(x, output, y),
+            Op::MaxPool2d(pool) if MAX_POOL => pool.maximum(x, output, y),
+            Op::Pad(pad) if PAD => pad.forward(x, output, y),
+            Op::Reshape if RESHAPE => layout::copy(x, y),
+            Op::Concat(concat) if CONCAT => concat.forward(inputs, output, y),
+            Op::Softmax(softmax) if SOFTMAX => softmax.forward(cx, inputs, y),
+            Op::Unary(unary) if UNARY => unary.forward(inputs, y),
+            Op::BatchNorm(norm) if BATCH_NORM => {
                 if let DataMut::F32(y) = y {
                     norm.forward(inputs, saved, y);
                 }
             }
-            Op::Quantize => {
+            Op::Quantize if QUANTIZE => {
                 if let DataMut::I8(y) = y {
                     quantize::quantize(cx.numerics, &output.quant, x.f32(), y);
                 }
             }
-            Op::Dequantize => {
+            Op::Dequantize if DEQUANTIZE => {
                 if let DataMut::F32(y) = y {
                     quantize::dequantize(&x.quant, x.i8(), y);
                 }
             }
-            Op::LogSoftmax(softmax) => softmax.forward(cx, x, y),
-            Op::ReduceMax(reduce) => reduce.forward(x, y),
-            Op::Transpose(transpose) => transpose.forward(x, output, y),
-            Op::Slice(slice) => slice.forward(x, y),
-            Op::Recall => layout::copy(x, y),
-            Op::Lstm(_) | Op::Svdf(_) | Op::Remember => {}
+            Op::LogSoftmax(softmax) if LOG_SOFTMAX => softmax.forward(cx, x, y),
+            Op::ReduceMax(reduce) if REDUCE_MAX => reduce.forward(x, y),
+            Op::Transpose(transpose) if TRANSPOSE => transpose.forward(x, output, y),
+            Op::Slice(slice) if SLICE => slice.forward(x, y),
+            Op::Recall if STATE => layout::copy(x, y),
+            // those that advance, and what is not linked
+            _ => {}
         }
     }
 
     /// After forward, where [`needs`](Op::needs) asks for [`Saved::Bits`] or [`Saved::Indices`]: writes the note. Here `output` has its data, and so have the inputs of a max pool.
     pub fn save(&self, inputs: &[Operand], output: &Operand, saved: &mut [u8]) {
         match self {
-            Op::MaxPool2d(pool) => {
+            Op::MaxPool2d(pool) if MAX_POOL => {
                 if let Some(x) = inputs.first() {
                     pool.save(x, output, saved);
                 }
             }
-            Op::Unary(unary) => unary.save(output, saved),
+            Op::Unary(unary) if UNARY => unary.save(output, saved),
             _ => activation::save_bits(self.fused(), output, saved),
         }
     }
@@ -601,8 +618,8 @@ impl Op {
             saved,
         } = *seen;
         match self {
-            Op::MaxPool2d(pool) => pool.maximum_activation_gradient(saved, gy),
-            Op::Unary(unary) => unary.activation_gradient(inputs, output, saved, gy),
+            Op::MaxPool2d(pool) if MAX_POOL => pool.maximum_activation_gradient(saved, gy),
+            Op::Unary(unary) if UNARY => unary.activation_gradient(inputs, output, saved, gy),
             Op::BatchNorm(_) | Op::Lstm(_) => {}
             // No note: nothing clamps.
             _ => activation::mask(saved, 0.0, gy),
@@ -626,30 +643,36 @@ impl Op {
         } = *seen;
         let Some(x) = inputs.first() else { return };
         match self {
-            Op::Conv2d(conv) => Convolution::from(conv).input_gradient(cx, inputs, output, gy, gx),
-            Op::DepthwiseConv2d(conv) => {
+            Op::Conv2d(conv) if CONV => {
                 Convolution::from(conv).input_gradient(cx, inputs, output, gy, gx)
             }
-            Op::ConvTranspose2d(conv) => conv.input_gradient(cx, inputs, output, gy, gx),
-            Op::Dense(dense) => dense.input_gradient(cx, inputs, gy, gx),
-            Op::Add(add) => add.input_gradient(which, inputs, output, gy, gx),
-            Op::Mul(mul) => mul.input_gradient(which, inputs, output, gy, gx),
-            Op::AvgPool2d(pool) => pool.average_gradient(x, output, gy, gx),
-            Op::MaxPool2d(pool) => pool.maximum_gradient(x, output, saved, gy, gx),
-            Op::Pad(pad) => pad.input_gradient(&x.shape, &output.shape, gy, gx),
-            Op::Concat(concat) => concat.input_gradient(which, inputs, output, gy, gx),
-            Op::Softmax(softmax) => softmax.input_gradient(output, gy, gx),
-            Op::BatchNorm(norm) => norm.input_gradient(inputs, saved, gy, gx),
+            Op::DepthwiseConv2d(conv) if DEPTHWISE => {
+                Convolution::from(conv).input_gradient(cx, inputs, output, gy, gx)
+            }
+            Op::ConvTranspose2d(conv) if CONV_TRANSPOSE => {
+                conv.input_gradient(cx, inputs, output, gy, gx)
+            }
+            Op::Dense(dense) if DENSE => dense.input_gradient(cx, inputs, gy, gx),
+            Op::Add(add) if ADD => add.input_gradient(which, inputs, output, gy, gx),
+            Op::Mul(mul) if MUL => mul.input_gradient(which, inputs, output, gy, gx),
+            Op::AvgPool2d(pool) if AVG_POOL => pool.average_gradient(x, output, gy, gx),
+            Op::MaxPool2d(pool) if MAX_POOL => pool.maximum_gradient(x, output, saved, gy, gx),
+            Op::Pad(pad) if PAD => pad.input_gradient(&x.shape, &output.shape, gy, gx),
+            Op::Concat(concat) if CONCAT => concat.input_gradient(which, inputs, output, gy, gx),
+            Op::Softmax(softmax) if SOFTMAX => softmax.input_gradient(output, gy, gx),
+            Op::BatchNorm(norm) if BATCH_NORM => norm.input_gradient(inputs, saved, gy, gx),
             Op::Reshape | Op::Unary(_) | Op::Quantize | Op::Dequantize | Op::Remember => {
                 activation::accumulate(gx, gy)
             }
-            Op::LogSoftmax(_) => log_softmax::input_gradient(output, gy, gx),
-            Op::ReduceMax(reduce) => reduce.input_gradient(x, output, gy, gx),
-            Op::Transpose(transpose) => transpose.input_gradient(&x.shape, &output.shape, gy, gx),
-            Op::Slice(slice) => slice.input_gradient(&x.shape, gy, gx),
-            Op::Svdf(svdf) => svdf.input_gradient(inputs, output, gy, gx),
-            // through time, or to an earlier run
-            Op::Lstm(_) | Op::Recall => {}
+            Op::LogSoftmax(_) if LOG_SOFTMAX => log_softmax::input_gradient(output, gy, gx),
+            Op::ReduceMax(reduce) if REDUCE_MAX => reduce.input_gradient(x, output, gy, gx),
+            Op::Transpose(transpose) if TRANSPOSE => {
+                transpose.input_gradient(&x.shape, &output.shape, gy, gx)
+            }
+            Op::Slice(slice) if SLICE => slice.input_gradient(&x.shape, gy, gx),
+            Op::Svdf(svdf) if SVDF => svdf.input_gradient(inputs, output, gy, gx),
+            // through time, to an earlier run, or not linked
+            _ => {}
         }
     }
 

@@ -111,7 +111,7 @@ impl Session<'_> {
         }
         let node = tables.node(k);
         // an earlier pass of backward saves the notes of the operators before this one's own
-        let backward = self.options.mode != Mode::Infer && k >= self.operators().start;
+        let backward = self.options.mode.goes_back() && k >= self.operators().start;
         let saved = match backward {
             true => tables.needs(&node, self.options.mode).saved,
             false => Saved::Nothing,

@@ -5,24 +5,44 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::boards::Board;
+use crate::boards::{self, Board};
 use crate::firmware::build_program;
 use crate::setup::Toolchain;
 use crate::tool::{output, root};
+use crate::{bench_models, emulator};
 
-/// Layers and what CMSIS-NN (99f736a6, gcc 12.2, `-mcpu=cortex-m4`, its better optimization level) takes for them on the emulated
-/// Cortex-M4, instructions per multiply-accumulate.
-const LAYERS: [(&str, &str, Option<f64>); 6] = [
-    ("conv_3x3_8_16", "conv 3x3, 16x16x8 to 16", Some(2.870)),
-    ("conv_3x3_16_16", "conv 3x3, 16x16x16 to 16", Some(2.328)),
-    ("conv_1x1_16_32", "conv 1x1, 16x16x16 to 32", Some(3.975)),
-    ("conv_3x3_3_16", "conv 3x3, 16x16x3 to 16", None),
-    ("depthwise_3x3_16", "depthwise 3x3, 16x16x16", Some(8.285)),
-    ("dense_256_64", "dense, 256 to 64", Some(2.075)),
+/// Layers, their multiply-accumulates, and what CMSIS-NN (99f736a6, gcc 12.2, `-mcpu=cortex-m4`, its better optimization level) takes
+/// for one of these on the emulated Cortex-M4, instructions.
+const LAYERS: [(&str, &str, u64, Option<f64>); 6] = [
+    (
+        "conv_3x3_8_16",
+        "conv 3x3, 16x16x8 to 16",
+        294_912,
+        Some(2.870),
+    ),
+    (
+        "conv_3x3_16_16",
+        "conv 3x3, 16x16x16 to 16",
+        589_824,
+        Some(2.328),
+    ),
+    (
+        "conv_1x1_16_32",
+        "conv 1x1, 16x16x16 to 32",
+        131_072,
+        Some(3.975),
+    ),
+    ("conv_3x3_3_16", "conv 3x3, 16x16x3 to 16", 110_592, None),
+    (
+        "depthwise_3x3_16",
+        "depthwise 3x3, 16x16x16",
+        36_864,
+        Some(8.285),
+    ),
+    ("dense_256_64", "dense, 256 to 64", 16_384, Some(2.075)),
 ];
 
 /// By how much a budget may be exceeded.
@@ -31,53 +51,45 @@ const TOLERANCE: f64 = 1.03;
 /// Instructions by layer, by board.
 type Budgets = BTreeMap<String, BTreeMap<String, u64>>;
 
-/// One layer on one board.
-struct Count {
-    instructions: u64,
-    macs: u64,
-}
-
 /// Measures all `boards` that have room for the layers, prints the table, and fails where a budget is exceeded. With `bless` the figures
-/// become the budgets, and the table `docs/chip-speed.md`.
+/// become the budgets, and `docs/chip-speed.md` is written anew.
 pub fn run(boards: &[Board], toolchain: &Toolchain, bless: bool) -> Result<()> {
     let mut budgets = read_budgets()?;
-    let mut table: Vec<(String, BTreeMap<String, Count>)> = Vec::new();
+    let mut measured = Budgets::new();
     // 16 KB of RAM hold none of these layers.
     for board in boards.iter().filter(|board| board.name != "microbit") {
         let elf = build_program(board, toolchain, "layers")?;
-        table.push((board.name.clone(), measure(board, &elf)?));
+        measured.insert(board.name.clone(), measure(board, &elf)?);
     }
-    let text = render(boards, &table);
-    println!("{text}");
+    println!("{}", render(boards, &measured));
     if bless {
-        for (board, counts) in &table {
-            let counts = counts.iter();
-            let own = counts.map(|(layer, count)| (layer.clone(), count.instructions));
-            budgets.insert(board.clone(), own.collect());
-        }
+        budgets.extend(measured);
         write_budgets(&budgets)?;
-        if table.len() + 1 >= boards.len() && boards.len() > 1 {
-            let path = root().join("docs/chip-speed.md");
-            fs::write(&path, format!("{INTRODUCTION}\n{text}{NOTES}"))
-                .with_context(|| format!("writing {}", path.display()))?;
-        }
-        return Ok(());
+        return write_page();
     }
-    check(&budgets, &table)
+    check(&budgets, &measured)
+}
+
+/// Writes `docs/chip-speed.md` from what is recorded of layers and of whole models, on all boards.
+pub fn write_page() -> Result<()> {
+    let layers = render(&boards::select(&[])?, &read_budgets()?);
+    let models = bench_models::section()?;
+    let path = root().join("docs/chip-speed.md");
+    fs::write(&path, format!("{INTRODUCTION}\n{layers}{NOTES}\n{models}"))
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// Fails where a figure is more than 3 % above its budget, or has none.
-fn check(budgets: &Budgets, table: &[(String, BTreeMap<String, Count>)]) -> Result<()> {
+fn check(budgets: &Budgets, measured: &Budgets) -> Result<()> {
     let mut faults = Vec::new();
-    for (board, counts) in table {
-        for (layer, count) in counts {
+    for (board, counts) in measured {
+        for (layer, &count) in counts {
             let budget = budgets.get(board).and_then(|own| own.get(layer));
             match budget {
                 None => faults.push(format!("{board}, {layer}: no budget")),
-                Some(&budget) if count.instructions as f64 > budget as f64 * TOLERANCE => {
+                Some(&budget) if count as f64 > budget as f64 * TOLERANCE => {
                     faults.push(format!(
-                        "{board}, {layer}: {} instructions, the budget is {budget}",
-                        count.instructions
+                        "{board}, {layer}: {count} instructions, the budget is {budget}"
                     ));
                 }
                 Some(_) => {}
@@ -93,13 +105,8 @@ fn check(budgets: &Budgets, table: &[(String, BTreeMap<String, Count>)]) -> Resu
 }
 
 /// Runs the program `layers` in the emulator.
-fn measure(board: &Board, elf: &Path) -> Result<BTreeMap<String, Count>> {
-    let mut emulator = Command::new("timeout");
-    emulator.arg("120").arg(&board.qemu);
-    emulator.args(["-machine", &board.machine, "-icount", &board.icount]);
-    emulator.args(&board.args);
-    emulator.args(["-nodefaults", "-display", "none", "-monitor", "none"]);
-    emulator.args(["-semihosting-config", "enable=on,target=native"]);
+fn measure(board: &Board, elf: &Path) -> Result<BTreeMap<String, u64>> {
+    let mut emulator = emulator::command(board, 120);
     let text = output(emulator.arg("-kernel").arg(elf))
         .with_context(|| format!("the layers on {}", board.name))?;
     let mut counts = BTreeMap::new();
@@ -117,7 +124,11 @@ fn measure(board: &Board, elf: &Path) -> Result<BTreeMap<String, Count>> {
                 board.name
             );
         } else {
-            counts.insert(name.to_string(), Count { instructions, macs });
+            let known = LAYERS
+                .iter()
+                .any(|layer| (layer.0, layer.2) == (name, macs));
+            ensure!(known, "{name} with {macs} multiply-accumulates");
+            counts.insert(name.to_string(), instructions);
         }
     }
     ensure!(
@@ -143,21 +154,22 @@ The counts belong to the compiler of the from-source set-up. `firmware/budgets.t
 bench-chip`, and with it `cargo xtask ci`, fails where one is exceeded by 3 %.
 ";
 
-fn render(boards: &[Board], table: &[(String, BTreeMap<String, Count>)]) -> String {
+fn render(boards: &[Board], counts: &Budgets) -> String {
+    let boards = boards
+        .iter()
+        .filter_map(|board| Some((board, counts.get(&board.name)?)));
+    let (boards, counts): (Vec<_>, Vec<_>) = boards.unzip();
     let mut text = String::from("| layer | CMSIS-NN, M4 |");
-    for (name, _) in table {
-        let core = boards.iter().find(|board| &board.name == name);
-        let core = core.map_or("", |board| board.core.as_str());
-        let _ = write!(text, " {core} |");
+    for board in &boards {
+        let _ = write!(text, " {} |", board.core);
     }
-    let _ = writeln!(text, "\n|---|---|{}", "---|".repeat(table.len()));
-    for (layer, title, peer) in LAYERS {
+    let _ = writeln!(text, "\n|---|---|{}", "---|".repeat(boards.len()));
+    for (layer, title, macs, peer) in LAYERS {
         let peer = peer.map_or("–".to_string(), |peer| format!("{peer:.3}"));
         let _ = write!(text, "| {title} | {peer} |");
-        for (_, counts) in table {
-            let ratio = counts.get(layer);
-            let ratio = ratio.map_or(0.0, |count| count.instructions as f64 / count.macs as f64);
-            let _ = write!(text, " {ratio:.3} |");
+        for counts in &counts {
+            let ratio = counts.get(layer).map(|&count| count as f64 / macs as f64);
+            let _ = write!(text, " {:.3} |", ratio.unwrap_or(f64::NAN));
         }
         text.push('\n');
     }

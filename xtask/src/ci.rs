@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::oracle::{self, Oracle};
 use crate::setup::{self, Toolchain, Way};
 use crate::tool::{cargo, root, step};
-use crate::{bench_chip, boards, emulator, firmware, targets};
+use crate::{bench_chip, boards, emulator, firmware, flash, targets};
 
 /// The outcome of one check.
 struct Check {
@@ -87,6 +87,9 @@ pub fn run(way: Way) -> Result<ExitCode> {
     Ok(checks.verdict())
 }
 
+/// The boards that a program with one model is built for: M4F and M55.
+const FLASHED: [&str; 2] = ["mps2-an386", "mps3-an547"];
+
 /// The checks that need a bare-metal compiler.
 fn bare_metal(checks: &mut Checks, toolchain: &Toolchain, boards: &[boards::Board]) {
     // Features that another package turns on would hide a `std` that slipped into the engine.
@@ -107,6 +110,17 @@ fn bare_metal(checks: &mut Checks, toolchain: &Toolchain, boards: &[boards::Boar
     checks.run("instructions of layers", || {
         bench_chip::run(boards, toolchain, false)
     });
+    checks.run_or_skip("flash of one model", || {
+        let model = root().join("../shared/data/models/person_detect.tflite");
+        if !model.is_file() {
+            return Ok(Some(format!("{} is not there", model.display())));
+        }
+        let boards = boards
+            .iter()
+            .filter(|board| FLASHED.contains(&&*board.name));
+        let boards: Vec<_> = boards.cloned().collect();
+        flash::check(&boards, toolchain, &model).map(|()| None)
+    });
     for board in boards {
         checks.run(format!("firmware, {}", board.name), || {
             firmware::build_with(board, toolchain).map(|_| ())
@@ -116,6 +130,12 @@ fn bare_metal(checks: &mut Checks, toolchain: &Toolchain, boards: &[boards::Boar
             clippy.current_dir(root().join("firmware"));
             clippy.args(["--release", "--locked", "--quiet"]);
             clippy.args(firmware::board_arguments(board));
+            // `infer` has a model compiled in: any will do
+            let golden = root().join("tests/golden/dense.fpi");
+            clippy.args(["--features", "infer"]);
+            for name in ["FOOLPROOF_IMAGE", "FOOLPROOF_INPUT"] {
+                clippy.env(name, &golden);
+            }
             clippy.arg("--target-dir").arg(firmware::folder());
             crate::tool::run(clippy.args(["--", "-D", "warnings"]))
         });

@@ -48,6 +48,18 @@ const MANAGERS: [Manager; 5] = [
     },
 ];
 
+/// The emulator of `board`, which ends by itself after some seconds: exact instruction counts, no devices but the board's own,
+/// semihosting. `-kernel ELF` is still to be added.
+pub fn command(board: &Board, seconds: u32) -> Command {
+    let mut emulator = Command::new("timeout");
+    emulator.arg(seconds.to_string()).arg(&board.qemu);
+    emulator.args(["-machine", &board.machine, "-icount", &board.icount]);
+    emulator.args(&board.args);
+    emulator.args(["-nodefaults", "-display", "none", "-monitor", "none"]);
+    emulator.args(["-semihosting-config", "enable=on,target=native"]);
+    emulator
+}
+
 /// Installs the emulators of `boards` that are missing, or says which package has them.
 pub fn install(boards: &[Board]) -> Result<()> {
     let arm = is_missing(boards, "qemu-system-arm");

@@ -27,24 +27,31 @@ pub fn build_program(board: &Board, toolchain: &Toolchain, program: &str) -> Res
     if let Some(level) = &board.optimize {
         build.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", level);
     }
-    build_by(build, board, program)
-}
-
-fn build_by(mut build: Command, board: &Board, program: &str) -> Result<PathBuf> {
-    let out = folder();
     let title = match program {
         "foolproof-firmware" => board.name.clone(),
         _ => format!("{}.{program}", board.name),
     };
+    build_by(build, board, program, (&title, &[]))
+}
+
+/// Builds `program` with `cargo`, which has its environment, and more arguments, and keeps the ELF under the name `title`.
+pub fn build_by(
+    mut cargo: Command,
+    board: &Board,
+    program: &str,
+    (title, more): (&str, &[&str]),
+) -> Result<PathBuf> {
+    let out = folder();
     step(format!("building the firmware for {title}"));
-    build
+    cargo
         .current_dir(root().join("firmware"))
         .args(["build", "--release", "--locked", "--quiet"])
         .args(["--bin", program])
         .args(board_arguments(board))
+        .args(more)
         .arg("--target-dir")
         .arg(&out);
-    run(&mut build).with_context(|| format!("the firmware for {}", board.name))?;
+    run(&mut cargo).with_context(|| format!("the firmware for {}", board.name))?;
     // Boards share targets, and cargo's own output has one name: keep one ELF a board.
     let built = out.join(&board.target).join("release").join(program);
     let elf = out.join(format!("{title}.elf"));

@@ -9,6 +9,8 @@ mod boards;
 mod ci;
 mod emulator;
 mod firmware;
+mod flash;
+mod image;
 mod oracle;
 mod setup;
 mod source;
@@ -29,7 +31,8 @@ cargo xtask setup    [--from-source] [--board B]...   bare-metal targets and emu
 cargo xtask setup    --oracle                         the vendors' interpreters, which tests compare with (Python)
 cargo xtask firmware --board B [--from-source]        build; the last line on stdout is the ELF's path
 cargo xtask bench-chip [--board B]... [--bless]       instructions per MAC of int8 layers; --bless writes the budgets
-cargo xtask bench-chip --model M.fpi... [--board B]... instructions of whole models, forward and back
+cargo xtask bench-chip --model M... [--board B]... [--bless]  instructions of whole models, forward and back
+cargo xtask flash    --board B... --model M... [--input BYTES] [--bless]   a program with one model and its operators only: flash, stack, buffer
 cargo xtask ci       [--from-source]                  every check, one verdict
 cargo xtask boards                                    what the firmware supports
 
@@ -56,6 +59,7 @@ fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let oracle = arguments.contains("--oracle");
     let bless = arguments.contains("--bless");
     let names: Vec<String> = arguments.values_from_str("--board")?;
+    let input: Option<PathBuf> = arguments.opt_value_from_str("--input")?;
     let models: Vec<PathBuf> = arguments.values_from_str("--model")?;
     let rest = arguments.finish();
     if let Some(extra) = rest.first() {
@@ -65,8 +69,11 @@ fn run(mut arguments: Arguments) -> Result<ExitCode> {
     if oracle && (command.as_deref() != Some("setup") || !names.is_empty()) {
         bail!("--oracle belongs to setup, and to no board");
     }
-    if bless && command.as_deref() != Some("bench-chip") {
-        bail!("--bless belongs to bench-chip");
+    if bless && !matches!(command.as_deref(), Some("bench-chip" | "flash")) {
+        bail!("--bless belongs to bench-chip and flash");
+    }
+    if input.is_some() && command.as_deref() != Some("flash") {
+        bail!("--input belongs to flash");
     }
     match command.as_deref() {
         Some("setup") if oracle => match oracle::install()? {
@@ -90,8 +97,19 @@ fn run(mut arguments: Arguments) -> Result<ExitCode> {
             emulator::install(&boards)?;
             match models.is_empty() {
                 true => bench_chip::run(&boards, &toolchain, bless)?,
-                false => bench_models::print(&boards, &toolchain, &models)?,
+                false => bench_models::run(&boards, &toolchain, &models, bless)?,
             }
+        }
+        Some("flash") => {
+            if names.is_empty() || models.is_empty() {
+                bail!(
+                    "flash needs --model, and --board, one of: {}",
+                    boards::names(&boards)
+                );
+            }
+            let toolchain = setup::toolchain(&targets(&boards), way)?;
+            emulator::install(&boards)?;
+            flash::run(&boards, &toolchain, &models, (input.as_deref(), bless))?;
         }
         Some("ci") => return ci::run(way),
         Some("boards") => {
