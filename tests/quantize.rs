@@ -2,7 +2,7 @@
 
 use foolproof::kernels::fixed_point::requantize;
 use foolproof::memory::Mode;
-use foolproof::ops::{Activation, Numerics, Op, OpError, Rounding, Unary};
+use foolproof::ops::{Activation, Numerics, Op, OpError, Rounding, Slice, Unary};
 use foolproof::session::Session;
 use foolproof::tensor::DType;
 use foolproof_host::graph::{Builder, Graph, Image, TensorData, TensorId, Window, to_image};
@@ -146,6 +146,14 @@ const SINGLE: &[(&str, f64, Build)] = &[
     ("depthwise_conv2d", 4.0, |b, x| {
         b.depthwise_conv2d(x, 2, Window::same(3), Activation::Relu)
     }),
+    ("conv_transpose2d", 4.0, |b, x| {
+        b.conv_transpose2d(x, 5, Window::same(4).stride(2), Activation::None)
+    }),
+    ("conv_transpose2d relu", 4.0, |b, x| {
+        let t = b.conv_transpose2d(x, 5, Window::same(3), Activation::None)?;
+        let n = b.batch_norm(t)?;
+        b.unary(n, Unary::Relu)
+    }),
     ("dense", 4.0, |b, x| b.dense(x, 7, Activation::None)),
     ("max_pool2d", 0.51, |b, x| b.max_pool2d(x, HALVES)),
     ("avg_pool2d", 0.51, |b, x| b.avg_pool2d(x, HALVES)),
@@ -156,6 +164,16 @@ const SINGLE: &[(&str, f64, Build)] = &[
     ("reshape", 0.01, |b, x| {
         let len = b.shape(x).len() as u32;
         b.reshape(x, &[1, len])
+    }),
+    ("slice", 0.01, |b, x| {
+        let (axis, begin, count, step) = (3, 1, 2, 1);
+        let slice = Slice {
+            axis,
+            begin,
+            count,
+            step,
+        };
+        b.op(Op::Slice(slice), vec![x])
     }),
     ("concat", 0.51, |b, x| b.concat(vec![x, x], 3)),
     ("add", 1.01, |b, x| b.add(x, x, Activation::None)),
@@ -196,8 +214,10 @@ fn build(range: (f32, f32), seed: u64, f: Build) -> Graph {
     // biases that are not all zero
     let mut random = Random(seed + 3);
     for k in 0..graph.nodes.len() {
-        if let (Op::Conv2d(_) | Op::DepthwiseConv2d(_) | Op::Dense(_), [_, _, bias]) =
-            (graph.nodes[k].op, graph.nodes[k].inputs.clone().as_slice())
+        if let (
+            Op::Conv2d(_) | Op::ConvTranspose2d(_) | Op::DepthwiseConv2d(_) | Op::Dense(_),
+            [_, _, bias],
+        ) = (graph.nodes[k].op, graph.nodes[k].inputs.clone().as_slice())
             && let TensorData::F32(values) = &mut graph.tensors[*bias].data
         {
             values
@@ -259,6 +279,7 @@ fn every_operator_agrees_with_its_f32_form() {
     }
     let all: BTreeSet<&str> = [
         "conv2d",
+        "conv_transpose2d",
         "depthwise_conv2d",
         "dense",
         "add",
@@ -267,6 +288,7 @@ fn every_operator_agrees_with_its_f32_form() {
         "max_pool2d",
         "pad",
         "reshape",
+        "slice",
         "concat",
         "softmax",
         "relu",

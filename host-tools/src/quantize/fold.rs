@@ -49,7 +49,7 @@ fn readers(graph: &Graph, t: TensorId) -> usize {
 /// The axis of a layer's weights that counts its output channels; `None` for other operators.
 pub(super) fn channel_axis(op: &Op) -> Option<usize> {
     match op {
-        Op::Conv2d(_) | Op::Dense(_) => Some(0),
+        Op::Conv2d(_) | Op::ConvTranspose2d(_) | Op::Dense(_) => Some(0),
         Op::DepthwiseConv2d(_) => Some(3),
         _ => None,
     }
@@ -67,6 +67,7 @@ pub(super) fn channel_of(i: usize, axis: usize, len: usize, channels: usize) -> 
 fn activation(op: &Op) -> Option<Activation> {
     match op {
         Op::Conv2d(o) => Some(o.activation),
+        Op::ConvTranspose2d(o) => Some(o.activation),
         Op::DepthwiseConv2d(o) => Some(o.activation),
         Op::Dense(o) => Some(o.activation),
         Op::Add(o) => Some(o.activation),
@@ -84,6 +85,7 @@ fn fuse(graph: &mut Graph, before: Option<usize>, relu: &Node, to: Activation) {
     let node = &mut graph.nodes[k];
     match &mut node.op {
         Op::Conv2d(o) => o.activation = to,
+        Op::ConvTranspose2d(o) => o.activation = to,
         Op::DepthwiseConv2d(o) => o.activation = to,
         Op::Dense(o) => o.activation = to,
         Op::Add(o) => o.activation = to,

@@ -73,7 +73,7 @@ impl Groups {
 fn keeps_grid(op: &Op) -> bool {
     matches!(
         op,
-        Op::MaxPool2d(_) | Op::AvgPool2d(_) | Op::Reshape | Op::Pad(_)
+        Op::MaxPool2d(_) | Op::AvgPool2d(_) | Op::Reshape | Op::Pad(_) | Op::Slice(_)
     )
 }
 
@@ -190,7 +190,7 @@ fn least_scale(
     let bound = match &node.op {
         Op::Add(_) => 2.0 * input(0).max(input(1)) / f64::from(1_u32 << 19),
         Op::Mul(_) => input(0) * input(1) / LARGEST_FACTOR,
-        Op::Conv2d(_) | Op::DepthwiseConv2d(_) | Op::Dense(_) => {
+        Op::Conv2d(_) | Op::ConvTranspose2d(_) | Op::DepthwiseConv2d(_) | Op::Dense(_) => {
             let largest = |t: TensorId| {
                 let range = Range::of(graph.f32(t));
                 f64::from(range.high.max(-range.low))

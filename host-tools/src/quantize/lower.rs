@@ -65,7 +65,7 @@ impl Lowering<'_> {
         let y = self.grids.get(node.output);
         let mut node = node.clone();
         match &mut node.op {
-            Op::Conv2d(_) | Op::DepthwiseConv2d(_) | Op::Dense(_) => {
+            Op::Conv2d(_) | Op::ConvTranspose2d(_) | Op::DepthwiseConv2d(_) | Op::Dense(_) => {
                 node.inputs = self.layer(&node).ok_or_else(|| fail(TOO_FAR))?;
             }
             Op::Add(add) => {
@@ -102,7 +102,7 @@ impl Lowering<'_> {
                     .ok_or_else(|| fail(TOO_FAR))?;
                 node.inputs.extend(constants);
             }
-            Op::AvgPool2d(_) | Op::MaxPool2d(_) | Op::Pad(_) | Op::Reshape => {}
+            Op::AvgPool2d(_) | Op::MaxPool2d(_) | Op::Pad(_) | Op::Reshape | Op::Slice(_) => {}
             _ => return Err(fail("it has no int8 form")),
         }
         self.out.nodes.push(node);
