@@ -79,7 +79,8 @@ fn pack(model: &Path, name: &str) -> Result<PathBuf> {
     let model = std::path::absolute(model)?;
     let mut pack = cargo();
     pack.current_dir(root())
-        .args(["run", "--release", "--quiet", "--locked"])
+        // the profile of the tests: a CI run compiles the host's program once
+        .args(["run", "--quiet", "--locked"])
         .args(["--package", "foolproof-host", "--bin", "foolproof", "--"]);
     run(pack.arg("pack").arg(&model).arg("--out").arg(&image))?;
     Ok(image)
