@@ -530,7 +530,7 @@ fn run(case: &Case, training: bool, random: &mut Random) -> f64 {
     y.values = support::forward(op, &cx, &mut inputs, &y, own);
     let all: Vec<Operand> = inputs.iter().map(|t| t.operand()).collect();
     if matches!(needs.saved, Saved::Bits | Saved::Indices) {
-        op.save(&all, &y.operand(), &mut saved);
+        op.save(&cx, &all, &y.operand(), &mut saved);
     }
 
     let reals: Vec<Real> = case
@@ -575,7 +575,7 @@ fn run(case: &Case, training: bool, random: &mut Random) -> f64 {
         output: &y,
         saved: &saved,
     };
-    op.activation_gradient(&seen, &mut through);
+    op.activation_gradient(&cx, &seen, &mut through);
     let mut worst = 0f64;
     for (i, input) in case.inputs.iter().enumerate() {
         if input.constant && !training || op.state_operand() == Some(i) {

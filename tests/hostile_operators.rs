@@ -293,7 +293,7 @@ fn run(op: &Op, inputs: &mut [Tensor], output: &mut Tensor, training: bool, nume
     output.values = y;
     let operands: Vec<Operand> = inputs.iter().map(|t| t.operand()).collect();
     if matches!(needs.saved, Saved::Bits | Saved::Indices) {
-        op.save(&operands, &output.operand(), &mut saved);
+        op.save(&cx, &operands, &output.operand(), &mut saved);
     }
     let mut gy = vec![1.5; n];
     if op.unrolls() {
@@ -305,7 +305,7 @@ fn run(op: &Op, inputs: &mut [Tensor], output: &mut Tensor, training: bool, nume
         output: &output.operand(),
         saved: &saved,
     };
-    op.activation_gradient(&seen, &mut gy);
+    op.activation_gradient(&cx, &seen, &mut gy);
     for (i, input) in inputs.iter().enumerate() {
         let mut gx = vec![0.0; input.shape.len()];
         if !input.constant {

@@ -599,12 +599,16 @@ fn input_gradients_are_straight_through() {
         if matches!(op, Op::Lstm(_) | Op::Recall) {
             continue;
         }
+        let cx = Context {
+            kernels: Kernels::Scalar,
+            numerics: Numerics::Tflm,
+        };
         let y = forward(case, Numerics::Tflm);
         let needs = op.needs(case.inputs[0].dtype(), false);
         let mut saved = vec![0x55; needs.saved.bytes(&y.shape)];
         let all = operands(&case.inputs);
         if needs.saved != Saved::Nothing {
-            op.save(&all, &y.operand(), &mut saved);
+            op.save(&cx, &all, &y.operand(), &mut saved);
         }
         let kept: Vec<Operand> = case
             .inputs
@@ -627,7 +631,7 @@ fn input_gradients_are_straight_through() {
             output: &y_kept,
             saved: &saved,
         };
-        op.activation_gradient(&seen, &mut through);
+        op.activation_gradient(&cx, &seen, &mut through);
 
         // The mask, from its definition.
         let activation = Activation::from_code(match op {
@@ -665,10 +669,6 @@ fn input_gradients_are_straight_through() {
             if op.state_operand() == Some(which) {
                 continue;
             }
-            let cx = Context {
-                kernels: Kernels::Scalar,
-                numerics: Numerics::Tflm,
-            };
             let mut gx = vec![0.25f32; input.len()];
             op.input_gradient(&cx, which, &seen, &through, &mut gx);
             let expected = straight_through(case, which, &masked);
@@ -919,7 +919,7 @@ fn dequantize_and_its_gradient() {
         output: &y.absent(),
         saved: &[],
     };
-    op.activation_gradient(&seen, &mut through);
+    op.activation_gradient(&cx, &seen, &mut through);
     let mut gx = vec![1.0; 256];
     op.input_gradient(&cx, 0, &seen, &through, &mut gx);
     assert!(gx.iter().zip(&gy).all(|(gx, gy)| *gx == 1.0 + gy));

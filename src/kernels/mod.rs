@@ -2,7 +2,7 @@
 //! what runs on a chip without special instructions, and what every faster kernel is compared with.
 //!
 //! The functions at this level are the one dispatch point: they hand over to the implementation that
-//! [`Kernels`] names. Loops that take no noticeable time (elementwise, pooling, normalization) have one
+//! [`Kernels`] names. Loops that take no noticeable time (most elementwise ones, averages, normalization) have one
 //! portable form, beside their operator in `ops`.
 
 mod activation;
@@ -10,6 +10,8 @@ mod activation;
 mod arm;
 #[cfg(foolproof_dsp)]
 mod chip;
+#[cfg(target_arch = "x86_64")]
+mod f32_avx2;
 pub mod fixed_point;
 #[cfg(target_arch = "x86_64")]
 pub mod fma;
@@ -221,6 +223,79 @@ pub fn conv_i8(kernels: Kernels, p: &ConvI8, y: &mut [i8]) {
         Kernels::Avx2(avx2) => avx2.conv_i8(p, y),
         #[cfg(target_arch = "x86_64")]
         Kernels::Fma(fma) => fma.conv_i8(p, y),
+    }
+}
+
+/// Max pooling in f32, each channel for itself: `y` is the activation of the greatest cell of each window. Not-a-number is greater than
+/// everything.
+pub fn max_pool_f32(
+    kernels: Kernels,
+    g: &Window,
+    x: &[f32],
+    activation: Activation,
+    y: &mut [f32],
+) {
+    match kernels {
+        Kernels::Scalar => scalar::pool::maximum_f32(g, x, activation, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.max_pool_f32(g, x, activation, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.avx2().max_pool_f32(g, x, activation, y),
+    }
+}
+
+/// The number of the cell, in its window, that max pooling took: the first of equals. Windows have at most 256 cells.
+pub fn max_pool_index_f32(kernels: Kernels, g: &Window, x: &[f32], index: &mut [u8]) {
+    match kernels {
+        Kernels::Scalar => scalar::pool::argmax(g, x, scalar::pool::greater, index),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.max_pool_index_f32(g, x, index),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.avx2().max_pool_index_f32(g, x, index),
+    }
+}
+
+/// `gx += gy` at the cells that `index` names; a number that is no cell's adds nothing.
+pub fn max_pool_gradient(kernels: Kernels, g: &Window, index: &[u8], gy: &[f32], gx: &mut [f32]) {
+    match kernels {
+        Kernels::Scalar => scalar::pool::maximum_gradient(g, index, gy, gx),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.max_pool_gradient(g, index, gy, gx),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.avx2().max_pool_gradient(g, index, gy, gx),
+    }
+}
+
+/// `y = activation(a + b)`, all of one length.
+pub fn add_f32(kernels: Kernels, x: [&[f32]; 2], activation: Activation, y: &mut [f32]) {
+    match kernels {
+        Kernels::Scalar => scalar::elementwise::add_f32(x, activation, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.add_f32(x, activation, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.avx2().add_f32(x, activation, y),
+    }
+}
+
+/// One bit per element of an activation's output, lowest first: whether the gradient passes. Bits behind the last element are 0.
+pub fn passing_f32(kernels: Kernels, activation: Activation, y: &[f32], bits: &mut [u8]) {
+    match kernels {
+        Kernels::Scalar => scalar::elementwise::passing_f32(activation, y, bits),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.passing_f32(activation, y, bits),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.avx2().passing_f32(activation, y, bits),
+    }
+}
+
+/// Multiplies the gradient by `blocked` where the bit is 0; by 0 it becomes 0, whatever it was.
+pub fn block_f32(kernels: Kernels, bits: &[u8], blocked: f32, gy: &mut [f32]) {
+    match kernels {
+        Kernels::Scalar => scalar::elementwise::block_f32(bits, blocked, gy),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.block_f32(bits, blocked, gy),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.avx2().block_f32(bits, blocked, gy),
     }
 }
 

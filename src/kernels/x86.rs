@@ -1,11 +1,11 @@
 //! AVX2: the portable loops, compiled for wider registers. A dot product has eight lanes in both, nothing is
 //! reordered and nothing is fused (no FMA), so the results are those of `scalar` to the bit. The int8 forward kernels have
-//! loops of their own, in `int8_avx2`.
+//! loops of their own, in `int8_avx2`, and so have f32 loops without sums, in `f32_avx2`.
 #![allow(unsafe_code)] // calls of functions that need a CPU feature; the token proves that it is there
 
-use super::int8_avx2;
-use super::scalar::{conv, dense, depthwise, spread};
-use super::{AddI8, ConvF32, ConvI8, DenseF32, DenseI8, Spread, WeightsI8, Window};
+use super::scalar::{conv, dense, depthwise, pool, spread};
+use super::{Activation, AddI8, ConvF32, ConvI8, DenseF32, DenseI8, Spread, WeightsI8, Window};
+use super::{f32_avx2, int8_avx2};
 
 /// Proof that this CPU has AVX2: one exists only where [`Avx2::new`] found it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +52,63 @@ impl Avx2 {
         ran();
         // SAFETY: `self` exists, so the CPU has AVX2.
         unsafe { int8_avx2::add(p, y) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn max_pool_f32(self, g: &Window, x: &[f32], activation: Activation, y: &mut [f32]) {
+        if !f32_avx2::fits(g, x.len(), y.len()) {
+            return pool::maximum_f32(g, x, activation, y);
+        }
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2; the slices were checked.
+        unsafe { f32_avx2::maximum(g, x, activation, y) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn max_pool_index_f32(self, g: &Window, x: &[f32], index: &mut [u8]) {
+        if !f32_avx2::fits(g, x.len(), index.len()) {
+            return pool::argmax(g, x, pool::greater, index);
+        }
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2; the slices were checked.
+        unsafe { f32_avx2::argmax(g, x, index) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn max_pool_gradient(self, g: &Window, index: &[u8], gy: &[f32], gx: &mut [f32]) {
+        if index.len() != gy.len() || !f32_avx2::fits(g, gx.len(), gy.len()) {
+            return pool::maximum_gradient(g, index, gy, gx);
+        }
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2; the slices were checked.
+        unsafe { f32_avx2::maximum_gradient(g, index, gy, gx) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn add_f32(self, x: [&[f32]; 2], activation: Activation, y: &mut [f32]) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2.
+        unsafe { f32_avx2::add(x, activation, y) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn passing_f32(self, activation: Activation, y: &[f32], bits: &mut [u8]) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2.
+        unsafe { f32_avx2::passing(activation, y, bits) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn block_f32(self, bits: &[u8], blocked: f32, gy: &mut [f32]) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2.
+        unsafe { f32_avx2::block(bits, blocked, gy) }
     }
 
     /// As the function of this name in [`kernels`](super).

@@ -85,6 +85,9 @@ fn for_each(a: &Shape, b: &Shape, output: &Shape, mut f: impl FnMut(usize, usize
     }
 }
 
+/// Whether there are kernels for sums of tensors of one shape.
+const PC: bool = cfg!(target_arch = "x86_64");
+
 /// What both operators require.
 fn check_operands(inputs: &[Operand], output: &Operand) -> Result<DType, OpError> {
     let [a, b] = inputs else {
@@ -120,6 +123,10 @@ impl Add {
         let [a, b] = inputs else { return };
         let shapes = (&a.shape, &b.shape, &output.shape);
         match (a.data, b.data, y) {
+            // chips have one form of the sum, and less flash for it
+            (Data::F32(xa), Data::F32(xb), DataMut::F32(y)) if PC && a.shape == b.shape => {
+                kernels::add_f32(cx.kernels, [xa, xb], self.activation, y);
+            }
             (Data::F32(xa), Data::F32(xb), DataMut::F32(y)) => {
                 for_each(shapes.0, shapes.1, shapes.2, |i, ia, ib| {
                     y[i] = self.activation.apply(xa[ia] + xb[ib]);
@@ -130,8 +137,7 @@ impl Add {
                 let (za, zb) = (a.quant.zero_point, b.quant.zero_point);
                 let rounding = cx.rounding();
                 let xnnpack = cx.numerics == Numerics::Xnnpack && self.left_shift == 0;
-                // chips have one form of the sum, and less flash for it
-                let fast = cfg!(target_arch = "x86_64") && rounding == Rounding::Double;
+                let fast = PC && rounding == Rounding::Double;
                 if fast && !xnnpack && a.shape == b.shape {
                     let p = AddI8 {
                         x: [xa, xb],

@@ -565,7 +565,7 @@ impl Op {
             Op::Add(add) if ADD => add.forward(cx, inputs, output, y),
             Op::Mul(mul) if MUL => mul.forward(cx, inputs, output, y),
             Op::AvgPool2d(pool) if AVG_POOL => pool.average(x, output, y),
-            Op::MaxPool2d(pool) if MAX_POOL => pool.maximum(x, output, y),
+            Op::MaxPool2d(pool) if MAX_POOL => pool.maximum(cx, x, output, y),
             Op::Pad(pad) if PAD => pad.forward(x, output, y),
             Op::Reshape if RESHAPE => layout::copy(x, y),
             Op::Concat(concat) if CONCAT => concat.forward(inputs, output, y),
@@ -597,32 +597,27 @@ impl Op {
     }
 
     /// After forward, where [`needs`](Op::needs) asks for [`Saved::Bits`] or [`Saved::Indices`]: writes the note. Here `output` has its data, and so have the inputs of a max pool.
-    pub fn save(&self, inputs: &[Operand], output: &Operand, saved: &mut [u8]) {
+    pub fn save(&self, cx: &Context, inputs: &[Operand], output: &Operand, saved: &mut [u8]) {
         match self {
             Op::MaxPool2d(pool) if MAX_POOL => {
                 if let Some(x) = inputs.first() {
-                    pool.save(x, output, saved);
+                    pool.save(cx, x, output, saved);
                 }
             }
-            Op::Unary(unary) if UNARY => unary.save(output, saved),
-            _ => activation::save_bits(self.fused(), output, saved),
+            Op::Unary(unary) if UNARY => unary.save(cx, output, saved),
+            _ => activation::save_bits(cx, self.fused(), output, saved),
         }
     }
 
     /// The first half of backward, in place on the output's gradient: the part through the fused or elementwise
     /// nonlinearity. Runs once, before [`input_gradient`](Op::input_gradient) and [`parameter_gradient`](Op::parameter_gradient).
-    pub fn activation_gradient(&self, seen: &Seen, gy: &mut [f32]) {
-        let Seen {
-            inputs,
-            output,
-            saved,
-        } = *seen;
+    pub fn activation_gradient(&self, cx: &Context, seen: &Seen, gy: &mut [f32]) {
         match self {
-            Op::MaxPool2d(pool) if MAX_POOL => pool.maximum_activation_gradient(saved, gy),
-            Op::Unary(unary) if UNARY => unary.activation_gradient(inputs, output, saved, gy),
+            Op::MaxPool2d(pool) if MAX_POOL => pool.maximum_activation_gradient(seen.saved, gy),
+            Op::Unary(unary) if UNARY => unary.activation_gradient(cx, seen, gy),
             Op::BatchNorm(_) | Op::Lstm(_) => {}
             // No note: nothing clamps.
-            _ => activation::mask(saved, 0.0, gy),
+            _ => activation::mask(cx, seen.saved, 0.0, gy),
         }
     }
 
@@ -656,7 +651,7 @@ impl Op {
             Op::Add(add) if ADD => add.input_gradient(which, inputs, output, gy, gx),
             Op::Mul(mul) if MUL => mul.input_gradient(which, inputs, output, gy, gx),
             Op::AvgPool2d(pool) if AVG_POOL => pool.average_gradient(x, output, gy, gx),
-            Op::MaxPool2d(pool) if MAX_POOL => pool.maximum_gradient(x, output, saved, gy, gx),
+            Op::MaxPool2d(pool) if MAX_POOL => pool.maximum_gradient(cx, seen, gy, gx),
             Op::Pad(pad) if PAD => pad.input_gradient(&x.shape, &output.shape, gy, gx),
             Op::Concat(concat) if CONCAT => concat.input_gradient(which, inputs, output, gy, gx),
             Op::Softmax(softmax) if SOFTMAX => softmax.input_gradient(output, gy, gx),

@@ -1,7 +1,7 @@
 //! AvgPool2d and MaxPool2d over `[N, H, W, C]`. Only cells inside the image count.
 
-use super::{Activation, OpError, Pool2d, check};
-use crate::kernels::Window;
+use super::{Activation, Context, OpError, Pool2d, Seen, check};
+use crate::kernels::{self, Window, scalar::pool};
 use crate::tensor::{DType, Data, DataMut, Operand, Shape};
 
 /// The saved index of a maximum that the fused activation clamped.
@@ -112,24 +112,11 @@ impl Pool2d {
         }
     }
 
-    pub(super) fn maximum(&self, x: &Operand, output: &Operand, y: DataMut) {
+    pub(super) fn maximum(&self, cx: &Context, x: &Operand, output: &Operand, y: DataMut) {
         let g = &self.window(&x.shape, &output.shape);
         match (x.data, y) {
             (Data::F32(x), DataMut::F32(y)) => {
-                for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
-                    y.fill(f32::NEG_INFINITY);
-                    for cell in g.cells(n, rows, columns) {
-                        let at = cell.pixel * g.in_channels;
-                        for (y, &x) in y.iter_mut().zip(&x[at..]) {
-                            if greater(x, *y) {
-                                *y = x;
-                            }
-                        }
-                    }
-                    for y in y {
-                        *y = self.activation.apply(*y);
-                    }
-                }
+                kernels::max_pool_f32(cx.kernels, g, x, self.activation, y);
             }
             (Data::I8(x), DataMut::I8(y)) => {
                 let (low, high) = self.activation.range_i8(&output.quant);
@@ -152,11 +139,11 @@ impl Pool2d {
 
     /// Which cell of each window was the maximum, the first of equals; [`CLAMPED`] where a fused activation stops
     /// the gradient.
-    pub(super) fn save(&self, x: &Operand, output: &Operand, saved: &mut [u8]) {
+    pub(super) fn save(&self, cx: &Context, x: &Operand, output: &Operand, saved: &mut [u8]) {
         let g = &self.window(&x.shape, &output.shape);
         match x.data {
-            Data::F32(x) => argmax(g, x, greater, saved),
-            Data::I8(x) => argmax(g, x, |x, best| x > best, saved),
+            Data::F32(x) => kernels::max_pool_index_f32(cx.kernels, g, x, saved),
+            Data::I8(x) => pool::argmax(g, x, |x, best| x > best, saved),
             _ => {}
         }
         let clamps = self.activation != Activation::None;
@@ -210,48 +197,10 @@ impl Pool2d {
         }
     }
 
-    pub(super) fn maximum_gradient(
-        &self,
-        x: &Operand,
-        output: &Operand,
-        saved: &[u8],
-        gy: &[f32],
-        gx: &mut [f32],
-    ) {
-        let g = &self.window(&x.shape, &output.shape);
-        let gradients = gy.chunks_exact(g.out_channels);
-        let indices = saved.chunks_exact(g.out_channels);
-        for (((n, rows, columns), gy), saved) in g.windows().zip(gradients).zip(indices) {
-            for cell in g.cells(n, rows, columns) {
-                let at = cell.pixel * g.in_channels;
-                for ((gx, &gy), &index) in gx[at..].iter_mut().zip(gy).zip(saved) {
-                    if index as usize == cell.cell {
-                        *gx += gy;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Not-a-number is greater than everything, so that it is not lost.
-#[inline(always)]
-fn greater(x: f32, best: f32) -> bool {
-    x > best || (x.is_nan() && !best.is_nan())
-}
-
-fn argmax<T: Copy>(g: &Window, x: &[T], greater: impl Fn(T, T) -> bool, saved: &mut [u8]) {
-    for ((n, rows, columns), saved) in g.windows().zip(saved.chunks_exact_mut(g.out_channels)) {
-        for (c, index) in saved.iter_mut().enumerate() {
-            let mut best: Option<T> = None;
-            for cell in g.cells(n, rows, columns) {
-                let at = cell.pixel * g.in_channels;
-                let x = x[at + c];
-                if best.is_none_or(|best| greater(x, best)) {
-                    best = Some(x);
-                    *index = cell.cell as u8;
-                }
-            }
+    pub(super) fn maximum_gradient(&self, cx: &Context, seen: &Seen, gy: &[f32], gx: &mut [f32]) {
+        if let Some(x) = seen.inputs.first() {
+            let g = &self.window(&x.shape, &seen.output.shape);
+            kernels::max_pool_gradient(cx.kernels, g, seen.saved, gy, gx);
         }
     }
 }

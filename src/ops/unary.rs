@@ -1,6 +1,6 @@
 //! Functions of each element: computed in f32, looked up in int8.
 
-use super::{Activation, OpError, Unary, activation, check};
+use super::{Activation, Context, OpError, Seen, Unary, activation, check};
 use crate::tensor::{DType, Data, DataMut, Operand};
 
 /// Entries of an int8 table: one per input value, from -128 on.
@@ -106,22 +106,21 @@ impl Unary {
         }
     }
 
-    pub(super) fn save(&self, output: &Operand, saved: &mut [u8]) {
+    pub(super) fn save(&self, cx: &Context, output: &Operand, saved: &mut [u8]) {
         // A leaky ReLU's output is positive just where its input is.
         let clamp = match self {
             Unary::LeakyRelu { .. } => Activation::Relu,
             _ => self.clamp(),
         };
-        activation::save_bits(clamp, output, saved);
+        activation::save_bits(cx, clamp, output, saved);
     }
 
-    pub(super) fn activation_gradient(
-        &self,
-        inputs: &[Operand],
-        output: &Operand,
-        saved: &[u8],
-        gy: &mut [f32],
-    ) {
+    pub(super) fn activation_gradient(&self, cx: &Context, seen: &Seen, gy: &mut [f32]) {
+        let Seen {
+            inputs,
+            output,
+            saved,
+        } = *seen;
         if let [
             Operand {
                 data: Data::I8(x), ..
@@ -137,8 +136,8 @@ impl Unary {
             return;
         }
         match *self {
-            Unary::Relu | Unary::Relu6 => activation::mask(saved, 0.0, gy),
-            Unary::LeakyRelu { alpha } => activation::mask(saved, alpha, gy),
+            Unary::Relu | Unary::Relu6 => activation::mask(cx, saved, 0.0, gy),
+            Unary::LeakyRelu { alpha } => activation::mask(cx, saved, alpha, gy),
             Unary::Tanh => {
                 for (gy, &y) in gy.iter_mut().zip(output.f32()) {
                     *gy *= 1.0 - y * y;

@@ -192,7 +192,7 @@ impl<'a> Session<'a> {
                     output: &output,
                     saved,
                 };
-                node.op.activation_gradient(&seen, gy);
+                node.op.activation_gradient(&s.context(), &seen, gy);
             });
         }
         if node.op.unrolls() {

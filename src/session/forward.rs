@@ -128,7 +128,8 @@ impl Session<'_> {
         if matches!(saved, Saved::Bits | Saved::Indices) {
             self.with_output(node.output, Role::Saved, |s, rest, saved| {
                 let output = s.operand(rest, node.output, true);
-                node.op.save(&s.inputs(&node, rest), &output, saved);
+                node.op
+                    .save(&s.context(), &s.inputs(&node, rest), &output, saved);
             });
         }
     }

@@ -8,6 +8,8 @@
 pub mod conv;
 pub mod dense;
 pub mod depthwise;
+pub mod elementwise;
+pub mod pool;
 pub mod spread;
 
 /// Lanes of a dot product.

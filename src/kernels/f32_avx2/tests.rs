@@ -1,0 +1,131 @@
+//! Every loop beside the scalar one, to the bit, with numbers that are none, infinite, equal, and zeros of either sign among them.
+
+extern crate std;
+use crate::kernels::{self, Activation, Avx2, Kernels, Window};
+use std::vec;
+use std::vec::Vec;
+
+const ACTIVATIONS: [Activation; 3] = [Activation::None, Activation::Relu, Activation::Relu6];
+
+/// Few different numbers, so that windows have equal ones.
+fn awkward(n: usize, seed: u32) -> Vec<f32> {
+    let kinds = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        0.5,
+        6.0,
+        7.5,
+        -3.0,
+        f32::NAN,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+    ];
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(1664525).wrapping_add(1013904223);
+        (state >> 16) as usize
+    };
+    (0..n)
+        .map(|_| match next() % 3 {
+            0 => (next() % 2000) as f32 / 100.0 - 10.0,
+            1 => kinds[next() % 8],
+            _ => kinds[next() % kinds.len()],
+        })
+        .collect()
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Runs both forms from the same start and wants the same bytes.
+fn same<T: Clone + PartialEq + core::fmt::Debug>(
+    avx2: Avx2,
+    start: &[T],
+    what: &dyn core::fmt::Debug,
+    shown: impl Fn(&[T]) -> Vec<u32>,
+    kernel: impl Fn(Kernels, &mut [T]),
+) {
+    let (mut expected, mut got) = (start.to_vec(), start.to_vec());
+    kernel(Kernels::Scalar, &mut expected);
+    kernel(Kernels::Avx2(avx2), &mut got);
+    assert_eq!(shown(&expected), shown(&got), "{what:?}");
+}
+
+#[test]
+fn max_pooling_has_the_bits_of_scalar() {
+    let Some(avx2) = Avx2::new() else { return };
+    for (i, (batch, input, channels, kernel, stride, padding)) in [
+        (1, [1, 1], 1, [1, 1], 1, 0),
+        (2, [4, 6], 8, [2, 2], 2, 0),
+        (3, [7, 5], 16, [3, 3], 2, 1),
+        (1, [5, 9], 11, [2, 3], 1, 1),
+        (2, [6, 6], 3, [3, 2], 3, 1),
+        (1, [17, 16], 33, [16, 16], 1, 0),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let extent = |axis: usize| (input[axis] + 2 * padding - kernel[axis]) / stride + 1;
+        let g = &Window {
+            batch,
+            input,
+            in_channels: channels,
+            output: [extent(0), extent(1)],
+            out_channels: channels,
+            kernel,
+            stride: [stride; 2],
+            dilation: [1; 2],
+            padding: [padding; 2],
+        };
+        let places = batch * g.output[0] * g.output[1] * channels;
+        let x = awkward(batch * input[0] * input[1] * channels, i as u32);
+        for activation in ACTIVATIONS {
+            let what = &(g, activation);
+            same(avx2, &vec![0.0; places], what, bits, |k, y| {
+                kernels::max_pool_f32(k, g, &x, activation, y);
+            });
+        }
+        let wide = |x: &[u8]| x.iter().map(|&x| u32::from(x)).collect();
+        same(avx2, &vec![0xaa; places], g, wide, |k, index| {
+            kernels::max_pool_index_f32(k, g, &x, index);
+        });
+        let mut index = vec![0; places];
+        kernels::max_pool_index_f32(Kernels::Scalar, g, &x, &mut index);
+        // what a fused activation stops is no cell's
+        index.iter_mut().step_by(3).for_each(|i| *i = 255);
+        let gy = awkward(places, 100 + i as u32);
+        same(avx2, &x, g, bits, |k, gx| {
+            kernels::max_pool_gradient(k, g, &index, &gy, gx);
+        });
+    }
+}
+
+#[test]
+fn elementwise_loops_have_the_bits_of_scalar() {
+    let Some(avx2) = Avx2::new() else { return };
+    for n in [0, 1, 7, 8, 9, 64, 131] {
+        let (a, b) = (awkward(n, 1), awkward(n, 2));
+        let kept: Vec<u8> = awkward(n.div_ceil(8), 3)
+            .iter()
+            .map(|v| v.to_bits().to_le_bytes()[3])
+            .collect();
+        for activation in ACTIVATIONS {
+            let what = &(n, activation);
+            same(avx2, &vec![9.0; n], what, bits, |k, y| {
+                kernels::add_f32(k, [&a, &b], activation, y);
+            });
+            let wide = |x: &[u8]| x.iter().map(|&x| u32::from(x)).collect();
+            same(avx2, &vec![0xaa; n.div_ceil(8)], what, wide, |k, bits| {
+                kernels::passing_f32(k, activation, &a, bits);
+            });
+        }
+        for blocked in [0.0, 0.1, -2.0] {
+            same(avx2, &a, &(n, blocked), bits, |k, gy| {
+                kernels::block_f32(k, &kept, blocked, gy);
+            });
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Element by element: sums, and where a gradient passes an activation.
+
+use crate::kernels::Activation;
+
+/// `y = activation(a + b)`.
+#[inline(always)]
+pub fn add_f32(x: [&[f32]; 2], activation: Activation, y: &mut [f32]) {
+    for ((y, a), b) in y.iter_mut().zip(x[0]).zip(x[1]) {
+        *y = activation.apply(a + b);
+    }
+}
+
+/// One bit per element of an activation's output, lowest first: whether the gradient passes. Bits behind the last element are 0.
+#[inline(always)]
+pub fn passing_f32(activation: Activation, y: &[f32], bits: &mut [u8]) {
+    for (byte, y) in bits.iter_mut().zip(y.chunks(8)) {
+        *byte = pack(y.iter().map(|&y| activation.passes(y)));
+    }
+}
+
+/// Up to eight bits, the first one lowest.
+#[inline(always)]
+pub fn pack(bits: impl Iterator<Item = bool>) -> u8 {
+    bits.enumerate()
+        .fold(0, |byte, (i, bit)| byte | (bit as u8) << i)
+}
+
+/// Multiplies the gradient by `blocked` where the bit is 0.
+#[inline(always)]
+pub fn block_f32(bits: &[u8], blocked: f32, gy: &mut [f32]) {
+    for (byte, gy) in bits.iter().zip(gy.chunks_mut(8)) {
+        for (i, gy) in gy.iter_mut().enumerate() {
+            if byte >> i & 1 == 0 {
+                // A product with 0 would keep infinities and the sign.
+                *gy = if blocked == 0.0 { 0.0 } else { *gy * blocked };
+            }
+        }
+    }
+}

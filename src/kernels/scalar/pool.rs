@@ -1,0 +1,63 @@
+//! Max pooling over `[N, H, W, C]`. Only cells inside the image count; not-a-number is greater than everything, so that it is not lost.
+
+use crate::kernels::{Activation, Window};
+
+/// Whether `x` takes the place of `best`.
+#[inline(always)]
+pub fn greater(x: f32, best: f32) -> bool {
+    x > best || (x.is_nan() && !best.is_nan())
+}
+
+/// `y` = the activation of the greatest element of each window.
+#[inline(always)]
+pub fn maximum_f32(g: &Window, x: &[f32], activation: Activation, y: &mut [f32]) {
+    for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
+        y.fill(f32::NEG_INFINITY);
+        for cell in g.cells(n, rows, columns) {
+            let at = cell.pixel * g.in_channels;
+            for (y, &x) in y.iter_mut().zip(&x[at..]) {
+                if greater(x, *y) {
+                    *y = x;
+                }
+            }
+        }
+        for y in y {
+            *y = activation.apply(*y);
+        }
+    }
+}
+
+/// Which cell of each window is the greatest, the first of equals.
+#[inline(always)]
+pub fn argmax<T: Copy>(g: &Window, x: &[T], greater: impl Fn(T, T) -> bool, index: &mut [u8]) {
+    for ((n, rows, columns), index) in g.windows().zip(index.chunks_exact_mut(g.out_channels)) {
+        for (c, index) in index.iter_mut().enumerate() {
+            let mut best: Option<T> = None;
+            for cell in g.cells(n, rows, columns) {
+                let at = cell.pixel * g.in_channels;
+                let x = x[at + c];
+                if best.is_none_or(|best| greater(x, best)) {
+                    best = Some(x);
+                    *index = cell.cell as u8;
+                }
+            }
+        }
+    }
+}
+
+/// `gx += gy` at the cell that `index` names; a number that is no cell's adds nothing.
+#[inline(always)]
+pub fn maximum_gradient(g: &Window, index: &[u8], gy: &[f32], gx: &mut [f32]) {
+    let gradients = gy.chunks_exact(g.out_channels);
+    let indices = index.chunks_exact(g.out_channels);
+    for (((n, rows, columns), gy), index) in g.windows().zip(gradients).zip(indices) {
+        for cell in g.cells(n, rows, columns) {
+            let at = cell.pixel * g.in_channels;
+            for ((gx, &gy), &index) in gx[at..].iter_mut().zip(gy).zip(index) {
+                if index as usize == cell.cell {
+                    *gx += gy;
+                }
+            }
+        }
+    }
+}
