@@ -1,7 +1,7 @@
 //! A chip at the end of a line: an emulator, or a board on a serial port. It answers with its model's output, as it
 //! is: probabilities where the model ends in a softmax.
 
-use super::{Sample, Target};
+use super::{Sample, Target, described};
 use crate::attack::Access;
 use crate::classifier::{Grid, InputForm};
 use crate::device::{Chip, Line};
@@ -16,6 +16,8 @@ pub struct ChipTarget<L: Line> {
     form: InputForm,
     classes: usize,
     output: Option<Grid>,
+    /// CRC-32 of the model that it runs.
+    image_crc: u32,
 }
 
 impl<L: Line> ChipTarget<L> {
@@ -53,6 +55,7 @@ impl<L: Line> ChipTarget<L> {
             },
             classes,
             output: grid(output),
+            image_crc: ready.image_crc,
             name,
             chip,
         })
@@ -85,6 +88,10 @@ impl<L: Line> Target for ChipTarget<L> {
 
     fn access(&self) -> Access {
         Access::Scores
+    }
+
+    fn describe(&self) -> String {
+        format!("{} image crc {:08x}", described(self), self.image_crc)
     }
 
     fn ask(&mut self, x: Sample<'_>, scores: &mut [f32]) -> Result<usize> {

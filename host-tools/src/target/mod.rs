@@ -15,7 +15,7 @@ use crate::attack::journal::{Journal, Kept};
 use crate::attack::minimum::Bisection;
 use crate::attack::run::{Found, hunt, norms};
 use crate::attack::{Access, Aim, Attacked, Hunt, Problem, Stop, Stream, image_shape};
-use crate::classifier::{Answer, InputForm, Inputs};
+use crate::classifier::{Answer, Grid, InputForm, Inputs};
 use crate::error::{Error, Result};
 use crate::evaluate::{AttackResult, Evaluation, Plan, Threat};
 use foolproof::loss::Goal;
@@ -40,11 +40,31 @@ pub trait Target {
     fn classes(&self) -> usize;
     /// What it answers: [`Access::Labels`] or [`Access::Scores`].
     fn access(&self) -> Access;
+    /// Everything that it says about itself, in one line: targets with different descriptions are different ones, so results
+    /// that were noted about one are none about the other.
+    fn describe(&self) -> String {
+        described(self)
+    }
     /// The label of one input, and into `scores` (as many as classes) the scores if the target gives them.
     ///
     /// # Errors
     /// The target is gone, or answers nonsense.
     fn ask(&mut self, x: Sample<'_>, scores: &mut [f32]) -> Result<usize>;
+}
+
+/// Name, form, classes and access; a float as the shortest text that reads back as the same number.
+fn described<T: Target + ?Sized>(target: &T) -> String {
+    let InputForm { shape, grid, range } = target.form();
+    let elements = match grid {
+        None => "f32".to_string(),
+        Some(Grid { scale, zero_point }) => format!("i8 scale {scale:?} zero point {zero_point}"),
+    };
+    format!(
+        "{:?} shape {shape:?} {elements} range {range:?} classes {} answers {}",
+        target.name(),
+        target.classes(),
+        target.access().name()
+    )
 }
 
 /// A target behind the threat traits.
@@ -301,5 +321,66 @@ fn ask<E: Element, O: ScoreOracle<E>>(
     match access {
         Access::Scores => plan.attack.on_scores(oracle, problem, stream),
         _ => plan.attack.on_labels(oracle, problem, stream),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone)]
+    struct Said {
+        name: &'static str,
+        form: InputForm,
+        classes: usize,
+        access: Access,
+    }
+
+    impl Target for Said {
+        fn name(&self) -> String {
+            self.name.into()
+        }
+        fn form(&self) -> &InputForm {
+            &self.form
+        }
+        fn classes(&self) -> usize {
+            self.classes
+        }
+        fn access(&self) -> Access {
+            self.access
+        }
+        fn ask(&mut self, _: Sample<'_>, _: &mut [f32]) -> Result<usize> {
+            Ok(0)
+        }
+    }
+
+    #[test]
+    fn a_description_tells_everything_that_a_target_said() {
+        let grid = |scale, zero_point| Some(Grid { scale, zero_point });
+        let first = Said {
+            name: "a",
+            form: InputForm {
+                shape: vec![2, 6],
+                grid: None,
+                range: (0.0, 1.0),
+            },
+            classes: 10,
+            access: Access::Labels,
+        };
+        let mut others = vec![first.clone(); 9];
+        others[1].name = "b";
+        others[2].form.shape = vec![6, 2];
+        others[3].form.shape = vec![26];
+        others[4].form.range = (0.0, 1.0_f32.next_up());
+        others[5].form.grid = grid(0.1, -128);
+        others[6].form.grid = grid(0.1_f32.next_up(), -128);
+        others[7].classes = 9;
+        others[8].access = Access::Scores;
+        let texts: Vec<String> = others.iter().map(|other| other.describe()).collect();
+        assert_eq!(texts[0], first.describe());
+        for (i, text) in texts.iter().enumerate() {
+            assert_eq!(text.lines().count(), 1);
+            assert!(!texts[..i].contains(text), "{text}");
+        }
     }
 }
