@@ -71,6 +71,7 @@ pub fn all(evidence: &Evidence<'_>) -> Vec<Check> {
     let mut checks = vec![
         gradient_free_is_no_stronger(evidence.attacks),
         iterated_is_no_weaker(&with_probes),
+        evaluated_are_no_weaker(evidence.attacks, evidence.restarts),
         larger_balls_are_no_safer(&with_probes),
         unbounded_reaches_zero(evidence.unbounded),
         restarts_change_little(evidence.restarts),
@@ -105,6 +106,8 @@ pub struct Paired {
     pub only_first: usize,
     /// Samples that only the second one wins.
     pub only_second: usize,
+    /// Samples that both win, or neither.
+    pub same: usize,
     /// How often chance alone would let the first one win so many of those that the two differ on, were they equally strong: the
     /// exact one-sided McNemar test (McNemar 1947).
     pub p: f64,
@@ -121,6 +124,7 @@ impl Paired {
         Self {
             only_first,
             only_second,
+            same: count((true, true)) + count((false, false)),
             p: upper_tail(only_first, only_first + only_second),
         }
     }
@@ -128,6 +132,17 @@ impl Paired {
     /// Whether the first attack is stronger beyond chance.
     pub fn is_stronger(&self) -> bool {
         self.only_first > self.only_second && self.p < SIGNIFICANT
+    }
+
+    /// Whether the first attack is no stronger; `None` where it looks so, and so few samples could not show it.
+    pub fn is_no_stronger(&self) -> Option<bool> {
+        let most = self.only_first + self.only_second + self.same;
+        let can_tell = upper_tail(most, most) < SIGNIFICANT;
+        match self.is_stronger() {
+            true => Some(false),
+            false if self.only_first > self.only_second && !can_tell => None,
+            false => Some(true),
+        }
     }
 }
 
@@ -168,6 +183,14 @@ fn share(robust: &[bool]) -> f64 {
     robust.iter().filter(|&&r| r).count() as f64 / robust.len().max(1) as f64
 }
 
+/// What to add where figures would speak for the first attack, were there more samples.
+fn too_few(paired: &Paired) -> &'static str {
+    match paired.is_no_stronger() {
+        None => "; so few samples prove nothing",
+        Some(_) => "",
+    }
+}
+
 fn untargeted<'a>(
     attacks: &[&'a AttackResult],
     threat: Threat,
@@ -182,19 +205,28 @@ fn same_ball(a: &AttackResult, b: &AttackResult) -> bool {
     a.plan.norm == b.plan.norm && a.plan.epsilon == b.plan.epsilon
 }
 
+/// White-box attacks that can be held to what they ought to do: on single samples, and as long as their settings say. A perturbation that
+/// must do for all samples is weaker than a search for each, and an attack that its budget ended is, too.
+fn full_strength<'a>(attacks: &[&'a AttackResult]) -> impl Iterator<Item = &'a AttackResult> {
+    untargeted(attacks, Threat::WhiteBox)
+        .filter(|a| !a.plan.attack.is_universal() && a.cut_short() == 0)
+}
+
+/// What withstands every attack; `None` where there was none.
+fn together<'a>(attacks: impl Iterator<Item = &'a AttackResult>) -> Option<Vec<bool>> {
+    let and = |all: Vec<bool>, attack: &AttackResult| {
+        let pairs = all.iter().zip(&attack.robust);
+        pairs.map(|(a, r)| a & r).collect()
+    };
+    attacks.fold(None, |all, attack| match all {
+        None => Some(attack.robust.clone()),
+        Some(all) => Some(and(all, attack)),
+    })
+}
+
 /// What withstands every white-box attack in the ball of `other`; `None` where there was none.
 fn white_box(attacks: &[&AttackResult], other: &AttackResult) -> Option<Vec<bool>> {
-    let mut all: Option<Vec<bool>> = None;
-    for attack in untargeted(attacks, Threat::WhiteBox).filter(|a| same_ball(a, other)) {
-        match &mut all {
-            None => all = Some(attack.robust.clone()),
-            Some(all) => all
-                .iter_mut()
-                .zip(&attack.robust)
-                .for_each(|(a, r)| *a &= r),
-        }
-    }
-    all
+    together(full_strength(attacks).filter(|a| same_ball(a, other)))
 }
 
 /// The pair in which the first attack comes off best against the second; of equals the one where they differ most.
@@ -225,7 +257,7 @@ fn gradient_free_is_no_stronger(attacks: &[&AttackResult]) -> Check {
             name,
             None,
             &[],
-            "not both a white-box and a gradient-free attack were run in one ball",
+            "not both a white-box attack (to its end, on single samples) and a gradient-free one were run in one ball",
         );
     };
     let queries = untargeted(attacks, Threat::BlackBox)
@@ -243,7 +275,7 @@ fn gradient_free_is_no_stronger(attacks: &[&AttackResult]) -> Check {
         ("queries_at_most", queries as f64),
     ];
     let found = format!(
-        "at eps {}, {} withstand the white box and {} an attacker who sees scores only (and asks up to {queries} times)",
+        "at eps {}, {} withstand the white box and {} an attacker who sees no gradients (and asks up to {queries} times)",
         number(eps),
         percent(white),
         percent(free)
@@ -252,17 +284,16 @@ fn gradient_free_is_no_stronger(attacks: &[&AttackResult]) -> Check {
         true => format!(
             "{found}; who knows more cannot do worse, so the gradients lead astray: they are masked"
         ),
-        false => found,
+        false => found + too_few(&paired),
     };
-    check(name, Some(!paired.is_stronger()), &figures, explanation)
+    check(name, paired.is_no_stronger(), &figures, explanation)
 }
 
 /// A1 "one-step attacks perform better than iterative attacks"; C 4.10.
 fn iterated_is_no_weaker(attacks: &[&AttackResult]) -> Check {
     let name = "many steps are no weaker than one";
-    let of = |single: bool| {
-        untargeted(attacks, Threat::WhiteBox).filter(move |a| (a.plan.name == "fgsm") == single)
-    };
+    let of =
+        |single: bool| full_strength(attacks).filter(move |a| (a.plan.name == "fgsm") == single);
     let pairs = of(true).flat_map(|one| {
         of(false).filter(|many| same_ball(one, many)).map(|many| {
             let eps = f64::from(one.plan.epsilon);
@@ -296,9 +327,46 @@ fn iterated_is_no_weaker(attacks: &[&AttackResult]) -> Check {
         true => format!(
             "{found}; iterations are stuck where a single leap is not: the gradients are masked"
         ),
-        false => found,
+        false => found + too_few(&paired),
     };
-    check(name, Some(!paired.is_stronger()), &figures, explanation)
+    check(name, paired.is_no_stronger(), &figures, explanation)
+}
+
+/// C, section 5: attacks that leave more than a common one does, with settings that anyone would try, say little about the model.
+fn evaluated_are_no_weaker(
+    attacks: &[&AttackResult],
+    restarts: Option<(&AttackResult, &AttackResult)>,
+) -> Check {
+    let name = "the attacks are no weaker than a common one";
+    let found = restarts.and_then(|(_, common)| {
+        let ball = attacks.iter().copied();
+        let ball = ball.filter(|a| a.plan.target.is_none() && same_ball(a, common));
+        Some((common, together(ball)?))
+    });
+    let Some((common, evaluated)) = found else {
+        return check(name, None, &[], "there is none in their ball");
+    };
+    let (eps, left) = (f64::from(common.plan.epsilon), share(&evaluated));
+    let left_of_common = share(&common.robust);
+    let passed = left - left_of_common <= RESTARTS_WIN;
+    let found = format!(
+        "at eps {}, {} withstand what was run and {} PGD with {RESTARTS} random starts",
+        number(eps),
+        percent(left),
+        percent(left_of_common)
+    );
+    let explanation = match passed {
+        true => found,
+        false => format!(
+            "{found}; more steps, more starts or a larger budget would say more of the model"
+        ),
+    };
+    let figures = [
+        ("eps", eps),
+        ("accuracy", left),
+        ("common_accuracy", left_of_common),
+    ];
+    check(name, Some(passed), &figures, explanation)
 }
 
 /// A1 "increasing distortion bound does not increase success"; C 4.3. A larger ball holds the smaller one.
@@ -482,9 +550,9 @@ fn transfer_is_no_stronger(attacks: &[&AttackResult]) -> Check {
     );
     let explanation = match paired.is_stronger() {
         true => format!("{found}; the integer graph's own gradient is the worse guide"),
-        false => found,
+        false => found + too_few(&paired),
     };
-    check(name, Some(!paired.is_stronger()), &figures, explanation)
+    check(name, paired.is_no_stronger(), &figures, explanation)
 }
 
 /// Whether the float model means the same by its input and its classes.

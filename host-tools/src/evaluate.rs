@@ -144,6 +144,24 @@ impl AttackResult {
         }
     }
 
+    /// How many samples withstood because the attack was over before it was done: what each may cost was spent, or what all
+    /// together may cost.
+    pub fn cut_short(&self) -> usize {
+        let limits = self.plan.budget;
+        let climbs = self.plan.attack.access() == Access::Gradients;
+        // one for all samples climbs on some of them, or was never made
+        let never_made = self.plan.attack.is_universal()
+            && self.attacked.outcomes.iter().all(|o| o.gradients == 0);
+        let outcomes = self.attacked.outcomes.iter().filter(|o| !o.fooled);
+        let over = |o: &&Outcome| {
+            never_made
+                || o.queries == 0
+                || o.queries >= limits.queries
+                || climbs && o.gradients >= limits.gradients
+        };
+        outcomes.filter(over).count()
+    }
+
     /// The share of samples that withstood.
     pub fn robust_accuracy(&self) -> f64 {
         let count = self.robust.iter().filter(|&&r| r).count();

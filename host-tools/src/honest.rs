@@ -2,6 +2,8 @@
 //! gradients themselves, and (where the float model is given) transfer from it.
 
 use crate::attack::catalog::norm_name;
+use crate::attack::labels::Labels;
+use crate::attack::labels::noise::{Kind, Noise};
 use crate::attack::scores::{Scores, SignHunter};
 use crate::attack::{Access, Aim, Attack, Portable};
 use crate::checks::{self, Evidence, Path};
@@ -15,6 +17,7 @@ use crate::transfer::{self, Pair, Transferred, transfer};
 use foolproof::attack::{AttackError, Norm};
 use foolproof::loss::Loss;
 use foolproof::session::SessionError;
+use foolproof::threat::Budget;
 
 type Result<T> = std::result::Result<T, AttackError<SessionError>>;
 
@@ -107,15 +110,49 @@ impl Examination<'_> {
         chosen
     }
 
-    /// White-box attacks without a gradient-free one in the same ball, as far as the control has their norm.
+    /// For each ball with white-box attacks on single samples and no gradient-free one: one of them.
     fn uncontrolled(&self) -> Vec<Plan> {
         let free = |plan: &Plan| plan.attack.access() != Access::Gradients;
-        let mut plans = self.white_box();
-        plans.retain(|white| {
-            let known = matches!(white.norm, Norm::Linf | Norm::L2);
-            known && !self.plans.iter().any(|p| free(p) && same_ball(p, white))
-        });
-        plans
+        let mut balls: Vec<Plan> = Vec::new();
+        let white =
+            |plan: &&Plan| !free(plan) && !plan.attack.is_universal() && plan.epsilon.is_finite();
+        for plan in self.plans.iter().filter(white) {
+            let controlled = self.plans.iter().any(|p| free(p) && same_ball(p, plan));
+            if !controlled && !balls.iter().any(|known| same_ball(known, plan)) {
+                balls.push(*plan);
+            }
+        }
+        balls
+    }
+
+    /// The gradient-free attack in the ball of `white`: of the norms that SignHunter does not have, the floor.
+    fn control(white: &Plan, queries: u32) -> Plan {
+        let steps = queries.min(LEAST_QUERIES);
+        let noise = |kind| {
+            Attack::Labels(Labels::Noise(Noise {
+                kind,
+                repeats: queries / steps.max(1),
+                steps,
+            }))
+        };
+        let (name, attack) = match white.norm {
+            Norm::L0 => ("salt-and-pepper", noise(Kind::SaltAndPepper)),
+            Norm::L1 => ("gaussian-noise", noise(Kind::Gaussian)),
+            _ => (
+                "signhunter",
+                Attack::Scores(Scores::SignHunter(SignHunter { queries })),
+            ),
+        };
+        Plan {
+            name,
+            attack,
+            aim: Aim::Any,
+            budget: Budget {
+                queries: u64::from(queries).min(white.budget.queries),
+                gradients: 0,
+            },
+            ..*white
+        }
     }
 
     /// What is run for the checks alone: PGD in a ball without bounds, then single steps. Where one step fools less the longer
@@ -307,15 +344,10 @@ impl Examination<'_> {
         };
         let queries = self.control_queries(evaluation);
         if queries > 0 {
-            let control = Attack::Scores(Scores::SignHunter(SignHunter { queries }));
-            let controls: Vec<Plan> = self
-                .uncontrolled()
-                .into_iter()
-                .map(|white| Plan {
-                    name: "signhunter",
-                    attack: control,
-                    ..white
-                })
+            let balls = self.uncontrolled();
+            let controls: Vec<Plan> = balls
+                .iter()
+                .map(|white| Self::control(white, queries))
                 .collect();
             let controlled = evaluate(
                 self.classifier,

@@ -66,9 +66,12 @@ fn threads_and_interruptions(bench: &Bench, line: &[&str], least: u64) {
     child.wait().unwrap();
     assert!(partial.exists() && !bench.path("three.npz").exists());
 
-    // another command has no use for these results
-    let other = run("--seed 9 --resume --out three.npz");
-    assert_eq!(other.status.code(), Some(2));
+    // another command has no use for these results, nor the same one of a model that takes other inputs
+    for other in ["--seed 9", "--input-range 0,2"] {
+        let other = run(&format!("{other} --resume --out three.npz"));
+        assert_eq!(other.status.code(), Some(2));
+        assert!(partial.exists());
+    }
     let resumed = run("--resume --out three.npz");
     assert!(String::from_utf8_lossy(&resumed.stderr).contains("of the interrupted run are kept"));
     assert_eq!(figures(document(&resumed)), figures(one));
@@ -137,6 +140,149 @@ fn nor_do_they_in_boxes() {
     let line = "attack trained/model.fpi --box boxes.npz --targeted --attack standard --json";
     let line: Vec<&str> = line.split_whitespace().collect();
     threads_and_interruptions(&bench, &line, 5_000);
+}
+
+/// A file that is in the journal's way, and one that a refused command has no right to leave.
+#[test]
+fn a_journal_replaces_nothing_and_a_refused_attack_leaves_none() {
+    let bench = Bench::new();
+    bench.train();
+    let line =
+        "attack trained/model.fpi --data digits --limit 5 --attack pgd --eps 0.1 --out a.npz";
+    let partial = bench.path("a.npz.partial");
+    let refused = |line: &str, named: &str| {
+        let output = bench.run(line);
+        let said = String::from_utf8_lossy(&output.stderr).to_string();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.lines().count() == 1 && said.contains(named), "{said}");
+    };
+    fs::write(&partial, "my own notes").unwrap();
+    for rest in ["", " --resume"] {
+        refused(&format!("{line}{rest}"), "a.npz.partial");
+        assert_eq!(fs::read_to_string(&partial).unwrap(), "my own notes");
+    }
+    // samples in the way
+    document(&bench.run(&line.replace("a.npz", "b.npz --json")));
+    fs::rename(bench.path("b.npz"), &partial).unwrap();
+    let samples = fs::read(&partial).unwrap();
+    refused(&line.replace("digits", "a.npz.partial"), "a.npz.partial");
+    assert_eq!(fs::read(&partial).unwrap(), samples);
+    fs::remove_file(&partial).unwrap();
+    // what the target does not give
+    let target = concat!(
+        "program:",
+        env!("CARGO_BIN_EXE_foolproof"),
+        " serve trained/model.fpi"
+    );
+    let output = Command::new(env!("CARGO_BIN_EXE_foolproof"))
+        .args(["attack", "--target", target])
+        .args(line.split_whitespace().skip(2))
+        .current_dir(bench.path("."))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).to_string();
+    assert!(
+        output.status.code() == Some(2) && said.contains("gradients"),
+        "{said}"
+    );
+    assert!(!partial.exists());
+    refused(&line.replace("a.npz", "no/a.npz"), "no/a.npz");
+}
+
+/// What all attacks cost together and what each sample costs, for every attack that there is.
+#[test]
+fn every_attack_keeps_to_its_budgets() {
+    let bench = Bench::new();
+    bench.train();
+    let attacks = document(&bench.run("attacks --json"));
+    let attacks = attacks["catalog"].as_array().unwrap();
+    assert!(attacks.len() > 30);
+    let samples = 9;
+    for entry in attacks {
+        let name = entry["name"].as_str().unwrap();
+        let norm = entry["norms"][0].as_str().unwrap();
+        let eps = match norm {
+            "linf" => 0.05,
+            "l2" => 0.5,
+            "l1" => 2.0,
+            _ => 3.0,
+        };
+        let line = format!(
+            "attack trained/model.fpi --data digits --limit {samples} --attack {name} --norm {norm} --eps {eps} --json --out few.npz"
+        );
+        for (queries, gradients) in [(100, 60), (30, 1000), (1000, 30), (4, 0), (0, 0)] {
+            let together =
+                format!("--max-total-queries {queries} --max-total-gradients {gradients}");
+            let few = document(&bench.run(&format!("{line} {together}")));
+            let cost = |document: &Value, what: &str| {
+                let mean = document["attacks"][0][what].as_f64().unwrap();
+                (mean * f64::from(samples)).round() as u64
+            };
+            let spent = (cost(&few, "queries_mean"), cost(&few, "gradients_mean"));
+            assert!(
+                spent.0 <= queries && spent.1 <= gradients,
+                "{name} {together}: {spent:?}"
+            );
+            if queries > 0 && gradients > 0 {
+                assert!(spent.0 > 0, "{name} {together}");
+            }
+        }
+        let few = document(&bench.run(&format!("{line} --max-queries 7 --max-gradients 5")));
+        let attack = &few["attacks"][0];
+        let mean = |what: &str| attack[what].as_f64().unwrap();
+        assert!(
+            mean("queries_mean") <= 7.0 && mean("gradients_mean") <= 5.0,
+            "{name}"
+        );
+    }
+}
+
+/// A budget that ends attacks early is said aloud, and makes no model look robust.
+#[test]
+fn what_was_not_asked_proves_nothing() {
+    let bench = Bench::new();
+    bench.train();
+    let line = "trained/model.fpi --data digits --limit 60 --eps 0.1";
+    let checks = |document: &Value| -> Vec<String> {
+        let checks = document["checks"].as_array().unwrap().iter();
+        let failed = checks.filter(|check| check["passed"] == Value::Bool(false));
+        failed.map(|check| check["name"].to_string()).collect()
+    };
+    for limit in [
+        "--max-queries 0",
+        "--max-queries 2",
+        "--max-total-queries 10",
+    ] {
+        let output = bench.run(&format!("evaluate {line} --suite pgd {limit} --json"));
+        let found = document(&output);
+        let warnings = found["warnings"].to_string();
+        assert!(
+            warnings.contains("its budget was spent"),
+            "{limit}: {warnings}"
+        );
+        let failed = checks(&found);
+        assert!(
+            failed.iter().all(|name| name.contains("a common one")),
+            "{limit}: {failed:?}"
+        );
+        let said = bench.run(&format!("evaluate {line} --suite pgd {limit}"));
+        let said = String::from_utf8_lossy(&said.stdout).to_string();
+        assert!(!said.contains("Held"), "{limit}: {said}");
+    }
+    for name in ["universal", "universal-online", "universal-deepfool"] {
+        let found = document(&bench.run(&format!("evaluate {line} --suite {name} --json")));
+        let failed = checks(&found);
+        assert!(
+            failed
+                .iter()
+                .all(|name| !name.contains("no weaker than a gradient")),
+            "{failed:?}"
+        );
+        assert!(
+            failed.iter().all(|name| !name.contains("many steps")),
+            "{failed:?}"
+        );
+    }
 }
 
 #[test]

@@ -55,6 +55,19 @@ fn prepare() -> Bench {
         write(&bench.path(name), &arrays).unwrap();
     };
     data("good.npz", &[2, 8, 8, 1], &x, &[0, 9]);
+    let ends = [[0.0_f32; 64], [f32::INFINITY; 64]];
+    let end = |name, values| Entry {
+        name,
+        shape: &[1, 64],
+        values: View::F32(values),
+    };
+    let label = Entry {
+        name: "label",
+        shape: &[1],
+        values: View::I64(&[0]),
+    };
+    let arrays = [end("lo", &ends[0]), end("hi", &ends[1]), label];
+    write(&bench.path("infinite.npz"), &arrays).unwrap();
     data("label.npz", &[2, 8, 8, 1], &x, &[0, 10]);
     data("negative.npz", &[2, 8, 8, 1], &x, &[-1, 0]);
     data("counts.npz", &[2, 8, 8, 1], &x, &[0, 1, 2]);
@@ -398,6 +411,34 @@ fn cases() -> Vec<Case> {
         case(
             "attack trained/model.fpi --data digits --attack magic --eps 0.1 --out a.npz",
             &["magic", "pgd"],
+        ),
+        case(
+            "attack trained/model.fpi --data digits --attack jsma --norm l0 --eps 8/255 --out a.npz",
+            &["0.03", "--norm l0", "whole number"],
+        ),
+        case(
+            "evaluate trained/model.fpi --data digits --suite jsma --norm l0 --eps 1,2.5",
+            &["2.5", "--norm l0", "whole number"],
+        ),
+        case(
+            "attack trained/model.fpi --data digits --attack pgd --eps 0.1 --set foo=1 --out a.npz",
+            &["foo", "--set foo=", "steps"],
+        ),
+        case(
+            "attack trained/model.fpi --data digits --attack universal-online --nearest --out a.npz",
+            &["universal-online", "--nearest", "--eps"],
+        ),
+        case(
+            "attack trained/model.fpi --data digits --attack universal-online --eps 0.1 --surrogate trained/model.fpi --out a.npz",
+            &["universal-online", "--surrogate", "single samples"],
+        ),
+        case(
+            "attack trained/model.fpi --box infinite.npz --attack universal",
+            &["universal", "--box", "single samples"],
+        ),
+        case(
+            "attack trained/model.fpi --box infinite.npz --attack pgd",
+            &["row 0", "inf", "infinite.npz", "finite"],
         ),
         case(
             "attack trained/model.fpi --data digits --attack fgsm --eps -1 --out a.npz",

@@ -72,17 +72,17 @@ impl Boxes {
         };
         let (lo, hi) = (real(lo)?, real(hi)?);
         let len = lo.len() / count;
-        if let Some(i) = (0..lo.len()).find(|&i| lo[i].is_nan() || hi[i].is_nan() || lo[i] > hi[i])
-        {
+        let within = |i: usize| lo[i].is_finite() && hi[i].is_finite() && lo[i] <= hi[i];
+        if let Some(i) = (0..lo.len()).find(|&i| !within(i)) {
             return Err(Error::new(
                 format!(
-                    "row {} is empty: lo {} is above hi {}",
+                    "row {} has an element from {} to {}",
                     i / len.max(1),
                     lo[i],
                     hi[i]
                 ),
                 &name,
-                "lo <= hi for every element",
+                "finite ends, lo <= hi for every element",
             ));
         }
         let labels = label

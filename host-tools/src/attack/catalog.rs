@@ -144,7 +144,7 @@ impl Settings {
                 let known: Vec<&str> = entry.settings.iter().map(|(name, _)| *name).collect();
                 Err(Error::new(
                     format!("{} has no setting {name}: {}", entry.name, entry.about),
-                    format!("--{name}"),
+                    super::suite::option(name),
                     match known.is_empty() {
                         true => "no settings".into(),
                         false => known.join(", "),

@@ -5,22 +5,31 @@
 
 use super::Found;
 use crate::error::{Error, Result};
+use crate::files;
 use foolproof::attack::Outcome;
 use foolproof::threat::Element;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// A file of results.
+/// A file of results. One that holds none goes away with this.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
     file: Mutex<File>,
     known: Known,
+    /// Whether results of another run were thrown away.
+    discarded: bool,
+    /// Whether the file holds anything worth keeping.
+    kept: AtomicBool,
 }
+
+/// The first line is shorter.
+const LONGEST_HEAD: u64 = 1024;
 
 /// Results by the attack's and the sample's number.
 type Known = HashMap<(usize, usize), Line>;
@@ -70,47 +79,56 @@ impl Kept for i8 {
 }
 
 impl Journal {
-    /// Beside `output`. `key` says what is run: a journal of something else is refused. Without `resume` an old journal is
-    /// thrown away.
+    /// Beside `output`. `key` says what is run: a journal of something else is not resumed. Without `resume` an old journal is
+    /// thrown away. A file that is no journal stays what it is.
     ///
     /// # Errors
-    /// The file cannot be written, or was left by another run.
+    /// The file cannot be written, is no journal, or is to be resumed and was left by another run.
     pub fn beside(output: &Path, key: &str, resume: bool) -> Result<Journal> {
         let mut name = output.as_os_str().to_owned();
         name.push(".partial");
-        Journal::open(&PathBuf::from(name), key, resume)
-    }
-
-    fn open(path: &Path, key: &str, resume: bool) -> Result<Journal> {
+        let path = PathBuf::from(name);
         let refuse = |error: std::io::Error| {
-            Error::new(error, path.display(), "a folder that can be written to")
+            Error::new(
+                format!("cannot write beside it ({error})"),
+                output.display(),
+                "a path in a folder that exists and can be written",
+            )
         };
-        let (known, valid) = match resume && path.exists() {
-            true => read(path, key)?,
-            false => (HashMap::new(), 0),
-        };
+        let mut old = Old::default();
+        if path.exists() {
+            old = read(&path, key, resume)?;
+        }
         let mut file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
-            .open(path)
+            .open(&path)
             .map_err(refuse)?;
         // a line that was cut off goes away
-        file.set_len(valid).map_err(refuse)?;
+        file.set_len(old.valid).map_err(refuse)?;
         std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)).map_err(refuse)?;
-        if valid == 0 {
+        if old.valid == 0 {
             let head = Head {
                 foolproof: env!("CARGO_PKG_VERSION").into(),
                 key: key.into(),
             };
-            let text = serde_json::to_string(&head).map_err(|e| refuse(e.into()))?;
-            writeln!(file, "{text}").map_err(refuse)?;
+            let mut text = serde_json::to_string(&head).map_err(|e| refuse(e.into()))?;
+            text.push('\n');
+            file.write_all(text.as_bytes()).map_err(refuse)?;
         }
         Ok(Journal {
-            path: path.into(),
+            path,
             file: Mutex::new(file),
-            known,
+            kept: AtomicBool::new(!old.known.is_empty()),
+            known: old.known,
+            discarded: old.discarded,
         })
+    }
+
+    /// Whether the results of an interrupted run were thrown away.
+    pub fn has_discarded(&self) -> bool {
+        self.discarded
     }
 
     /// Number of results that it began with.
@@ -158,53 +176,88 @@ impl Journal {
             return;
         };
         text.push('\n');
+        self.kept.store(true, Ordering::Relaxed);
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = file.write_all(text.as_bytes());
     }
 
     /// Removes the file: the run is done and its output written.
     pub fn finish(self) {
-        let _ = fs::remove_file(&self.path);
+        self.kept.store(false, Ordering::Relaxed);
     }
 }
 
-/// The results in a journal, and how many of its bytes are whole lines.
-fn read(path: &Path, key: &str) -> Result<(Known, u64)> {
-    let foreign = |what: &str| {
-        Error::new(
-            what,
-            path.display(),
-            "the same command line with --resume, or no --resume to begin anew",
-        )
-    };
-    let file = File::open(path).map_err(|error| Error::new(error, path.display(), ""))?;
-    let mut reader = BufReader::new(file);
-    let mut known = HashMap::new();
-    let mut valid = 0;
+impl Drop for Journal {
+    fn drop(&mut self) {
+        if !*self.kept.get_mut() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// What a journal held before.
+#[derive(Default)]
+struct Old {
+    known: Known,
+    /// How many of its bytes are whole lines of this run.
+    valid: u64,
+    /// Whether results were thrown away.
+    discarded: bool,
+}
+
+fn read(path: &Path, key: &str, resume: bool) -> Result<Old> {
+    let unreadable =
+        |error: std::io::Error| Error::new(error, path.display(), "a readable journal");
+    let mut reader = BufReader::new(files::open(path)?);
     let mut text = Vec::new();
+    let mut valid = (&mut reader)
+        .take(LONGEST_HEAD)
+        .read_until(b'\n', &mut text)
+        .map_err(unreadable)?;
+    if valid == 0 {
+        return Ok(Old::default());
+    }
+    let head: Head = serde_json::from_slice(&text).map_err(|_| {
+        Error::new(
+            "there is a file, and it is no journal of a run",
+            path.display(),
+            "another --out, or move the file away: results are kept there until all are done",
+        )
+    })?;
+    let mut known = HashMap::new();
+    if !text.ends_with(b"\n") {
+        return Ok(Old::default());
+    }
     loop {
         text.clear();
-        let count = reader
-            .read_until(b'\n', &mut text)
-            .map_err(|error| Error::new(error, path.display(), "a readable journal"))?;
+        let count = reader.read_until(b'\n', &mut text).map_err(unreadable)?;
+        if !resume {
+            return Ok(Old {
+                discarded: count > 0,
+                ..Old::default()
+            });
+        }
+        if head.key != key || head.foolproof != env!("CARGO_PKG_VERSION") {
+            return Err(Error::new(
+                "the interrupted run was another one",
+                path.display(),
+                "the same command line with --resume, or no --resume to begin anew",
+            ));
+        }
         if count == 0 || !text.ends_with(b"\n") {
             break;
         }
-        if valid == 0 {
-            let head: Head = serde_json::from_slice(&text)
-                .map_err(|_| foreign("this is no journal of a run"))?;
-            if head.key != key || head.foolproof != env!("CARGO_PKG_VERSION") {
-                return Err(foreign("the interrupted run was another one"));
-            }
-        } else {
-            let Ok(line) = serde_json::from_slice::<Line>(&text) else {
-                break;
-            };
-            known.insert((line.attack, line.sample), line);
-        }
-        valid += count as u64;
+        let Ok(line) = serde_json::from_slice::<Line>(&text) else {
+            break;
+        };
+        known.insert((line.attack, line.sample), line);
+        valid += count;
     }
-    Ok((known, valid))
+    Ok(Old {
+        known,
+        valid: valid as u64,
+        discarded: false,
+    })
 }
 
 #[cfg(test)]
@@ -246,7 +299,33 @@ mod tests {
         let journal = Journal::beside(&output, "key", true).unwrap();
         assert_eq!((journal.len(), journal.find(1, 4, 3)), (2, Some(found(5))));
         drop(journal);
-        assert!(Journal::beside(&output, "key", false).unwrap().is_empty());
+        let journal = Journal::beside(&output, "key", false).unwrap();
+        assert!(journal.is_empty() && journal.has_discarded());
+        drop(journal);
+        assert!(!path.exists(), "nothing was noted");
+        let journal = Journal::beside(&output, "key", true).unwrap();
+        assert!(journal.is_empty() && !journal.has_discarded());
+    }
+
+    #[test]
+    fn what_is_no_journal_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("adv.npz");
+        let path = folder.path().join("adv.npz.partial");
+        for content in ["my notes\n", "{\"key\": 3}\n", "no end of line"] {
+            fs::write(&path, content).unwrap();
+            for resume in [false, true] {
+                let refused = Journal::beside(&output, "key", resume).unwrap_err();
+                assert!(refused.to_string().contains("no journal"), "{refused}");
+                assert_eq!(fs::read_to_string(&path).unwrap(), content);
+            }
+        }
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(Journal::beside(&output, "key", false).is_err());
+        let nowhere = folder.path().join("no/adv.npz");
+        let refused = Journal::beside(&nowhere, "key", false).unwrap_err();
+        assert!(!refused.to_string().contains("partial"), "{refused}");
     }
 
     #[test]

@@ -199,6 +199,15 @@ impl Attack {
         }
     }
 
+    /// Whether it looks for one perturbation for all samples.
+    pub fn is_universal(&self) -> bool {
+        match self {
+            Attack::Universal(_) | Attack::Portable(Portable::Universal { .. }) => true,
+            Attack::Portable(Portable::Ready(spec)) => spec.kind == Kind::Universal,
+            _ => false,
+        }
+    }
+
     /// What a success needs beyond the label: a loss, turned towards the goal, and its least value.
     pub fn demand(&self) -> Option<(Loss, f32)> {
         match self {

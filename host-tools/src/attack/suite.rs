@@ -1,7 +1,7 @@
 //! Suites: several attacks under one name.
 
 use super::catalog::{Settings, find};
-use super::{Aim, Attack, Entry};
+use super::{Aim, Entry};
 use crate::error::{Error, Result};
 use crate::evaluate::Plan;
 use foolproof::attack::Norm;
@@ -159,10 +159,18 @@ impl Suite {
             None => Ok(plans),
             Some(name) => Err(Error::new(
                 format!("no attack of the suite {} has a setting {name}", self.name),
-                format!("--{name}"),
+                option(name),
                 "an attack's name instead of a suite's",
             )),
         }
+    }
+}
+
+/// What sets a setting on the command line.
+pub(super) fn option(name: &str) -> String {
+    match name {
+        "steps" | "starts" => format!("--{name}"),
+        _ => format!("--set {name}="),
     }
 }
 
@@ -186,11 +194,19 @@ fn plan(entry: &Entry, settings: &Settings, terms: &Terms) -> Result<Plan> {
             "the size of the ball, for example 0.1 or 8/255, or --nearest to find the smallest",
         ));
     }
-    if terms.nearest && matches!(attack, Attack::Universal(_)) {
+    if terms.nearest && attack.is_universal() {
         return Err(Error::new(
             format!("{} looks for one perturbation for all samples", entry.name),
             "--nearest",
             "--eps instead",
+        ));
+    }
+    let counts = settings.norm == Norm::L0 && terms.epsilon.is_finite();
+    if counts && terms.epsilon.fract() != 0.0 {
+        return Err(Error::new(
+            format!("{} elements may change", terms.epsilon),
+            "--eps with --norm l0",
+            "how many elements may change, a whole number",
         ));
     }
     Ok(Plan {

@@ -15,9 +15,12 @@
 //!
 //! With a goal that names a class to reach the perturbation is a targeted one.
 //!
-//! Costs, for each sample that is fitted on, a gradient and a query in every pass of `universal`; and a query for every sample.
+//! Costs, for each sample that is fitted on: a gradient and two queries in every pass of `universal` (one comes with the gradient, one
+//! says whether the pass was the best so far), as many as DeepFool asks and one more in every pass of `universal-deepfool`; then a
+//! query for every sample. A budget of all samples together pays for those last queries first, in the samples' order, and what is left is shared by
+//! those that are fitted on.
 
-use super::run::{Attacked, Found, Run, norms, unasked};
+use super::run::{Attacked, Found, Run, least, norms, unasked};
 use super::white::deepfool::DeepFool;
 use super::{Aim, Hunt, Problem, Stop, random};
 use crate::classifier::{Classifier, Inputs};
@@ -245,14 +248,18 @@ where
     if let Some(&class) = run.classes.iter().find(|&&class| class >= classes) {
         return Err(AttackError::Class { class, classes });
     }
-    let samples: Vec<Sample<'_, E>> = x
-        .chunks(classifier.input_len())
-        .zip(run.classes)
-        .map(|(x, &class)| Sample {
-            x,
+    let n = classifier.input_len();
+    // who is not attacked, or not even asked about, takes no part
+    let asked = |i: &usize| run.skip.get(*i) != Some(&true) && run.budget.queries > 0;
+    let most = usize::try_from(run.total.queries).unwrap_or(usize::MAX);
+    let chosen: Vec<usize> = (0..run.classes.len()).filter(asked).take(most).collect();
+    let samples: Vec<Sample<'_, E>> = chosen
+        .iter()
+        .map(|&i| Sample {
+            x: &x[i * n..(i + 1) * n],
             goal: match run.targeted {
-                true => Goal::Reach(class),
-                false => Goal::Avoid(class),
+                true => Goal::Reach(run.classes[i]),
+                false => Goal::Avoid(run.classes[i]),
             },
         })
         .collect();
@@ -262,10 +269,16 @@ where
     let fit = most.clamp(1, samples.len().max(2) - 1);
     let (first, others) = samples.split_at(fit.min(samples.len()));
     let second = &others[..fit.min(others.len())];
+    let fitted = (first.len() + second.len()).max(1) as u64;
+    let share = Budget {
+        queries: ((run.total.queries - chosen.len() as u64) / fitted).saturating_add(1),
+        gradients: run.total.gradients / fitted,
+    };
     let work = |fold| Fitting {
         classifier,
         run,
         universal,
+        budget: least(run.budget, share),
         rng: rng(run.seed, u64::MAX - fold),
     };
     // a single sample has no other to learn from
@@ -274,23 +287,30 @@ where
         true => for_others.clone(),
         false => work(1).delta(second)?,
     };
-    let mut answers = work(0).judge(first, &for_first)?;
-    let rest = work(0).judge(others, &for_others)?;
-    answers.0.extend(rest.0);
-    answers.1.extend(rest.1);
-    let spent = |fitted: &Fitted, of: usize, i: usize| match i < of {
-        true => (fitted.queries[i], fitted.gradients[i]),
-        false => (0, 0),
-    };
-    for (i, outcome) in answers.1.iter_mut().enumerate() {
-        let (queries, gradients) = match i.checked_sub(first.len()) {
-            None => spent(&for_others, first.len(), i),
-            Some(i) => spent(&for_first, second.len(), i),
+    let mut found = work(0).judge(first, &for_first)?;
+    found.extend(work(0).judge(others, &for_others)?);
+    for (i, found) in found.iter_mut().enumerate() {
+        let (fitted, i) = match i.checked_sub(first.len()) {
+            None => (&for_others, i),
+            Some(i) => (&for_first, i),
         };
-        outcome.queries += queries;
-        outcome.gradients += gradients;
+        if let Some((queries, gradients)) = fitted.spent.get(i) {
+            found.outcome.queries += queries;
+            found.outcome.gradients += gradients;
+        }
     }
-    Ok(answers)
+    let mut all: Vec<Found<E>> = (0..run.classes.len())
+        .map(|i| unasked(&x[i * n..(i + 1) * n], run.classes[i], run.targeted))
+        .collect();
+    for (found, &i) in found.into_iter().zip(&chosen) {
+        all[i] = found;
+    }
+    (run.progress)((all.len() - chosen.len()) as u64);
+    let outcomes = all.iter().map(|found| found.outcome).collect();
+    Ok((
+        all.into_iter().flat_map(|found| found.x).collect(),
+        outcomes,
+    ))
 }
 
 /// One sample to fool.
@@ -300,18 +320,19 @@ struct Sample<'a, E> {
     goal: Goal,
 }
 
-/// A perturbation, and what it cost for each sample that it was fitted on.
+/// A perturbation, and the queries and gradients that each sample cost that it was fitted on.
 #[derive(Clone)]
 struct Fitted {
     delta: Vec<f32>,
-    queries: Vec<u64>,
-    gradients: Vec<u64>,
+    spent: Vec<(u64, u64)>,
 }
 
 struct Fitting<'a, 'c> {
     classifier: &'a Classifier<'c>,
     run: &'a Run<'a>,
     universal: &'a Universal,
+    /// What each sample may cost, its last query too.
+    budget: Budget,
     rng: AttackRng,
 }
 
@@ -367,22 +388,15 @@ impl Fitting<'_, '_> {
     {
         let mut fitted = Fitted {
             delta: vec![0.0; self.classifier.input_len()],
-            queries: vec![0; samples.len()],
-            gradients: vec![0; samples.len()],
+            spent: vec![(0, 0); samples.len()],
         };
         let mut best = (fitted.delta.clone(), 0);
         for pass in 0..self.universal.steps {
-            // what a pass costs, and the query of judging at the end
-            let (queries, gradients) = match self.universal.method {
-                Method::Gradient => (2, 1),
-                Method::DeepFool => (DEEPFOOL_COST + 1, DEEPFOOL_COST),
+            // a pass asks at least twice, and the last query is kept for the end
+            let can_go_on = |&(queries, gradients): &(u64, u64)| {
+                queries + 2 < self.budget.queries && gradients < self.budget.gradients
             };
-            let budget = self.run.budget;
-            let is_left = |i: usize| {
-                fitted.queries[i] + queries < budget.queries
-                    && fitted.gradients[i] + gradients <= budget.gradients
-            };
-            if !(0..samples.len()).all(is_left) {
+            if !fitted.spent.iter().all(can_go_on) {
                 break;
             }
             match self.universal.method {
@@ -390,7 +404,7 @@ impl Fitting<'_, '_> {
                 Method::DeepFool => self.add_steps(samples, &mut fitted)?,
             }
             let labels = self.labels(samples, &fitted.delta)?;
-            fitted.queries.iter_mut().for_each(|q| *q += 1);
+            fitted.spent.iter_mut().for_each(|spent| spent.0 += 1);
             let pairs = samples.iter().zip(&labels);
             let fooled = pairs.filter(|(s, label)| s.goal.is_met(**label)).count();
             if fooled >= best.1 {
@@ -438,8 +452,8 @@ impl Fitting<'_, '_> {
                 Ok(pulls.then(|| answer.input.to_vec()))
             })?;
             for &i in batch {
-                fitted.queries[i] += 1;
-                fitted.gradients[i] += 1;
+                fitted.spent[i].0 += 1;
+                fitted.spent[i].1 += 1;
             }
             let mut total = vec![0.0; sum.len()];
             for gradient in gradients.iter().flatten() {
@@ -486,16 +500,18 @@ impl Fitting<'_, '_> {
                 classes: self.classifier.model().classes(),
                 shape: self.classifier.image_shape(),
             };
+            let (queries, gradients) = fitted.spent[i];
+            // two queries are left for the end of the pass and of all
             let budget = Budget {
-                queries: DEEPFOOL_COST,
-                gradients: DEEPFOOL_COST,
+                queries: DEEPFOOL_COST.min(self.budget.queries - queries - 2),
+                gradients: DEEPFOOL_COST.min(self.budget.gradients - gradients),
             };
             let mut hunt = Hunt::new(&mut session, problem, Aim::Any, budget);
             if let Err(Stop::Oracle(error)) = DeepFool::default().run(&mut hunt, &problem) {
                 return Err(AttackError::Oracle(error));
             }
-            fitted.queries[i] += hunt.queries;
-            fitted.gradients[i] += hunt.gradients;
+            fitted.spent[i].0 += hunt.queries;
+            fitted.spent[i].1 += hunt.gradients;
             let Found { x, outcome } = hunt.into_found();
             if outcome.fooled {
                 let ways = fitted.delta.iter_mut().zip(x.iter().zip(&moved));
@@ -510,37 +526,23 @@ impl Fitting<'_, '_> {
         self,
         samples: &[Sample<'_, E>],
         fitted: &Fitted,
-    ) -> Result<Answers<E>, AttackError<SessionError>>
+    ) -> Result<Vec<Found<E>>, AttackError<SessionError>>
     where
         E: Element + Send + Sync,
         for<'s> Session<'s>: GradientOracle<E, Error = SessionError>,
     {
         (self.run.progress)(samples.len() as u64);
-        if self.run.budget.queries == 0 {
-            let outcome = |sample: &Sample<'_, E>| Outcome {
-                // nothing was asked, so the label is not known
-                label: match sample.goal {
-                    Goal::Avoid(class) => class,
-                    Goal::Reach(class) => usize::from(class == 0),
-                },
-                fooled: false,
-                queries: 0,
-                gradients: 0,
-            };
-            let x = samples.iter().flat_map(|sample| sample.x.to_vec());
-            return Ok((x.collect(), samples.iter().map(outcome).collect()));
-        }
         let labels = self.labels(samples, &fitted.delta)?;
-        let inputs = samples
-            .iter()
-            .flat_map(|&sample| self.placed(sample, &fitted.delta));
-        let outcomes = samples.iter().zip(labels).map(|(sample, label)| Outcome {
-            label,
-            fooled: sample.goal.is_met(label),
-            queries: 1,
-            gradients: 0,
-        });
-        Ok((inputs.collect(), outcomes.collect()))
+        let found = |(&sample, label): (&Sample<'_, E>, usize)| Found {
+            x: self.placed(sample, &fitted.delta),
+            outcome: Outcome {
+                label,
+                fooled: sample.goal.is_met(label),
+                queries: 1,
+                gradients: 0,
+            },
+        };
+        Ok(samples.iter().zip(labels).map(found).collect())
     }
 }
 
@@ -564,6 +566,15 @@ mod tests {
         ball: Ball,
         targeted: bool,
         budget: Budget,
+    ) -> (Vec<f32>, Attacked) {
+        attacked_within(universal, ball, targeted, (budget, Budget::UNLIMITED))
+    }
+
+    fn attacked_within(
+        universal: Universal,
+        ball: Ball,
+        targeted: bool,
+        (budget, total): (Budget, Budget),
     ) -> (Vec<f32>, Attacked) {
         let image = to_image(&networks::digits(3).unwrap()).unwrap();
         let classifier = Classifier::new(image.model().unwrap(), Kernels::Scalar);
@@ -589,7 +600,7 @@ mod tests {
             budget,
             seed: 5,
             progress: &|_| {},
-            total: Budget::UNLIMITED,
+            total,
             skip: &[],
             page: None,
         };
@@ -666,9 +677,60 @@ mod tests {
                 };
                 let budget = Budget { queries, gradients };
                 let (_, attacked) = attacked(universal, ball(Norm::Linf, 0.2), false, budget);
+                let spends = queries >= 3 && gradients >= 1;
                 for outcome in attacked.outcomes {
                     assert!(outcome.queries <= queries && outcome.gradients <= gradients);
+                    assert_eq!(outcome.gradients > 0, spends, "{method:?} {queries}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn all_samples_together_cost_what_they_may() {
+        let universal = |method, fit| Universal {
+            method,
+            steps: 5,
+            fit,
+        };
+        // a gradient and two queries in each pass, and one query at the end
+        let gradient = universal(Method::Gradient, Some(10));
+        let ball = ball(Norm::Linf, 0.2);
+        let (_, free) = attacked(gradient, ball, false, Budget::UNLIMITED);
+        for (i, outcome) in free.outcomes.iter().enumerate() {
+            let passes = if i < 20 { 5 } else { 0 };
+            let cost = (outcome.queries, outcome.gradients);
+            assert_eq!(cost, (2 * passes + 1, passes), "sample {i}");
+        }
+        for method in [Method::Gradient, Method::DeepFool] {
+            for (queries, gradients) in [(0, 0), (7, 9), (30, 100), (100, 70), (500, 30)] {
+                let total = Budget { queries, gradients };
+                let limits = (Budget::UNLIMITED, total);
+                let (x, few) = attacked_within(universal(method, None), ball, false, limits);
+                let outcomes = few.outcomes.iter();
+                let spent = outcomes.clone().map(|o| o.queries).sum::<u64>();
+                let climbed = outcomes.clone().map(|o| o.gradients).sum::<u64>();
+                assert!(
+                    spent <= queries && climbed <= gradients,
+                    "{spent} {climbed}"
+                );
+                // the first ones are judged
+                let asked = outcomes.take_while(|o| o.queries > 0).count() as u64;
+                assert_eq!(asked, queries.min(SAMPLES as u64));
+                let passed = queries >= 3 * SAMPLES as u64 && gradients >= SAMPLES as u64;
+                // what DeepFool asks first is no gradient
+                let passed = passed && (method == Method::Gradient || queries > 100);
+                assert_eq!(climbed > 0, passed, "{method:?} {queries} {gradients}");
+                let n = x.len() / SAMPLES;
+                let Inputs::F32(y) = &few.inputs else {
+                    panic!("a float model");
+                };
+                let asked = asked as usize * n;
+                assert_eq!(
+                    x[asked..],
+                    y[asked..],
+                    "nobody touched what was not asked about"
+                );
             }
         }
     }

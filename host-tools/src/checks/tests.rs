@@ -134,6 +134,58 @@ fn accuracy_that_grows_with_the_ball_is_flagged() {
 }
 
 #[test]
+fn attacks_that_were_not_run_to_their_end_prove_nothing() {
+    let limited = |name, left, queries| {
+        let mut attack = white(name, 0.1, left);
+        attack.plan.budget.queries = queries;
+        attack
+    };
+    let control = attack("signhunter", Threat::BlackBox, 0.1, (10, 100));
+    let with = |queries| {
+        let many = limited("pgd", 90, queries);
+        let one = white("fgsm", 0.1, 20);
+        let masked = gradient_free_is_no_stronger(&[&many, &control]).passed;
+        (masked, iterated_is_no_weaker(&[&one, &many]).passed)
+    };
+    assert_eq!(with(51), (Some(false), Some(false)));
+    assert_eq!(with(50), (None, None), "each sample had cost 50");
+    // one perturbation for all samples is weaker than a search for each
+    let mut universal = white("universal", 0.1, 90);
+    universal.plan.attack = crate::attack::catalog::find("universal")
+        .unwrap()
+        .attack(&crate::attack::Settings::new(Norm::Linf))
+        .unwrap();
+    assert_eq!(
+        gradient_free_is_no_stronger(&[&universal, &control]).passed,
+        None
+    );
+    let one = white("fgsm", 0.1, 20);
+    assert_eq!(iterated_is_no_weaker(&[&one, &universal]).passed, None);
+}
+
+#[test]
+fn a_common_attack_that_wins_much_more_is_flagged() {
+    let common = (&white("pgd", 0.1, 60), &white("pgd", 0.1, 50));
+    let with = |attacks: &[&AttackResult]| evaluated_are_no_weaker(attacks, Some(common));
+    let (weak, strong) = (white("fgsm", 0.1, 56), white("pgd", 0.1, 52));
+    assert_eq!(with(&[&weak]).passed, Some(false));
+    assert_eq!(with(&[&weak, &strong]).passed, Some(true));
+    assert_eq!(with(&[&white("fgsm", 0.2, 90)]).passed, None);
+    assert_eq!(evaluated_are_no_weaker(&[&weak], None).passed, None);
+}
+
+#[test]
+fn few_samples_prove_nothing() {
+    let of = |n, left| attack("fgsm", Threat::WhiteBox, 0.1, (left, n));
+    let many = |n, left| attack("pgd", Threat::WhiteBox, 0.1, (left, n));
+    let with = |n, one, all| iterated_is_no_weaker(&[&of(n, one), &many(n, all)]).passed;
+    assert_eq!(with(3, 0, 3), None, "all three, and it may be chance");
+    assert_eq!(with(3, 3, 0), Some(true));
+    assert_eq!(with(6, 0, 6), None);
+    assert_eq!(with(7, 0, 7), Some(false));
+}
+
+#[test]
 fn what_withstands_an_unbounded_attack_is_flagged() {
     let with = |left| unbounded_reaches_zero(Some(&white("pgd", 1.0, left))).passed;
     assert_eq!(
@@ -190,7 +242,7 @@ fn every_failed_check_warns_by_name() {
         gradient: None,
         twins: None,
     });
-    assert_eq!(checks.len(), 7);
+    assert_eq!(checks.len(), 8);
     let warnings = warnings(&checks);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("many steps are no weaker than one"));

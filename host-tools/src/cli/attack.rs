@@ -103,7 +103,13 @@ fn on_samples(
                 seed,
             };
             let labels = data.labels().unwrap_or_default();
-            let samples = ("", &inputs, labels, classifier.input_len());
+            // the model as the samples and options make it: its range bounds what is searched
+            let model = format!(
+                "{:?} {:?}",
+                classifier.form(),
+                classifier.model().anomaly_above()
+            );
+            let samples = (model.as_str(), &inputs, labels, classifier.input_len());
             let key = key(args, &[file], (&plans, seed), samples)?;
             let journal = journal(out, &key, args, console)?;
             let way = Way {
@@ -119,6 +125,14 @@ fn on_samples(
         }
         (None, None) => return Err(Error::new("no model", "attack", "a model, or --target")),
     };
+    if args.attack.settings.are_limits() {
+        document.warnings.extend(evaluate::cut_short(&evaluation));
+    }
+    if args.resume && plans.iter().any(|plan| plan.attack.is_universal()) {
+        console.say(
+            "a perturbation for all samples is fitted anew: nothing of it is kept between runs",
+        );
+    }
     if args.surrogate.is_empty() {
         document
             .warnings
@@ -152,7 +166,8 @@ fn key(
         digest.update(format!("{:?}", file.describe()?.numerics));
     }
     digest.update(format!(
-        "{target} {plans:?} {:?} {seed} {:?} {} {}",
+        "{target} {:?} {plans:?} {:?} {seed} {:?} {} {}",
+        args.input,
         args.attack.settings.total(),
         args.loops.kernels.fast(),
         args.diverse,
@@ -169,6 +184,9 @@ fn key(
 /// The journal of this run beside `out`.
 fn journal(out: &Path, key: &str, args: &AttackArgs, console: &Console) -> Result<Journal> {
     let journal = Journal::beside(out, key, args.resume)?;
+    if journal.has_discarded() {
+        console.say("results of an interrupted run are thrown away; --resume would have kept them");
+    }
     if !journal.is_empty() {
         console.say(format!(
             "{} results of the interrupted run are kept",
@@ -210,10 +228,19 @@ fn on_target(
         }
         None => preprocess(&args.input).inputs(data, target.form())?,
     };
+    match args.surrogate.is_empty() {
+        true => crate::target::check(target, plans)?,
+        false => surrogate::check(plans)?,
+    }
     let surrogates = surrogate::read(args)?;
     let files: Vec<&ModelFile> = file.into_iter().chain(&surrogates).collect();
-    let (name, n) = (target.name(), target.form().input_len());
-    let samples = (name.as_str(), &inputs, labels, n);
+    let described = target.describe();
+    let samples = (
+        described.as_str(),
+        &inputs,
+        labels,
+        target.form().input_len(),
+    );
     let key = key(args, &files, (plans, seed), samples)?;
     let journal = journal(out, &key, args, console)?;
     let progress = console.progress("attacking", (plans.len() * data.len()) as u64);

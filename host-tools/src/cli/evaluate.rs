@@ -72,6 +72,9 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
         ..Way::default()
     };
     let (mut evaluation, mut document) = measure("evaluate", &subject, &plans, &way, console)?;
+    if args.settings.are_limits() {
+        document.warnings.extend(cut_short(&evaluation));
+    }
     let examination = Examination {
         classifier: &classifier,
         inputs: &inputs,
@@ -295,6 +298,23 @@ fn warnings(evaluation: &Evaluation) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// What to say where limits that the user set ended attacks before they were done.
+pub(crate) fn cut_short(evaluation: &Evaluation) -> Vec<String> {
+    let say = |result: &AttackResult| {
+        let count = result.cut_short();
+        let n = result.attacked.outcomes.len();
+        (count > 0).then(|| over_budget(result.plan.name, count, n))
+    };
+    evaluation.attacks.iter().filter_map(say).collect()
+}
+
+/// The same of one attack.
+pub(crate) fn over_budget(name: &str, count: usize, n: usize) -> String {
+    format!(
+        "{name}: its budget was spent before it was done on {count} of {n} samples, which count as withstanding; a larger one may win them"
+    )
 }
 
 /// What to say where nothing but gradients was tried.

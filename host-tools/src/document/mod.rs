@@ -247,7 +247,8 @@ pub struct Attack {
     /// 95 % confidence of `robust_accuracy` (Wilson score interval): low, high.
     pub interval: [f64; 2],
     /// Share of the samples that could be won (classified correctly before and, for a targeted attack, not of the
-    /// target class) where the attack reached its goal. Absent where there were none, or where epsilon let nothing be changed.
+    /// target class) where the attack reached its goal. Absent where there were none, where epsilon let nothing be changed, or where nothing
+    /// was asked.
     pub success_rate: Option<f64>,
     /// Mean size of the perturbations that won, real units of the input. Absent where none did.
     pub mean_norm: Option<MeanNorm>,

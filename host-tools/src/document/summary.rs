@@ -89,7 +89,8 @@ pub fn attack(result: &AttackResult, clean: &[Answer], labels: &[usize], numeric
             && clean[i].label == labels[i]
             && result.plan.target != Some(labels[i])
     };
-    let attempts = (0..n).filter(|&i| winnable(i)).count();
+    let asked = outcomes.iter().any(|o| o.queries > 0 || o.fooled);
+    let attempts = (0..n).filter(|&i| asked && winnable(i)).count();
     let won: Vec<usize> = (0..n)
         .filter(|&i| winnable(i) && outcomes[i].fooled)
         .collect();

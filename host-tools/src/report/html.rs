@@ -48,7 +48,8 @@ fn head(data: &ReportData) -> Markup {
         Outcome::Weakened => ("weakened", "Weakened"),
         Outcome::Held => ("held", "Held"),
         Outcome::NothingToFool => ("untested", "Nothing to fool"),
-        Outcome::Untested => ("untested", "Not attacked"),
+        Outcome::Untested => ("untested", "Not tested"),
+        Outcome::Doubtful => ("weakened", "Doubtful"),
     };
     let sentence = verdict(document);
     let sentence = sentence
@@ -102,7 +103,7 @@ fn tiles(data: &ReportData) -> Markup {
                 (tile("", &format!("Clean accuracy, {model}"), percent(accuracy.clean), interval(accuracy.interval)))
             }
             @if let Some(worst) = data.worst() {
-                @let class = match data.outcome() { Outcome::Held => "good", Outcome::Weakened | Outcome::NothingToFool => "", _ => "bad" };
+                @let class = match data.outcome() { Outcome::Held => "good", Outcome::Weakened | Outcome::NothingToFool | Outcome::Untested | Outcome::Doubtful => "", _ => "bad" };
                 (tile(class, "Accuracy under attack", percent(worst.robust_accuracy), capital(&title(worst))))
             }
             @if !document.device.is_empty() {

@@ -109,8 +109,10 @@ pub enum Outcome {
     Fooled,
     /// No sample that was right could be attacked: none was right, or epsilon let nothing be changed.
     NothingToFool,
-    /// Nothing was attacked.
+    /// Nothing was attacked, or no attack was allowed to ask anything.
     Untested,
+    /// It looks as if it held, but a check says that the figures cannot be believed.
+    Doubtful,
 }
 
 impl ReportData {
@@ -155,11 +157,21 @@ pub fn outcome(document: &Document) -> Outcome {
         return Outcome::Untested;
     };
     match worst.success_rate {
+        None if worst.queries_mean == 0.0 => Outcome::Untested,
         None => Outcome::NothingToFool,
-        Some(fooled) if fooled < 0.1 => Outcome::Held,
+        Some(fooled) if fooled < 0.1 => match failed(document) {
+            0 => Outcome::Held,
+            _ => Outcome::Doubtful,
+        },
         Some(fooled) if fooled < 0.5 => Outcome::Weakened,
         Some(_) => Outcome::Fooled,
     }
+}
+
+/// How many checks failed.
+fn failed(document: &Document) -> usize {
+    let checks = document.checks.iter();
+    checks.filter(|check| check.passed == Some(false)).count()
 }
 
 /// The figures in one sentence that a stranger understands.
@@ -170,14 +182,24 @@ pub fn verdict(document: &Document) -> String {
                 Outcome::Fooled => "Fooled",
                 Outcome::Weakened => "Weakened",
                 Outcome::NothingToFool => "Nothing to fool",
-                _ => "Held",
+                Outcome::Untested => "Not tested",
+                Outcome::Doubtful => "Doubtful",
+                Outcome::Held => "Held",
             };
-            format!(
-                "{word}: {} accurate on clean samples, {} under {}.",
-                percent(clean.clean),
-                percent(worst.robust_accuracy),
-                title(worst)
-            )
+            let clean = format!("{word}: {} accurate on clean samples", percent(clean.clean));
+            let attack = title(worst);
+            let left = percent(worst.robust_accuracy);
+            match outcome(document) {
+                Outcome::Untested => format!("{clean}; {attack} was allowed to ask nothing."),
+                Outcome::Doubtful => format!(
+                    "{clean}, {left} under {attack}, but {}.",
+                    match failed(document) {
+                        1 => "a check speaks against these figures".to_string(),
+                        several => format!("{several} checks speak against these figures"),
+                    }
+                ),
+                _ => format!("{clean}, {left} under {attack}."),
+            }
         }
         (Some(clean), None) => format!(
             "{} accurate on clean samples; nothing was attacked.",

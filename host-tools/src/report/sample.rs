@@ -146,7 +146,7 @@ pub fn data() -> ReportData {
         check(
             "the white box is no weaker than a gradient-free attack",
             Some(true),
-            "at eps 0.25 1.1 % withstand the white box and 33.0 % an attacker who sees scores only",
+            "at eps 0.25 1.1 % withstand the white box and 33.0 % an attacker who sees no gradients",
         ),
         check(
             "many steps are no weaker than one",

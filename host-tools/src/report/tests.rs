@@ -58,7 +58,21 @@ fn the_verdict_follows_the_figures() {
     document.device[0].adversarial_compared = 0;
     assert!(verdict(&document).contains("Nothing was compared"));
     document.attacks.truncate(1);
+    document.checks.clear();
     assert_eq!(outcome(&document), Outcome::Held);
+    let mut doubtful = document.clone();
+    doubtful.checks = sample::data().document.checks;
+    assert_eq!(outcome(&doubtful), Outcome::Doubtful);
+    let said = verdict(&doubtful);
+    assert!(
+        said.starts_with("Doubtful: ") && said.contains("a check speaks against"),
+        "{said}"
+    );
+    let mut unasked = document.clone();
+    unasked.attacks[0].success_rate = None;
+    unasked.attacks[0].queries_mean = 0.0;
+    assert_eq!(outcome(&unasked), Outcome::Untested);
+    assert!(verdict(&unasked).contains("was allowed to ask nothing"));
     document.attacks[0].robust_accuracy = 0.6;
     document.attacks[0].success_rate = Some(0.4);
     assert_eq!(outcome(&document), Outcome::Weakened);

@@ -50,8 +50,8 @@ pub(crate) struct AttackArgs {
     pub limit: Option<usize>,
     #[command(flatten)]
     pub attack: AttackChoice,
-    /// Size of the ball, real units of the model's input: 0.1 or 8/255; an attack that looks for the nearest adversarial
-    /// input can do without
+    /// Size of the ball, real units of the model's input: 0.1 or 8/255 (with --norm l0 a number of elements); an attack that
+    /// looks for the nearest adversarial input can do without
     #[arg(long, value_name = "E", allow_hyphen_values = true, value_parser = epsilon)]
     pub eps: Option<f32>,
     /// Find the nearest adversarial input by bisection over the size of the ball, for attacks that search a ball of fixed size
@@ -141,6 +141,12 @@ impl SettingArgs {
             queries: self.max_total_queries.unwrap_or(u64::MAX),
             gradients: self.max_total_gradients.unwrap_or(u64::MAX),
         }
+    }
+
+    /// Whether anything bounds what attacks may cost.
+    pub fn are_limits(&self) -> bool {
+        let each = self.terms(0.0, None).budget;
+        each != Budget::UNLIMITED || self.total() != Budget::UNLIMITED
     }
 
     /// Whether anything but the norm was said.

@@ -3,6 +3,7 @@
 use super::super::Ended;
 use super::super::args::AttackArgs;
 use super::super::console::Console;
+use super::super::evaluate::over_budget;
 use super::super::model::ModelFile;
 use super::{Adversarial, write_adversarial};
 use crate::attack::Norms;
@@ -45,6 +46,13 @@ pub(super) fn run(args: &AttackArgs, path: &Path, seed: u64, console: &Console) 
     let targeted = args.targeted.is_some();
     let terms = args.attack.settings.terms(1.0, None);
     let plans = args.attack.attack.plans(&terms)?;
+    if let Some(plan) = plans.iter().find(|plan| plan.attack.is_universal()) {
+        return Err(Error::new(
+            format!("{} looks for one perturbation for all samples", plan.name),
+            "--box",
+            "an attack on single samples",
+        ));
+    }
     if let Some(out) = &args.out {
         files::refuse_overwriting(out, [path, model])?;
     }
@@ -107,6 +115,20 @@ pub(super) fn run(args: &AttackArgs, path: &Path, seed: u64, console: &Console) 
             page: journal.as_ref().map(|journal| Page { journal, attack }),
         };
         let searched = search(&classifier, &boxes, plan, &work)?;
+        if args.attack.settings.are_limits() {
+            let spent = |o: &Outcome| {
+                o.queries >= plan.budget.queries || o.gradients >= plan.budget.gradients
+            };
+            let outcomes = searched.outcomes.iter().zip(&best.broken);
+            let count = outcomes
+                .filter(|(o, broken)| !**broken && !o.fooled && spent(o))
+                .count();
+            if count > 0 {
+                document
+                    .warnings
+                    .push(over_budget(plan.name, count, boxes.len()));
+            }
+        }
         best.merge(&searched);
         let entry = best.entry(plan, numerics(classifier.model()));
         document.attacks.push(entry);
@@ -235,7 +257,11 @@ impl<'a> Best<'a> {
             targeted: self.targeted,
             robust_accuracy: (n - broken) as f64 / n as f64,
             interval: summary::wilson(n - broken, n),
-            success_rate: Some(broken as f64 / n as f64),
+            success_rate: self
+                .outcomes
+                .iter()
+                .any(|outcome| outcome.queries > 0)
+                .then(|| broken as f64 / n as f64),
             mean_norm: (broken > 0).then(|| MeanNorm {
                 l2: mean(Norm::L2),
                 linf: mean(Norm::Linf),

@@ -2,7 +2,6 @@
 
 use super::super::args::AttackArgs;
 use super::super::model::ModelFile;
-use crate::attack::Attack;
 use crate::attack::transfer::Surrogates;
 use crate::classifier::{Classifier, Inputs};
 use crate::document::{Document, SurrogateUse};
@@ -18,6 +17,18 @@ pub(super) fn read(args: &AttackArgs) -> Result<Vec<ModelFile>> {
         .collect()
 }
 
+/// Refuses attacks that surrogates cannot carry over.
+pub(super) fn check(plans: &[Plan]) -> Result<()> {
+    match plans.iter().find(|plan| plan.attack.is_universal()) {
+        None => Ok(()),
+        Some(plan) => Err(Error::new(
+            format!("{} looks for one perturbation for all samples", plan.name),
+            "--surrogate",
+            "an attack on single samples; or fit the perturbation on the surrogate and try what --out holds on MODEL with infer",
+        )),
+    }
+}
+
 /// Attacks the target with them.
 pub(super) fn evaluate(
     args: &AttackArgs,
@@ -26,16 +37,6 @@ pub(super) fn evaluate(
     (inputs, labels, plans): (&Inputs, &[usize], &[Plan]),
     work: &Work<'_>,
 ) -> Result<(Evaluation, Vec<SurrogateUse>)> {
-    if let Some(plan) = plans
-        .iter()
-        .find(|plan| matches!(plan.attack, Attack::Universal(_)))
-    {
-        return Err(Error::new(
-            format!("{} looks for one perturbation for all samples", plan.name),
-            "--surrogate",
-            "an attack on single samples; or fit the perturbation on the surrogate and try what --out holds on MODEL with infer",
-        ));
-    }
     let members = files
         .iter()
         .map(|file| Ok(Classifier::new(file.model()?, args.loops.kernels.fast())))
