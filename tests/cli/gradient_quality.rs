@@ -92,7 +92,7 @@ fn a_masked_gradient_is_flagged_and_an_honest_one_is_not() {
         "evaluate int8.fpi --data digits --limit 200 --eps 0.1,0.2 --float trained/model.fpi",
     );
     assert_eq!(failed(&honest), [""; 0], "{:?}", honest.checks);
-    assert_eq!(honest.checks.len(), 9);
+    assert_eq!(honest.checks.len(), 10);
     assert!(honest.checks.iter().all(|check| check.passed.is_some()));
     assert!(honest.warnings.is_empty(), "{:?}", honest.warnings);
     for gradient in &honest.gradients {
