@@ -53,16 +53,19 @@ pub(in super::super) fn block(bits: &[u8], blocked: f32, gy: &mut [f32]) {
         scalar::block_f32(bits, blocked, rest);
     }
     let each = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-    let factor = _mm256_set1_ps(blocked);
+    let (factor, one) = (_mm256_set1_ps(blocked), _mm256_set1_ps(1.0));
     for (&byte, gy) in bits.iter().zip(whole) {
         let passes = _mm256_and_si256(_mm256_set1_epi32(i32::from(byte)), each);
-        let passes = _mm256_castsi256_ps(_mm256_cmpeq_epi32(passes, each));
+        let passes = _mm256_cmpeq_epi32(passes, each);
+        // compilers make a store of some lanes of a choice between the two, which takes ten times as long on some CPUs
         // SAFETY: eight elements.
         unsafe {
-            let g = _mm256_loadu_ps(gy.as_ptr());
             let g = match blocked == 0.0 {
-                true => _mm256_and_ps(g, passes),
-                false => _mm256_blendv_ps(_mm256_mul_ps(g, factor), g, passes),
+                true => _mm256_maskload_ps(gy.as_ptr(), passes),
+                false => {
+                    let factor = _mm256_blendv_ps(factor, one, _mm256_castsi256_ps(passes));
+                    _mm256_mul_ps(_mm256_loadu_ps(gy.as_ptr()), factor)
+                }
             };
             _mm256_storeu_ps(gy.as_mut_ptr(), g);
         }
