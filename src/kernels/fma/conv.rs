@@ -5,6 +5,7 @@
 //! steps, and they matter only when weights are packed.
 
 use super::tile::{Outcome, Scratch, Segment, Sides, WIDE, block, dots};
+use super::winograd;
 use crate::kernels::{Activation, WeightsI8, Window};
 
 /// Elements of packed weights on the stack: 128 KiB.
@@ -35,7 +36,7 @@ impl Weights<'_> {
     }
 
     #[inline(always)]
-    fn get(&self, i: usize, source: usize) -> f32 {
+    pub fn get(&self, i: usize, source: usize) -> f32 {
         match self {
             Weights::F32(w) => w[i],
             Weights::I8(w) => f32::from(w.w[i]) * w.quant.scale_of(source),
@@ -391,6 +392,27 @@ impl Slide {
     /// [`takes`] said yes; `source`, `destination` and weights have the slide's sizes, and do not overlap.
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn run(
+        &self,
+        source: *const f32,
+        weights: &Weights,
+        ends: &Ends,
+        destination: *mut f32,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match winograd::takes(self) {
+                true => winograd::run(self, source, weights, ends, destination),
+                false => self.run_plain(source, weights, ends, destination),
+            }
+        }
+    }
+
+    /// The sum as it is written.
+    ///
+    /// # Safety
+    /// As [`Slide::run`].
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn run_plain(
         &self,
         source: *const f32,
         weights: &Weights,

@@ -2,7 +2,8 @@
 //! rounding, within [`tolerance`]. int8 is that of [`Avx2`], to the bit.
 //!
 //! What a sample gets does not depend on how many run at once: every sum goes over its terms in an order that only the layer's
-//! sizes decide. Weights are packed once a call, on the stack. Layers in groups, depthwise ones and strides with
+//! sizes decide. Weights are packed once a call, on the stack. Windows of 3x3 that move by one pixel, over whole vectors of
+//! channels, take 16 products where the sum as written has 36 (`winograd`). Layers in groups, depthwise ones and strides with
 //! dilations go through [`Avx2`]'s loops.
 #![allow(unsafe_code)] // loads and stores of vectors, behind sizes that are checked once a layer
 
@@ -13,6 +14,7 @@ pub mod peak;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod winograd;
 
 use super::{AddI8, Avx2, ConvF32, ConvI8, DenseF32, DenseI8, Spread, WeightsI8, Window};
 use conv::{ADD, Ends, Slide, Weights};
@@ -20,6 +22,9 @@ use conv::{ADD, Ends, Slide, Weights};
 /// How far a sum of `terms` products may be from the exact one, as a part of the sum of the products' magnitudes: the one
 /// statement of what [`Kernels::Fma`](super::Kernels::Fma) and the scalar kernels may differ by, each. Rounding errors add up like a
 /// random walk, hence the root; never-seen worst cases (all errors of one sign) reach `terms * 2^-24`.
+///
+/// Where windows of 3x3 move by one pixel (`winograd`), pixels and weights of a window meet crosswise: what counts as magnitudes there is, for
+/// each channel, the sum of the window's times the sum of the weights'.
 pub fn tolerance(terms: usize) -> f32 {
     (4.0 + 2.0 * libm::sqrtf(terms as f32)) * (f32::EPSILON / 2.0)
 }
