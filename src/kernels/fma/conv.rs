@@ -16,8 +16,8 @@ pub(super) const STRIP: usize = 16 * 1024;
 pub(super) const CELLS: usize = 128;
 /// The longest sum that runs without a stop: its weights of 16 channels fill half a first-level cache.
 pub(super) const DEPTH: usize = 512;
-/// With so few channels at the destination sums run along the lanes, not channels.
-const FEW: usize = 2;
+/// With so few channels at the destination sums run along the lanes.
+const FEW: usize = 3;
 
 /// Where the weights come from.
 #[derive(Clone, Copy)]
@@ -330,24 +330,26 @@ impl Slide {
         n
     }
 
-    /// The weights of channels `c..c + block` for destination channels `first..first + lanes`, term by term, `step` apart.
+    /// The weights of channels `c..c + block` for destination channels `first..first + lanes`; `step` from term to term, and from
+    /// channel to channel. Lanes up to 16 that do not exist are zero where terms are 16 apart.
     ///
     /// # Safety
-    /// `to` has room for `kernel * block * step` elements; `step` is at least `lanes`.
+    /// `to` has room for `kernel * block` terms of 16 channels, or of `lanes`.
     unsafe fn pack(
         &self,
         weights: &Weights,
         [c, block]: [usize; 2],
         [first, lanes]: [usize; 2],
-        step: usize,
+        step: [usize; 2],
         to: *mut f32,
     ) {
         let [row, column, source, destination] = self.weight_step;
+        let all = if step[0] == WIDE { WIDE } else { lanes };
         let mut cell_to = to;
         for i in 0..self.kernel[0] as isize {
             for j in 0..self.kernel[1] as isize {
                 let cell = self.weight as isize + i * row + j * column;
-                for lane in 0..step {
+                for lane in 0..all {
                     let o = first + lane;
                     let at = cell + o as isize * destination;
                     for k in 0..block {
@@ -356,11 +358,11 @@ impl Slide {
                             true => weights.get(i, c + k),
                             false => 0.0,
                         };
-                        // SAFETY: `k * step + lane` is below `block * step`, and there is that much for every cell.
-                        unsafe { cell_to.add(k * step + lane).write(w) };
+                        // SAFETY: term `k` of this cell, a lane of `all`.
+                        unsafe { cell_to.add(k * step[0] + lane * step[1]).write(w) };
                     }
                 }
-                cell_to = cell_to.wrapping_add(block * step);
+                cell_to = cell_to.wrapping_add(block * step[0]);
             }
         }
     }
@@ -428,7 +430,8 @@ impl Slide {
             return;
         }
         let few = self.channels <= FEW && self.source_channels * self.kernel[1] >= 8;
-        let wide = if few { 1 } else { WIDE };
+        // a panel: terms by 16 channels, or all channels by terms
+        let wide = if few { self.channels } else { WIDE };
         let (mut packed, mut strip) = (Scratch::<PACKED>::new(), Scratch::<STRIP>::new());
         let (packed, strip) = (packed.start(), strip.start());
         let cells = self.kernel[0] * self.kernel[1];
@@ -453,7 +456,12 @@ impl Slide {
                     // SAFETY: `at_once` panels fit in `packed`.
                     unsafe {
                         let to = packed.add(p * panel);
-                        self.pack(weights, [c, block], [o, lanes], wide, to);
+                        match few {
+                            true => {
+                                self.pack(weights, [c, block], [o, lanes], [1, panel / wide], to)
+                            }
+                            false => self.pack(weights, [c, block], [o, lanes], [WIDE, 1], to),
+                        }
                     }
                 }
                 for n in 0..self.batch {
@@ -462,7 +470,8 @@ impl Slide {
                         // SAFETY: `cut` gave block and rows.
                         let strip = unsafe { self.strip(source, n, [y, rows], [c, block], strip) };
                         let mut segments = [Segment::default(); CELLS];
-                        let count = self.segments(&strip, block, wide, &mut segments);
+                        let count =
+                            self.segments(&strip, block, if few { 1 } else { WIDE }, &mut segments);
                         let segments = &segments[..count];
                         for p in 0..panels {
                             let o = (first + p) * wide;
@@ -481,7 +490,9 @@ impl Slide {
                             // SAFETY: the strip holds what its places see, the panel its weights.
                             unsafe {
                                 match self.channels - o {
-                                    _ if few => piece.dots(),
+                                    1 if few => piece.dots::<8, 1>(panel),
+                                    2 if few => piece.dots::<4, 2>(panel / 2),
+                                    _ if few => piece.dots::<4, 3>(panel / 3),
                                     ..=8 => piece.blocks::<8, 1>(),
                                     _ => piece.blocks::<6, 2>(),
                                 }
@@ -535,6 +546,25 @@ impl Places {
         }
         at
     }
+
+    /// The next `M` places, or as many as there are: what they are, and how many. Those that do not exist are like the first of all.
+    #[inline(always)]
+    fn next_few<const M: usize>(&mut self) -> ([[usize; 2]; M], usize) {
+        if self.column + M < self.columns {
+            let (at, step) = (self.at, self.step);
+            let places = core::array::from_fn(|r| [at[0] + r * step[0], at[1] + r * step[1]]);
+            self.at = [at[0] + M * step[0], at[1] + M * step[1]];
+            self.column += M;
+            self.left -= M;
+            return (places, M);
+        }
+        let count = self.left.min(M);
+        let mut places = [[0; 2]; M];
+        for place in places.iter_mut().take(count) {
+            *place = self.next();
+        }
+        (places, count)
+    }
 }
 
 impl Piece<'_> {
@@ -566,16 +596,9 @@ impl Piece<'_> {
         });
         let mut places = self.places();
         while places.left > 0 {
-            let rows = places.left.min(M);
-            let mut a = [self.strip.start; M];
-            let mut to = [self.destination; M];
-            for r in 0..M {
-                if r < rows {
-                    let [from, into] = places.next();
-                    a[r] = self.strip.start.wrapping_add(from);
-                    to[r] = self.destination.wrapping_add(into);
-                }
-            }
+            let (at, rows) = places.next_few::<M>();
+            let a = at.map(|[from, _]| self.strip.start.wrapping_add(from));
+            let to = at.map(|[_, into]| self.destination.wrapping_add(into));
             let sides = Sides {
                 a,
                 a_step: 1,
@@ -595,33 +618,34 @@ impl Piece<'_> {
         }
     }
 
-    /// One channel: eight places at a time, eight terms at a time.
+    /// `C` channels, all there are: `M` places at a time, eight terms at a time.
     ///
     /// # Safety
-    /// As [`Slide::run`]; the strip holds the windows of all places, and the weights are one channel's.
+    /// As [`Slide::run`]; the strip holds the windows of all places, and the weights of channel `c` begin at `c * terms`.
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn dots(&self) {
-        const M: usize = 8;
+    unsafe fn dots<const M: usize, const C: usize>(&self, terms: usize) {
+        let mut weights = [self.weights; C];
+        for (c, w) in weights.iter_mut().enumerate() {
+            *w = w.wrapping_add(c * terms);
+        }
         let mut places = self.places();
         while places.left > 0 {
-            let rows = places.left.min(M);
-            let mut a = [self.strip.start; M];
-            let mut to = [self.destination; M];
-            for r in 0..rows {
-                let [from, into] = places.next();
-                a[r] = self.strip.start.wrapping_add(from);
-                to[r] = self.destination.wrapping_add(into);
-            }
+            let (at, rows) = places.next_few::<M>();
+            let a = at.map(|[from, _]| self.strip.start.wrapping_add(from));
+            let to = at.map(|[_, into]| self.destination.wrapping_add(into));
             // SAFETY: rows without a place read the strip's first window; the rest is the caller's promise.
-            let sums = unsafe { dots(&a, &[self.weights], self.segments) };
-            for r in 0..rows {
-                // SAFETY: an element of the destination.
-                unsafe {
-                    let start = match self.ends.bias {
-                        Some(bias) => bias[self.o],
-                        None => to[r].read(),
-                    };
-                    to[r].write(self.ends.activation.apply(start + sums[r][0]));
+            let sums = unsafe { dots(&a, &weights, self.segments) };
+            for (to, sums) in to.iter().zip(&sums).take(rows) {
+                for (c, sum) in sums.iter().enumerate() {
+                    // SAFETY: an element of the destination.
+                    unsafe {
+                        let y = to.add(c);
+                        let start = match self.ends.bias {
+                            Some(bias) => bias[self.o + c],
+                            None => y.read(),
+                        };
+                        y.write(self.ends.activation.apply(start + sum));
+                    }
                 }
             }
         }

@@ -177,11 +177,33 @@ pub(super) unsafe fn dots<const M: usize, const C: usize>(
         }
     }
     let mut out = [[0.0; C]; M];
-    for r in 0..M {
-        for c in 0..C {
+    for c in 0..C {
+        let fours = M / 4 * 4;
+        for r in (0..fours).step_by(4) {
+            let four = sum_4([0, 1, 2, 3].map(|i| sums[r + i][c]));
+            for i in 0..4 {
+                out[r + i][c] = four[i];
+            }
+        }
+        for r in fours..M {
             out[r][c] = sum(sums[r][c]);
         }
     }
+    out
+}
+
+/// [`sum`] of four at once, to the bit.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn sum_4(x: [__m256; 4]) -> [f32; 4] {
+    let half = |x| _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+    let [a, b, c, d] = [half(x[0]), half(x[1]), half(x[2]), half(x[3])];
+    let pairs = |a, b| _mm_add_ps(_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
+    let (ab, cd) = (pairs(a, b), pairs(c, d));
+    let all = _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+    let mut out = [0.0; 4];
+    // SAFETY: four elements.
+    unsafe { _mm_storeu_ps(out.as_mut_ptr(), all) };
     out
 }
 
