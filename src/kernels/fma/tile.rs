@@ -216,7 +216,9 @@ pub(super) fn sum(x: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
 }
 
-/// A buffer on the stack that is not cleared: whoever reads an element has written it.
+/// A buffer on the stack that is not cleared: whoever reads an element has written it. It begins with a cache line, so that vectors in
+/// it cross none.
+#[repr(align(64))]
 pub(super) struct Scratch<const N: usize>(core::mem::MaybeUninit<[f32; N]>);
 
 impl<const N: usize> Scratch<N> {

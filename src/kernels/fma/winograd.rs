@@ -81,37 +81,45 @@ fn transposed<T: Copy, const N: usize>(m: [[T; N]; N]) -> [[T; N]; N] {
     core::array::from_fn(|i| core::array::from_fn(|j| m[j][i]))
 }
 
-/// `to[r] = sum_k a[r][k] b[k]`: `M` rows `depth` apart by `8 V` lanes; rows of `b` and `to` are `8 V` apart.
+/// Elements of a transformed tile, of eight channels: `[point][lane]`.
+const BLOCK: usize = POINTS * 8;
+
+/// One point of `M` tiles: `to[r] = sum_k a[r][k] b[k]`. Rows of `a` are tiles' `[channel / 8][point][8]`, of `b` `8 V` filters, of `to`
+/// `[filter / 8][point][8]`.
 ///
 /// # Safety
 /// The rows can be read and written.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 unsafe fn product<const M: usize, const V: usize>(
-    depth: usize,
+    channels: usize,
     a: *const f32,
     b: *const f32,
     to: *mut f32,
 ) {
     let mut sums = [[_mm256_setzero_ps(); V]; M];
-    for k in 0..depth {
-        let mut lanes = [_mm256_setzero_ps(); V];
-        for (v, lanes) in lanes.iter_mut().enumerate() {
-            // SAFETY: the caller's promise.
-            *lanes = unsafe { _mm256_loadu_ps(b.add((k * V + v) * 8)) };
-        }
-        for (r, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: the caller's promise.
-            let x = unsafe { _mm256_broadcast_ss(&*a.add(r * depth + k)) };
-            for (sum, lanes) in sums.iter_mut().zip(lanes) {
-                *sum = _mm256_fmadd_ps(x, lanes, *sum);
+    let (mut a, mut b, row) = (a, b, channels * POINTS);
+    for _ in 0..channels / 8 {
+        for k in 0..8 {
+            let mut lanes = [_mm256_setzero_ps(); V];
+            for (v, lanes) in lanes.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                *lanes = unsafe { _mm256_loadu_ps(b.add((k * V + v) * 8)) };
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                let x = unsafe { _mm256_broadcast_ss(&*a.add(r * row + k)) };
+                for (sum, lanes) in sums.iter_mut().zip(lanes) {
+                    *sum = _mm256_fmadd_ps(x, lanes, *sum);
+                }
             }
         }
+        (a, b) = (a.wrapping_add(BLOCK), b.wrapping_add(8 * V * 8));
     }
     for (r, sums) in sums.iter().enumerate() {
         for (v, sum) in sums.iter().enumerate() {
             // SAFETY: the caller's promise.
-            unsafe { _mm256_storeu_ps(to.add((r * V + v) * 8), *sum) };
+            unsafe { _mm256_storeu_ps(to.add((r * V + v) * BLOCK), *sum) };
         }
     }
 }
@@ -129,7 +137,7 @@ impl Tiles<'_> {
         [2 * (tile / self.columns), 2 * (tile % self.columns)]
     }
 
-    /// Transforms tiles `first..first + tiles` of sample `n`: to `[point][tile][channel]`.
+    /// Transforms tiles `first..first + tiles` of sample `n`: to `[tile][channel / 8][point][8]`.
     ///
     /// # Safety
     /// `source` has the slide's sizes, `to` room for `POINTS * tiles * source_channels` elements.
@@ -152,28 +160,39 @@ impl Tiles<'_> {
             let inside = y >= 0 && x >= 0 && y + 4 <= height && x + 4 <= width;
             for c in (0..channels).step_by(8) {
                 let mut d = [[_mm256_setzero_ps(); 4]; 4];
-                for (i, d) in d.iter_mut().enumerate() {
-                    for (j, d) in d.iter_mut().enumerate() {
-                        let (y, x) = (y + i as isize, x + j as isize);
-                        if inside || y >= 0 && x >= 0 && y < height && x < width {
-                            let at = y as usize * pitch + x as usize * channels + c;
+                if inside {
+                    let first = image.wrapping_add(y as usize * pitch + x as usize * channels + c);
+                    for (i, d) in d.iter_mut().enumerate() {
+                        for (j, d) in d.iter_mut().enumerate() {
                             // SAFETY: a pixel inside the image, eight channels of it.
-                            *d = unsafe { _mm256_loadu_ps(image.add(at)) };
+                            *d = unsafe { _mm256_loadu_ps(first.add(i * pitch + j * channels)) };
+                        }
+                    }
+                } else {
+                    for (i, d) in d.iter_mut().enumerate() {
+                        for (j, d) in d.iter_mut().enumerate() {
+                            let (y, x) = (y + i as isize, x + j as isize);
+                            if y >= 0 && x >= 0 && y < height && x < width {
+                                let at = y as usize * pitch + x as usize * channels + c;
+                                // SAFETY: a pixel inside the image, eight channels of it.
+                                *d = unsafe { _mm256_loadu_ps(image.add(at)) };
+                            }
                         }
                     }
                 }
+                let to = to.wrapping_add((tile * channels + c) * POINTS);
                 for (i, row) in transform(d).iter().enumerate() {
                     for (j, v) in row.iter().enumerate() {
-                        let at = ((i * 4 + j) * tiles + tile) * channels + c;
                         // SAFETY: inside `to`.
-                        unsafe { _mm256_storeu_ps(to.add(at), *v) };
+                        unsafe { _mm256_storeu_ps(to.add((i * 4 + j) * 8), *v) };
                     }
                 }
             }
         }
     }
 
-    /// Writes the places of tiles `first..first + tiles` of sample `n`, channels `o..o + 8 V`, from products `[point][tile][8 V]`.
+    /// Writes the places of tiles `first..first + tiles` of sample `n`, channels `o..o + 8 V`, from products
+    /// `[tile][channel / 8][point][8]`.
     ///
     /// # Safety
     /// `destination` has the slide's sizes, `from` the products.
@@ -197,12 +216,12 @@ impl Tiles<'_> {
             let bias = bias.map(|bias: &[f32; 8]| unsafe { _mm256_loadu_ps(bias.as_ptr()) });
             for tile in 0..tiles {
                 let [y, x] = self.at(first + tile);
+                let from = from.wrapping_add((tile * V + v) * BLOCK);
                 let mut m = [[_mm256_setzero_ps(); 4]; 4];
                 for (i, m) in m.iter_mut().enumerate() {
                     for (j, m) in m.iter_mut().enumerate() {
-                        let at = (((i * 4 + j) * tiles + tile) * V + v) * 8;
                         // SAFETY: inside the products.
-                        *m = unsafe { _mm256_loadu_ps(from.add(at)) };
+                        *m = unsafe { _mm256_loadu_ps(from.add((i * 4 + j) * 8)) };
                     }
                 }
                 let sums = places(m);
@@ -343,7 +362,7 @@ pub(super) unsafe fn run(
     }
 }
 
-/// The sixteen products: `[point][tile][channel]` by `[point][channel][8 V]` to `[point][tile][8 V]`.
+/// The sixteen products: `[tile][channel / 8][point][8]` by `[point][channel][8 V]` to `[tile][filter / 8][point][8]`.
 ///
 /// # Safety
 /// All three are so long.
@@ -359,8 +378,8 @@ unsafe fn multiply<const V: usize>(
         let b = b.wrapping_add(point * channels * 8 * V);
         let mut t = 0;
         while t < tiles {
-            let a = a.wrapping_add((point * tiles + t) * channels);
-            let to = to.wrapping_add((point * tiles + t) * 8 * V);
+            let a = a.wrapping_add(t * channels * POINTS + point * 8);
+            let to = to.wrapping_add(t * V * BLOCK + point * 8);
             // SAFETY: so many tiles are left.
             unsafe {
                 t += match tiles - t {
