@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::attack::Spec;
 use crate::model::Tables;
+use crate::session::detector;
 use crate::tensor::{DType, MAX_RANK};
 
 /// The version of the messages; host and chip must have the same.
-pub const PROTOCOL: u16 = 4;
+pub const PROTOCOL: u16 = 5;
 
 /// The checksum of messages, bundles and model images on the line: CRC-32/ISO-HDLC.
 pub static CRC32: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
@@ -123,6 +124,28 @@ pub enum Turn {
     Apply,
 }
 
+impl Turn {
+    /// The pass of `spec` that is learned in: none where nothing is learned, an error where `spec` has no such pass.
+    ///
+    /// # Errors
+    /// [`FaultCode::NoPass`]: the passes are over, a step would lead back.
+    pub fn pass(self, spec: &Spec) -> Result<Option<u16>, Fault> {
+        let pass = match self {
+            Turn::Apply => return Ok(None),
+            Turn::Begin => 0,
+            Turn::Learn { pass } => pass,
+        };
+        match pass < spec.steps {
+            true => Ok(Some(pass)),
+            false => Err(Fault::new(
+                FaultCode::NoPass,
+                spec.steps.into(),
+                pass.into(),
+            )),
+        }
+    }
+}
+
 /// What the chip answers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Response<'a> {
@@ -220,6 +243,32 @@ impl Port {
     pub fn dims(&self) -> &[u32] {
         self.shape.get(..usize::from(self.rank)).unwrap_or(&[])
     }
+
+    /// Elements of one sample; `None` where no memory could hold them.
+    pub fn len(&self) -> Option<usize> {
+        self.dims()
+            .iter()
+            .try_fold(1_usize, |len, &d| len.checked_mul(d as usize))
+    }
+
+    /// Whether a sample has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+
+    /// Element `i` of a sample's bytes (little-endian) in real units; `None` where it is not there.
+    pub fn real(&self, bytes: &[u8], i: usize) -> Option<f32> {
+        match self.is_int8 {
+            true => bytes
+                .get(i)
+                .map(|&q| self.scale * (i32::from(q as i8) - self.zero_point) as f32),
+            false => bytes
+                .as_chunks()
+                .0
+                .get(i)
+                .map(|&value| f32::from_le_bytes(value)),
+        }
+    }
 }
 
 /// A model is ready to run.
@@ -231,6 +280,10 @@ pub struct Ready {
     pub input_range: (f32, f32),
     /// Its output.
     pub output: Port,
+    /// Number of classes: the elements of the output; 2 for an anomaly detector.
+    pub classes: u32,
+    /// An anomaly detector's threshold (see [`crate::model::Model::anomaly_above`]); `None`: the output are class scores.
+    pub anomaly_above: Option<f32>,
     /// [`CRC32`] of the model image.
     pub image_crc: u32,
     /// Bytes of an input.
@@ -243,6 +296,24 @@ pub struct Ready {
     pub attack_buffer: u32,
     /// Samples in the slot's bundle; 0 for a streamed model.
     pub samples: u32,
+}
+
+impl Ready {
+    /// The two scores of an anomaly detector, normal and anomaly, from the bytes of its input and of its output: to the bit what
+    /// [`Session::logits`](crate::session::Session::logits) gives. `None` for other models, and where bytes are missing.
+    pub fn anomaly_scores(&self, input: &[u8], output: &[u8]) -> Option<[f32; 2]> {
+        let threshold = self.anomaly_above?;
+        let n = self.input.len()?;
+        let last = n.checked_sub(1)?;
+        self.input.real(input, last)?;
+        self.output.real(output, last)?;
+        let error = detector::mean_squared_difference(n, |i| {
+            let real = |port: &Port, bytes| port.real(bytes, i).unwrap_or(0.0);
+            (real(&self.input, input), real(&self.output, output))
+        });
+        let score = detector::score_of(error, threshold);
+        Some([-score, score])
+    }
 }
 
 /// What a model said about one input.
@@ -346,6 +417,8 @@ pub enum FaultCode {
     StackOverflow,
     /// No universal perturbation is being fitted.
     NoPerturbation,
+    /// The attack has no such pass.
+    NoPass,
 }
 
 impl fmt::Display for Fault {
@@ -389,6 +462,7 @@ impl fmt::Display for Fault {
             FaultCode::NoPerturbation => {
                 write!(f, "no universal perturbation is there: begin one first")
             }
+            FaultCode::NoPass => write!(f, "no pass {got}: the attack has {wanted}, from 0"),
         }
     }
 }
@@ -571,6 +645,10 @@ where
         self.check(sent)
     }
 }
+
+mod places;
+
+pub use places::Places;
 
 #[cfg(test)]
 mod tests;

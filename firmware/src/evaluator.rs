@@ -2,7 +2,7 @@
 
 use foolproof::attack::{AttackError, Kind, Outcome, Spec, Task, universal};
 use foolproof::latent::Latent;
-use foolproof::link::{Fault, FaultCode, Turn};
+use foolproof::link::{Fault, FaultCode, Places, Turn};
 use foolproof::loss::Objective;
 use foolproof::memory::Mode;
 use foolproof::model::Model;
@@ -189,12 +189,14 @@ impl<'m, C: Counter> Evaluator<'m, C> {
         let n = self.model.input_shape().len();
         self.perturbs = false;
         let scratch = spec.scratch_len(n, self.model.classes());
+        let places = self.places(scratch)?;
+        places.check(self.arena.len())?;
         let Room {
             mut session,
             x,
             out,
             scratch,
-        } = Room::new(&self.model, self.arena, sample.input, scratch)?;
+        } = Room::new(&self.model, self.arena, sample.input, &places)?;
         let crafted = <[E]>::mut_from_bytes(out)
             .map_err(|_| Fault::new(FaultCode::InputLength, n, sample.input.len()))?;
         let task = Task {
@@ -230,8 +232,17 @@ impl<'m, C: Counter> Evaluator<'m, C> {
 
     /// Where the universal perturbation begins.
     fn perturbation_at(&self) -> Option<usize> {
-        let end = self.arena.len() / ALIGN * ALIGN;
-        end.checked_sub((4 * self.model.input_shape().len()).next_multiple_of(ALIGN))
+        Places::new(0, 0, 0)
+            .keeping(self.model.input_shape().len())
+            .kept_at(self.arena.len())
+    }
+
+    /// The places of an attack with so many elements of scratch.
+    fn places(&self, scratch: usize) -> Result<Places, Fault> {
+        match self.model.required_buffer(Mode::Attack) {
+            0 => Err(Fault::new(FaultCode::Unsupported, 0, 0)),
+            session => Ok(Places::new(session, self.input_bytes(), scratch)),
+        }
     }
 
     /// One turn of a universal perturbation, which lies at the end of the arena from one to the next. The crafted input is the one
@@ -267,25 +278,27 @@ impl<'m, C: Counter> Evaluator<'m, C> {
         if sample.class >= classes {
             return Err(Fault::new(FaultCode::BadLabel, classes, sample.class));
         }
+        let pass = turn.pass(spec)?;
         let (begins, perturbs) = (turn == Turn::Begin, self.perturbs);
         if !(begins || perturbs) {
             return Err(Fault::new(FaultCode::NoPerturbation, 0, 0));
         }
         self.perturbs = false;
         let got = self.arena.len();
-        let at =
-            self.perturbation_at()
-                .ok_or(Fault::new(FaultCode::SessionTooLarge, 4 * n, got))?;
-        let (arena, delta) = self.arena.split_at_mut(at);
+        let places = self.places(n)?.keeping(n);
+        places.check(got)?;
+        let too_large = || Fault::new(FaultCode::SessionTooLarge, places.needed(), got);
+        let at = places.kept_at(got).ok_or_else(too_large)?;
+        let (arena, delta) = self.arena.split_at_mut_checked(at).ok_or_else(too_large)?;
         let bad_length = |_| Fault::new(FaultCode::InputLength, n, sample.input.len());
-        let delta = <[f32]>::mut_from_bytes(&mut delta[..4 * n])
-            .map_err(|_| Fault::new(FaultCode::SessionTooLarge, 4 * n, got))?;
+        let delta = delta.get_mut(..4 * n).ok_or_else(too_large)?;
+        let delta = <[f32]>::mut_from_bytes(delta).map_err(|_| too_large())?;
         let Room {
             mut session,
             x,
             out,
             scratch: v,
-        } = Room::new(&self.model, arena, sample.input, n)?;
+        } = Room::new(&self.model, arena, sample.input, &places)?;
         let x = <[E]>::ref_from_bytes(x).map_err(bad_length)?;
         let crafted = <[E]>::mut_from_bytes(out)
             .map_err(|_| Fault::new(FaultCode::InputLength, n, sample.input.len()))?;
@@ -299,13 +312,9 @@ impl<'m, C: Counter> Evaluator<'m, C> {
         if begins {
             delta.fill(0.0);
         }
-        let answer = match turn {
-            Turn::Apply => universal::judge(&mut session, &spec.ball, delta, x, scratch),
-            Turn::Begin | Turn::Learn { .. } => {
-                let pass = match turn {
-                    Turn::Learn { pass } => pass,
-                    _ => 0,
-                };
+        let answer = match pass {
+            None => universal::judge(&mut session, &spec.ball, delta, x, scratch),
+            Some(pass) => {
                 let terms = (&spec.ball, objective, universal::step_of(spec, pass));
                 universal::learn(&mut session, terms, x, delta, scratch)
             }
@@ -319,7 +328,7 @@ impl<'m, C: Counter> Evaluator<'m, C> {
                 label,
                 fooled: goal.is_met(label),
                 queries: 1,
-                gradients: u64::from(turn != Turn::Apply),
+                gradients: u64::from(pass.is_some()),
             },
             instructions,
         })
@@ -335,26 +344,30 @@ struct Room<'a> {
 }
 
 impl<'a> Room<'a> {
+    /// In front of what is kept; [`Places::check`] came first.
     fn new(
         model: &Model<'a>,
         arena: &'a mut [u8],
         input: &[u8],
-        scratch: usize,
+        places: &Places,
     ) -> Result<Room<'a>, Fault> {
-        let needed = model.required_buffer(Mode::Attack);
-        if needed == 0 {
-            return Err(Fault::new(FaultCode::Unsupported, 0, 0));
-        }
+        let Places {
+            session,
+            input: input_bytes,
+            scratch,
+            kept,
+        } = *places;
+        let (needed, got) = (places.needed(), arena.len() + kept);
+        let too_large = || Fault::new(FaultCode::SessionTooLarge, needed, got);
         let length = input.len();
-        let input_bytes = length.next_multiple_of(4);
-        let sizes = [needed.next_multiple_of(ALIGN), input_bytes, input_bytes];
-        let total = sizes.iter().sum::<usize>() + 4 * scratch;
-        let got = arena.len();
-        let too_large = || Fault::new(FaultCode::SessionTooLarge, total, got);
-        let (buffer, rest) = arena.split_at_mut_checked(sizes[0]).ok_or_else(too_large)?;
-        let (x, rest) = rest.split_at_mut_checked(sizes[1]).ok_or_else(too_large)?;
-        let (out, rest) = rest.split_at_mut_checked(sizes[2]).ok_or_else(too_large)?;
-        let scratch = rest.get_mut(..4 * scratch).ok_or_else(too_large)?;
+        let (buffer, rest) = arena.split_at_mut_checked(session).ok_or_else(too_large)?;
+        let (x, rest) = rest
+            .split_at_mut_checked(input_bytes)
+            .ok_or_else(too_large)?;
+        let (out, rest) = rest
+            .split_at_mut_checked(input_bytes)
+            .ok_or_else(too_large)?;
+        let scratch = rest.get_mut(..scratch).ok_or_else(too_large)?;
         let (x, out) = (&mut x[..length], &mut out[..length]);
         x.copy_from_slice(input);
         Ok(Room {

@@ -141,6 +141,8 @@ fn start_model<'m, S: Read + Write, P: OutputPin, C: Counter>(
         input: Port::of(tables, tables.input()),
         input_range: evaluator.model().input_range(),
         output: Port::of(tables, tables.output()),
+        classes: evaluator.model().classes() as u32,
+        anomaly_above: evaluator.model().anomaly_above(),
         image_crc: CRC32.checksum(image),
         input_bytes: evaluator.input_bytes() as u32,
         output_bytes: evaluator.output_bytes() as u32,

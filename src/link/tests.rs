@@ -234,3 +234,59 @@ fn random_messages_never_panic() {
     }
     assert!(understood > 0);
 }
+
+#[test]
+fn a_memory_of_the_needed_size_and_no_smaller_one_has_room() {
+    for (session, input, scratch, kept) in [
+        (100, 7, 3, 7),
+        (96, 64, 64, 64),
+        (1, 1, 0, 1),
+        (1000, 12, 5, 0),
+    ] {
+        let places = Places::new(session, input, scratch).keeping(kept);
+        let needed = places.needed();
+        assert!(needed >= session + 2 * input + 4 * (scratch + kept));
+        for memory in 0..needed + 40 {
+            // what lies in front ends before what is kept begins
+            let front = places.session + 2 * places.input + places.scratch;
+            let end = match kept {
+                0 => Some(memory),
+                _ => places.kept_at(memory),
+            };
+            let has_room = end.is_some_and(|end| front <= end);
+            match places.check(memory) {
+                Ok(()) => assert!(has_room, "{memory} of {places:?}"),
+                Err(fault) => {
+                    assert!(!has_room, "{memory} of {places:?}");
+                    assert_eq!(
+                        fault,
+                        Fault::new(FaultCode::SessionTooLarge, needed, memory)
+                    );
+                }
+            }
+        }
+        assert_eq!(places.check(needed), Ok(()));
+    }
+    // a perturbation takes memory of its own
+    let alone = Places::new(100, 8, 8);
+    assert_eq!(alone.keeping(8).needed(), alone.needed() + 32);
+}
+
+#[test]
+fn a_pass_that_the_attack_does_not_have_is_refused() {
+    let ball = crate::attack::Ball {
+        norm: crate::attack::Norm::Linf,
+        epsilon: 1.0,
+        low: 0.0,
+        high: 1.0,
+    };
+    let spec = Spec::universal(ball, 3);
+    let learn = |pass| Turn::Learn { pass }.pass(&spec);
+    assert_eq!(Turn::Begin.pass(&spec), Ok(Some(0)));
+    assert_eq!(Turn::Apply.pass(&spec), Ok(None));
+    assert_eq!(learn(2), Ok(Some(2)));
+    for pass in [3, 4, u16::MAX] {
+        let fault = Fault::new(FaultCode::NoPass, 3, pass.into());
+        assert_eq!(learn(pass), Err(fault));
+    }
+}

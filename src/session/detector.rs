@@ -20,17 +20,13 @@ impl Session<'_> {
         let n = self.model.input_shape().len();
         let (x, y) = (self.value(tables.input()), self.value(tables.output()));
         let (x_grid, y_grid) = (tables.quant(tables.input()), tables.quant(tables.output()));
-        let mut sum = 0.0;
-        for i in sample * n..(sample + 1) * n {
-            let difference = real(y, y_grid, i) - real(x, x_grid, i);
-            sum += difference * difference;
-        }
-        sum / n as f32
+        let at = |i| sample * n + i;
+        mean_squared_difference(n, |i| (real(x, x_grid, at(i)), real(y, y_grid, at(i))))
     }
 
     /// `ln(error / threshold)` of one sample.
     pub(super) fn anomaly_score(&self, sample: usize, threshold: f32) -> f32 {
-        libm::logf(self.reconstruction_error(sample).max(f32::MIN_POSITIVE) / threshold)
+        score_of(self.reconstruction_error(sample), threshold)
     }
 
     /// Backward from gradients with respect to the two scores of each sample, after `begin_backward`.
@@ -76,6 +72,22 @@ impl Session<'_> {
             });
         }
     }
+}
+
+/// The mean of `(y - x)^2` over `n` pairs `(x, y)`, summed in their order.
+pub(crate) fn mean_squared_difference(n: usize, pair: impl Fn(usize) -> (f32, f32)) -> f32 {
+    let mut sum = 0.0;
+    for i in 0..n {
+        let (x, y) = pair(i);
+        let difference = y - x;
+        sum += difference * difference;
+    }
+    sum / n as f32
+}
+
+/// `ln(error / threshold)`: above 0 for an anomaly.
+pub(crate) fn score_of(error: f32, threshold: f32) -> f32 {
+    libm::logf(error.max(f32::MIN_POSITIVE) / threshold)
 }
 
 /// Element `i` as a real number; 0 where it is not there.

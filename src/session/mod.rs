@@ -8,7 +8,7 @@
 //! dequantized, and the gradient is zero where an activation lies on a rail (saturated, or clamped by a fused ReLU).
 
 mod backward;
-mod detector;
+pub(crate) mod detector;
 mod error;
 mod forward;
 mod view;

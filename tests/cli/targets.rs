@@ -44,7 +44,9 @@ fn a_program_answers_as_the_model_in_this_process_does() {
     let inside = document(&inside);
     assert_eq!(outside["attacks"][0], inside["attacks"][0]);
     assert_eq!(outside["accuracy"], inside["accuracy"]);
-    assert!(outside["target"].as_str().unwrap().starts_with("program:"));
+    let name = outside["target"].as_str().unwrap();
+    assert!(name.starts_with("program:"), "{name}");
+    assert!(name.ends_with("(trained/model.fpi)"), "{name}");
     let bytes = |name: &str| std::fs::read(bench.path(name)).expect("a file");
     assert_eq!(bytes("outside.npz"), bytes("inside.npz"));
 }
@@ -78,6 +80,8 @@ fn programs_that_misbehave_get_one_line() {
         ("cat", "introduction is not understood"),
         ("echo {}", "introduction is not understood"),
         ("'unclosed", "quote"),
+        ("sh -c 'exec >&-; sleep 300'", "closed its stdout"),
+        ("yes", "more than one line"),
     ] {
         let output = attack(&bench, &format!("program:{program}"), rest);
         let text = String::from_utf8_lossy(&output.stderr);
@@ -85,6 +89,133 @@ fn programs_that_misbehave_get_one_line() {
         assert_eq!(text.trim_end().lines().count(), 1, "{program}: {text}");
         assert!(text.contains(says), "{program}: {text}");
         assert!(!bench.path("a.npz").exists());
+    }
+}
+
+#[test]
+fn an_unknown_board_is_told_the_known_ones() {
+    let bench = Bench::new();
+    bench.train();
+    let rest = "trained/model.fpi --data digits --limit 2 --attack square --eps 0.1 --out a.npz";
+    let output = attack(&bench, "emulator:esp32", rest);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert_eq!(text.trim_end().lines().count(), 1, "{text}");
+    for word in ["esp32", "--target", "mps2-an386", "microbit"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    assert!(!text.contains("--board"), "{text}");
+}
+
+/// Whatever ends an attack, the program that it attacks ends with it, and what that has started.
+#[test]
+#[cfg(target_os = "linux")]
+fn no_program_outlives_an_attack_that_is_killed() {
+    use std::time::{Duration, Instant};
+    let bench = Bench::new();
+    let rest = "--data digits --limit 2 --attack square --eps 0.1 --out a.npz";
+    let mut child = std::process::Command::new(SERVED)
+        .arg("attack")
+        .args(rest.split_whitespace())
+        .args(["--target", "program:sh -c 'sleep 300 & echo $! > id; wait'"])
+        .current_dir(bench.path("."))
+        .spawn()
+        .expect("the foolproof binary runs");
+    let wait = |is_so: &dyn Fn() -> bool| {
+        let start = Instant::now();
+        while !is_so() && start.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        is_so()
+    };
+    let id = || std::fs::read_to_string(bench.path("id")).unwrap_or_default();
+    // a process that waits to be reaped has no command line
+    let runs = || {
+        let line = std::fs::read(format!("/proc/{}/cmdline", id().trim()));
+        !line.unwrap_or_default().is_empty()
+    };
+    assert!(wait(&|| id().ends_with('\n') && runs()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(wait(&|| !runs()), "{} still runs", id());
+}
+
+/// What `foolproof serve` answers to lines.
+fn served(bench: &Bench, rest: &str, lines: &[&str]) -> Vec<Value> {
+    use std::io::Write;
+    let mut child = std::process::Command::new(SERVED)
+        .arg("serve")
+        .args(rest.split_whitespace())
+        .current_dir(bench.path("."))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the foolproof binary runs");
+    let mut stdin = child.stdin.take().unwrap();
+    stdin
+        .write_all(format!("{}\n", lines.join("\n")).as_bytes())
+        .unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn serve_says_why_it_cannot_answer() {
+    let bench = Bench::new();
+    bench.train();
+    let x = |value: &str| format!("{{\"x\": [{}]}}", vec![value; 64].join(","));
+    let lines = [
+        "{\"hello\": 1}",
+        "{\"hello\": 2}",
+        &x("0.5"),
+        &x("3e38"),
+        &x("1e39"),
+        "{\"x\": [1]}",
+        "{}",
+    ];
+    let says = [
+        "",
+        "protocol 2 is asked for, this is protocol 1",
+        "",
+        "overflows",
+        "out of range",
+        "1 elements",
+        "neither hello nor x",
+    ];
+    for labels in ["", "--labels-only"] {
+        let answers = served(&bench, &format!("trained/model.fpi {labels}"), &lines);
+        assert_eq!(answers.len(), lines.len());
+        assert_eq!(answers[0]["protocol"], 1);
+        assert!(answers[2]["label"].is_u64());
+        for (answer, says) in answers.iter().zip(says) {
+            match says {
+                "" => assert!(answer.get("error").is_none(), "{answer}"),
+                _ => assert!(answer["error"].as_str().unwrap().contains(says), "{answer}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn every_command_that_takes_onnx_says_so() {
+    let bench = Bench::new();
+    for command in [
+        "inspect",
+        "infer",
+        "attack",
+        "evaluate",
+        "serve",
+        "bench",
+        "device run",
+    ] {
+        let output = bench.run(&format!("{command} --help"));
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(".onnx"), "{command}: {text}");
     }
 }
 
@@ -164,6 +295,81 @@ fn an_emulated_chip_is_fooled_query_by_query() {
         let bytes = |name: &str| std::fs::read(bench.path(name)).expect("a file");
         assert_eq!(bytes("chip.npz"), bytes("host.npz"), "{name}");
     }
+}
+
+/// An autoencoder has as many outputs as inputs, but as a detector of anomalies two classes: on a chip as in this process.
+#[test]
+fn an_emulated_detector_is_the_detector_of_this_process() {
+    use foolproof::kernels::Kernels;
+    use foolproof::ops::Activation;
+    use foolproof_host::classifier::{Classifier, Inputs};
+    use foolproof_host::data::npy::{Values, View};
+    use foolproof_host::data::npz;
+    use foolproof_host::graph::{Builder, to_image};
+    use foolproof_host::quantize::quantize;
+
+    const N: usize = 12;
+    let bench = Bench::new();
+    let mut b = Builder::new(&[N as u32], (-1.0, 1.0), 3).unwrap();
+    let x = b.dense(b.input(), 6, Activation::Relu).unwrap();
+    let x = b.dense(x, N as u32, Activation::None).unwrap();
+    let mut graph = b.finish(x);
+    graph.anomaly_above = Some(0.2);
+    let sample = |i: usize| (0..N).map(move |j| 0.1 * (i % 10) as f32 * ((i + 5 * j) as f32).sin());
+    let calibration: Vec<f32> = (0..40).flat_map(sample).collect();
+    let int8 = quantize(&graph, &calibration, &Default::default()).unwrap();
+    let image = to_image(&int8).unwrap();
+    std::fs::write(bench.path("int8.fpi"), image.bytes()).unwrap();
+    let host = Classifier::new(image.model().unwrap(), Kernels::Scalar);
+    let inputs = host.form().inputs(&calibration);
+    let answers = host.answers(&inputs).unwrap();
+    let labels: Vec<i64> = answers.iter().map(|answer| answer.label as i64).collect();
+    assert!(labels.contains(&0) && labels.contains(&1), "{labels:?}");
+    let Inputs::I8(x) = &inputs else {
+        panic!("an int8 model takes int8 inputs")
+    };
+    let entry = |name, shape, values| npz::Entry {
+        name,
+        shape,
+        values,
+    };
+    npz::write(
+        &bench.path("x.npz"),
+        &[
+            entry("x", &[labels.len(), N][..], View::I8(x)),
+            entry("y", &[labels.len()][..], View::I64(&labels)),
+        ],
+    )
+    .unwrap();
+    let rest = "--data x.npz --attack square --norm linf --eps 0.3 --max-queries 40 --json";
+    let on = "emulator:mps2-an386";
+    let chip = document(&attack(
+        &bench,
+        on,
+        &format!("int8.fpi {rest} --out chip.npz"),
+    ));
+    let host = document(&bench.run(&format!("attack int8.fpi {rest} --out host.npz")));
+    for field in ["accuracy", "fooled", "queries_mean", "robust_accuracy"] {
+        let of = |document: &Value| match field {
+            "accuracy" => document[field].clone(),
+            _ => document["attacks"][0][field].clone(),
+        };
+        assert!(!of(&host).is_null(), "{field}");
+        assert_eq!(of(&chip), of(&host), "{field}");
+    }
+    let fooled = host["attacks"][0]["fooled"].as_array().unwrap();
+    assert!(fooled.contains(&Value::Bool(true)) && fooled.contains(&Value::Bool(false)));
+    // what an attack that failed leaves is not compared: only what fooled
+    let found = |name: &str| {
+        let bytes = std::fs::read(bench.path(name)).expect("a file");
+        let x = npz::read_array(&bytes, "x").unwrap().unwrap();
+        let Values::I8(x) = x.values else {
+            panic!("int8 inputs")
+        };
+        let rows = x.chunks(N).zip(fooled).filter(|(_, yes)| **yes == true);
+        rows.map(|(x, _)| x.to_vec()).collect::<Vec<_>>()
+    };
+    assert_eq!(found("chip.npz"), found("host.npz"));
 }
 
 /// The vendor's interpreter in Python, asked through the example that docs/targets.md names.

@@ -28,7 +28,15 @@ pub(crate) fn run(args: &ServeArgs) -> Result<Ended> {
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(gone)?;
         let answer = match serde_json::from_str::<Line>(&line) {
-            Ok(Line { hello: Some(_), .. }) => introduction(args, &classifier, file.path()),
+            Ok(Line {
+                hello: Some(PROTOCOL),
+                ..
+            }) => introduction(args, &classifier, file.path()),
+            Ok(Line {
+                hello: Some(other), ..
+            }) => {
+                json!({ "error": format!("protocol {other} is asked for, this is protocol {PROTOCOL}") })
+            }
             Ok(Line { x: Some(x), .. }) => {
                 answer(args, &classifier, &x).unwrap_or_else(|error| json!({ "error": error }))
             }
@@ -69,6 +77,9 @@ fn answer(
     if x.len() != n {
         return Err(format!("x has {} elements, the model takes {n}", x.len()));
     }
+    if let Some(i) = x.iter().position(|v| !v.is_finite()) {
+        return Err(format!("element {i} of x is out of range for an f32"));
+    }
     let inputs = match classifier.is_quantized() {
         false => Inputs::F32(x.to_vec()),
         true => {
@@ -83,6 +94,9 @@ fn answer(
         .answers(&inputs)
         .map_err(|error| error.to_string())?;
     let answer = answers.first().ok_or("no answer")?;
+    if answer.logits.iter().any(|score| !score.is_finite()) {
+        return Err("the scores of this x are not finite: the model overflows".into());
+    }
     Ok(match args.labels_only {
         true => json!({ "label": answer.label }),
         false => json!({ "label": answer.label, "scores": answer.logits }),

@@ -1,10 +1,10 @@
 //! `--target`: which black box is attacked.
 
 use super::console::Console;
-use super::device::{chosen_boards, leave_nothing_behind};
+use super::device::leave_nothing_behind;
 use super::model::ModelFile;
 use super::spinner::Spinner;
-use crate::device::{self, BAUD, Chip, Emulator, Options, Payload, Serial};
+use crate::device::{self, BAUD, Board, Chip, Emulator, Options, Payload, Serial};
 use crate::error::{Error, Result};
 use crate::target::{ChipTarget, Program, Target};
 use std::time::Duration;
@@ -73,20 +73,24 @@ pub(crate) fn open(
     }
 }
 
+fn board(name: &str) -> Result<&'static Board> {
+    device::board(name).map_err(|_| {
+        let known: Vec<&str> = device::boards().iter().map(|b| b.name.as_str()).collect();
+        Error::new(
+            format!("unknown board {name:?}"),
+            format!("--target emulator:{name}"),
+            format!("emulator: and one of {}", known.join(", ")),
+        )
+    })
+}
+
 fn emulated(
     name: &str,
     model: &ModelFile,
     patience: Duration,
     console: &Console,
 ) -> Result<Box<dyn Target>> {
-    let boards = chosen_boards(&[name.to_string()])?;
-    let [board] = boards[..] else {
-        return Err(Error::new(
-            "one board at a time",
-            "--target",
-            "emulator:BOARD; foolproof device list names the boards",
-        ));
-    };
+    let board = board(name)?;
     leave_nothing_behind()?;
     let refuse = |error: anyhow::Error| {
         Error::new(
@@ -145,6 +149,22 @@ mod tests {
             "emulator",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_board_is_blamed_on_the_target() {
+        assert_eq!(board("microbit").unwrap().name, "microbit");
+        for name in ["esp32", "all"] {
+            let error = board(name).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("--target emulator:{name}")),
+                "{error}"
+            );
+            assert!(
+                error.contains("mps2-an386, ") && !error.contains("--board"),
+                "{error}"
+            );
         }
     }
 }

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, sleep, spawn};
@@ -108,7 +108,7 @@ impl Emulator {
             device.push(format!(",addr={:#x}", board.slot.address));
             command.arg("-device").arg(device);
         }
-        let (mut child, leash) = match spawn_on_leash(command) {
+        let (mut child, leash) = match spawn_on_leash(command, Stdio::null(), Stdio::piped()) {
             Err(PtyError::Io(error)) if error.kind() == io::ErrorKind::NotFound => bail!(
                 "{} is not installed; `cargo xtask setup --board {}` installs it or names its package",
                 board.qemu,

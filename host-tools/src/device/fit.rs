@@ -1,7 +1,8 @@
 //! Making a model fit a board: where an attack would need more RAM than there is, its backward is cut.
 
 use anyhow::{Context, Result, bail};
-use foolproof::attack::Spec;
+use foolproof::attack::{Kind, Spec};
+use foolproof::link::Places;
 use foolproof::memory::Mode;
 use foolproof::model::Model;
 use foolproof::model::format::ALIGN;
@@ -14,13 +15,18 @@ use crate::graph::{GraphError, Image, from_image, to_image_within};
 pub fn attack_room(session_ram: usize, model: &Model<'_>, attacks: &[Spec]) -> usize {
     let tables = model.tables();
     let n = model.input_shape().len();
-    let input = (n * tables.dtype(tables.input()).size()).next_multiple_of(4);
-    let scratch = attacks
-        .iter()
-        .map(|spec| 4 * spec.scratch_len(n, model.classes()))
-        .max();
-    let beside = 2 * input + scratch.unwrap_or(0);
-    session_ram.saturating_sub(beside) / ALIGN * ALIGN
+    let input = n * tables.dtype(tables.input()).size();
+    let beside = |spec: &Spec| {
+        let alone = Places::new(0, input, spec.scratch_len(n, model.classes())).needed();
+        match spec.kind {
+            // one perturbation for all inputs is kept from one request to the next
+            Kind::Universal => alone.max(Places::new(0, input, n).keeping(n).needed()),
+            _ => alone,
+        }
+    };
+    let beside = attacks.iter().map(beside).max();
+    let beside = beside.unwrap_or_else(|| Places::new(0, input, 0).needed());
+    session_ram.saturating_sub(beside.next_multiple_of(ALIGN)) / ALIGN * ALIGN
 }
 
 /// The image of `model` that can be attacked on `board`, where it is another one: the same model with its backward cut.

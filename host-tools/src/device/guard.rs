@@ -1,4 +1,4 @@
-//! Nothing that was started for an emulation outlives the program that asked for it.
+//! Nothing that was started for an emulation, and no program that is attacked, outlives the program that asked for it.
 //!
 //! Two ends must be met. An orderly one, or SIGINT, SIGTERM or SIGHUP: [`remove_folders_on_signals`] removes what lies in the
 //! folder for temporary files. And SIGKILL, after which no code of ours runs. Files are then left until the next run: each folder holds
@@ -97,21 +97,29 @@ fn remove_abandoned(place: &Path) {
 }
 
 /// Holding it keeps the child alive.
-pub(super) struct Leash {
+pub(crate) struct Leash {
     _end: Pty,
 }
 
-/// Starts `command`, which gets SIGHUP when the leash goes, or this process with it. Its
-/// stdout and stderr are pipes, its stdin is empty.
-pub(super) fn spawn_on_leash(
+impl std::fmt::Debug for Leash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Leash")
+    }
+}
+
+/// Starts `command`, which gets SIGHUP when the leash goes, or this process with it. It leads a session and a process group
+/// of its own. Its stdout is a pipe.
+pub(crate) fn spawn_on_leash(
     command: std::process::Command,
+    stdin: Stdio,
+    stderr: Stdio,
 ) -> pty_process::Result<(Child, Leash)> {
     let (end, other) = open()?;
     // What is not set here would be the pseudo-terminal.
     let child = Command::from(command)
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stderr(stderr)
         .spawn(other)?;
     Ok((child, Leash { _end: end }))
 }

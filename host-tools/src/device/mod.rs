@@ -24,4 +24,5 @@ pub use emulator::{Emulator, Options, Outcome};
 pub use firmware::{firmware_elf, prepare};
 pub use fit::{attack_room, fitted};
 pub use guard::remove_folders_on_signals;
+pub(crate) use guard::{Leash, spawn_on_leash};
 pub use serial::{BAUD, Serial};

@@ -3,6 +3,7 @@
 
 mod chip;
 mod local;
+mod process;
 mod program;
 mod surrogate;
 

@@ -8,37 +8,38 @@
 //! < {"label": 7, "scores": [-3.1, 0.4, ...]}
 //! ```
 //!
-//! `shape` is that of one input without the batch, and `x` has its elements in that order. `type` is `f32` (with the
-//! `range` of an element's values) or `i8` (with `scale` and `zero_point`; `x` holds integers from -128 to 127, and `range` may
-//! be left out). `answers` is `scores` or `labels`; with `labels` the answers have no `scores`. Scores are logits, or anything
-//! that grows with the model's belief. A program that cannot answer says `{"error": "why"}`. It ends when its
-//! stdin ends. What it writes to stderr goes to the user.
+//! (Here the introduction is folded; a program writes it on one line.) `name` is what reports call the program, beside its
+//! command; it may be left out. `shape` is that of one input without the batch, and `x` has its elements in that order. `type` is
+//! `f32` (with the `range` of an element's values) or `i8` (with `scale` and `zero_point`; `x` holds integers from -128 to 127, and
+//! `range` may be left out). `answers` is `scores` or `labels`; with `labels` the answers have no `scores`. Scores are logits, or
+//! anything that grows with the model's belief. A program that cannot answer says `{"error": "why"}`. A line that answers no
+//! question ends the run: whose answer is whose could not be told any more. A program ends when its stdin ends; one that does not is
+//! killed with its process group. What it writes to stderr goes to the user.
 
+use super::process::{Process, Silence};
 use super::{Sample, Target};
 use crate::attack::Access;
 use crate::classifier::{Grid, InputForm};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
 use std::time::Duration;
 
 /// The version of the line protocol.
 pub const PROTOCOL: u32 = 1;
 
-/// The longest line that a program may answer.
-const MAX_LINE: u64 = 16 << 20;
+/// How much is shown of what a program says, in characters.
+const SHOWN: usize = 300;
+
+/// How much of the name that it gives itself.
+const SHOWN_NAME: usize = 100;
 
 /// A program that runs and answers.
 #[derive(Debug)]
 pub struct Program {
     command: String,
-    child: Child,
-    stdin: Option<ChildStdin>,
-    /// Lines that the program wrote; a thread reads them, so that one that hangs can be given up.
-    lines: Receiver<std::io::Result<String>>,
+    /// What it calls itself.
+    called: Option<String>,
+    process: Process,
     patience: Duration,
     form: InputForm,
     classes: usize,
@@ -58,6 +59,7 @@ struct Question<T> {
 #[derive(Deserialize)]
 struct Introduction {
     protocol: u32,
+    name: Option<String>,
     shape: Vec<usize>,
     classes: usize,
     answers: Answers,
@@ -103,28 +105,17 @@ impl Program {
                 "a program and its arguments",
             )
         })?;
-        let mut child = Command::new(&words[0])
-            .args(&words[1..])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| {
-                Error::new(
-                    format!("cannot start {} ({error})", words[0]),
-                    &place,
-                    "a program that can be run",
-                )
-            })?;
-        let stdin = child.stdin.take();
-        let (send, lines) = channel();
-        if let Some(stdout) = child.stdout.take() {
-            thread::spawn(move || read_lines(stdout, &send));
-        }
+        let process = Process::start(&words[0], &words[1..]).map_err(|error| {
+            Error::new(
+                format!("cannot start {} ({error})", words[0]),
+                &place,
+                "a program that can be run",
+            )
+        })?;
         let mut program = Program {
             command: command.into(),
-            child,
-            stdin,
-            lines,
+            called: None,
+            process,
             patience,
             form: InputForm {
                 shape: Vec::new(),
@@ -178,6 +169,7 @@ impl Program {
             (None, Some(grid)) => (grid.dequantize(-128), grid.dequantize(127)),
             _ => return Err(self.nonsense("f32 inputs need a range [low, high]")),
         };
+        self.called = said.name.map(|name| shown(&name, SHOWN_NAME));
         self.form = InputForm {
             shape: said.shape,
             grid,
@@ -196,64 +188,76 @@ impl Program {
         let mut line = serde_json::to_string(what)
             .map_err(|error| self.nonsense(&format!("a question cannot be written ({error})")))?;
         line.push('\n');
-        // a program that is gone may still have said why
-        if let Some(stdin) = &mut self.stdin {
-            let _ = stdin
-                .write_all(line.as_bytes())
-                .and_then(|()| stdin.flush());
-        }
-        match self.lines.recv_timeout(self.patience) {
-            Ok(Ok(line)) => Ok(line),
-            Ok(Err(error)) => Err(self.nonsense(&format!("its answer cannot be read ({error})"))),
-            Err(RecvTimeoutError::Disconnected) => Err(self.gone()),
-            Err(RecvTimeoutError::Timeout) => Err(Error::new(
-                format!("no answer within {} s", self.patience.as_secs()),
-                self.name(),
-                "one line for every line, flushed; --timeout sets the patience",
-            )),
-        }
+        self.process
+            .exchange(line, self.patience)
+            .map_err(|silence| self.failed(&silence))
     }
 
-    fn gone(&mut self) -> Error {
-        let status = match self.child.wait() {
-            Ok(status) => format!("the program ended ({status})"),
-            Err(_) => "the program ended".to_string(),
-        };
-        Error::new(
-            status,
-            self.name(),
-            "a program that answers until its stdin ends",
-        )
+    fn failed(&self, silence: &Silence) -> Error {
+        let seconds = self.patience.as_secs();
+        match silence {
+            Silence::Late => Error::new(
+                format!("no answer within {seconds} s"),
+                self.place(),
+                "one line for every line, flushed; --timeout sets the patience",
+            ),
+            Silence::Unread(length) => Error::new(
+                format!("a question of {length} bytes was not read within {seconds} s"),
+                self.place(),
+                "a program that reads every line; --timeout sets the patience",
+            ),
+            Silence::Ended(_) | Silence::Closed => Error::new(
+                silence,
+                self.place(),
+                "a program that answers until its stdin ends",
+            ),
+            Silence::Unasked => Error::new(
+                silence,
+                self.place(),
+                "exactly one line for every line, and nothing else on stdout",
+            ),
+            Silence::Unreadable(_) => self.nonsense(&silence.to_string()),
+        }
     }
 
     fn nonsense(&self, what: &str) -> Error {
-        Error::new(what, self.name(), "the line protocol of docs/targets.md")
+        let what = shown(what, SHOWN);
+        Error::new(what, self.place(), "the line protocol of docs/targets.md")
+    }
+
+    /// The command, for errors.
+    fn place(&self) -> String {
+        format!("program:{}", self.command)
     }
 }
 
-fn read_lines(stdout: ChildStdout, send: &std::sync::mpsc::Sender<std::io::Result<String>>) {
-    let mut reader = BufReader::new(stdout);
-    loop {
-        let mut line = Vec::new();
-        let read = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line);
-        let line = match read {
-            Ok(0) => return,
-            Ok(_) if line.len() as u64 == MAX_LINE => Err(std::io::Error::other(format!(
-                "a line of more than {MAX_LINE} bytes"
-            ))),
-            Ok(_) => String::from_utf8(line).map_err(std::io::Error::other),
-            Err(error) => Err(error),
+/// At most `most` characters of what a program said; those that do not print are escaped.
+fn shown(text: &str, most: usize) -> String {
+    let mut shown = String::new();
+    let mut room = most;
+    for c in text.trim().chars() {
+        let piece: String = match c {
+            ' '..='~' => c.into(),
+            _ => c.escape_debug().collect(),
         };
-        let broken = line.is_err();
-        if send.send(line).is_err() || broken {
-            return;
+        match room.checked_sub(piece.chars().count()) {
+            Some(left) => room = left,
+            None => {
+                shown.push_str(" ...");
+                break;
+            }
         }
+        shown.push_str(&piece);
     }
+    shown
 }
 
 impl Target for Program {
     fn name(&self) -> String {
-        format!("program:{}", self.command)
+        match &self.called {
+            Some(called) => format!("program:{} ({called})", self.command),
+            None => self.place(),
+        }
     }
 
     fn form(&self) -> &InputForm {
@@ -277,11 +281,8 @@ impl Target for Program {
             .map_err(|error| self.nonsense(&format!("its answer is not understood ({error})")))?;
         if let Some(error) = reply.error {
             return Err(Error::new(
-                format!(
-                    "the program says: {}",
-                    error.lines().next().unwrap_or_default()
-                ),
-                self.name(),
+                format!("the program says: {}", shown(&error, SHOWN)),
+                self.place(),
                 "",
             ));
         }
@@ -309,17 +310,165 @@ impl Target for Program {
     }
 }
 
-impl Drop for Program {
-    fn drop(&mut self) {
-        // its stdin ends first, so that a program that behaves ends by itself
-        drop(self.stdin.take());
-        for _ in 0..20 {
-            match self.child.try_wait() {
-                Ok(None) => thread::sleep(Duration::from_millis(25)),
-                _ => return,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use std::time::Instant;
+
+    const LABELS: &str = r#"{"protocol": 1, "shape": [2], "classes": 3, "answers": "labels", "type": "f32", "range": [0, 1]}"#;
+
+    /// A program of the shell: it introduces itself by `said`, and then does `rest`.
+    fn shell(folder: &Path, said: &str, rest: &str, seconds: u64) -> Result<Program> {
+        let script = folder.join("script.sh");
+        std::fs::write(&script, format!("read hello\necho '{said}'\n{rest}\n")).unwrap();
+        let command = format!("sh '{}'", script.display());
+        Program::start(&command, Duration::from_secs(seconds))
+    }
+
+    /// The error that comes up at the latest at the tenth question.
+    fn complaint(program: &mut Program) -> String {
+        let n = program.form.input_len();
+        for _ in 0..10 {
+            if let Err(error) = program.ask(Sample::F32(&vec![0.5; n]), &mut []) {
+                return error.to_string();
             }
+            std::thread::sleep(Duration::from_millis(50));
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        panic!("ten questions went well")
+    }
+
+    /// Scripts that would go on for minutes are given up after their second.
+    #[test]
+    fn no_program_is_waited_for_longer_than_it_may_take() {
+        let folder = tempfile::tempdir().unwrap();
+        let wide = LABELS.replace("[2]", "[300000]");
+        for (said, rest, says) in [
+            (LABELS, "exec >&-; sleep 300", "closed its stdout"),
+            (LABELS, "read x; sleep 300", "no answer within 1 s"),
+            (&wide, "sleep 300", "not read within 1 s"),
+        ] {
+            let start = Instant::now();
+            let mut program = shell(folder.path(), said, rest, 1).unwrap();
+            let error = complaint(&mut program);
+            assert!(error.contains(says), "{rest}: {error}");
+            drop(program);
+            assert!(start.elapsed() < Duration::from_secs(60), "{rest}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_answers_no_question_ends_the_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = r#"echo '{"label": 0}'"#;
+        let together = r#"printf '{"label": 0}\n{"label": 1}\n'"#;
+        let mut right = shell(
+            folder.path(),
+            LABELS,
+            &format!("while read x; do {one}; done"),
+            60,
+        )
+        .unwrap();
+        assert_eq!(right.ask(Sample::F32(&[0.5; 2]), &mut []).unwrap(), 0);
+        for rest in [
+            format!("while read x; do {one}; {one}; done"),
+            format!("while read x; do {one}; echo; done"),
+            format!("while read x; do {together}; done"),
+            format!("while :; do {one}; done"),
+        ] {
+            let error = match shell(folder.path(), LABELS, &rest, 60) {
+                Ok(mut program) => complaint(&mut program),
+                Err(error) => error.to_string(),
+            };
+            assert!(error.contains("more than one line"), "{rest}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_a_program_floods_us_with_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let done = folder.path().join("done");
+        // far more than a pipe holds: it can only be written if somebody reads it
+        let flood = "head -c 8000000 /dev/zero | tr '\\0' '\\n' && : >";
+        let rest = format!("sleep 0.3; {flood} '{}'; sleep 300", done.display());
+        let program = shell(folder.path(), LABELS, &rest, 60).unwrap();
+        std::thread::sleep(Duration::from_millis(1500));
+        assert!(!done.exists());
+        drop(program);
+    }
+
+    /// Whether the process runs; one that has ended and waits to be reaped does not.
+    #[cfg(target_os = "linux")]
+    fn runs(id: &str) -> bool {
+        let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        !line.is_empty()
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_a_program_started_ends_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("id");
+        // it survives the end of the shell that leads its session: only a signal to the group ends it
+        let started = format!("trap '' HUP; sleep 300 & echo $! > '{}';", file.display());
+        for rest in [
+            // the shell hangs; ends when its stdin ends; ends at once
+            format!("{started} read x; echo '{{\"label\": 0}}'; wait"),
+            format!("{started} while read x; do echo '{{\"label\": 0}}'; done"),
+            format!("{started} read x; echo '{{\"label\": 0}}'"),
+        ] {
+            let mut program = shell(folder.path(), LABELS, &rest, 60).unwrap();
+            let _ = program.ask(Sample::F32(&[0.5; 2]), &mut []);
+            let id = std::fs::read_to_string(&file).unwrap();
+            let comes_to = |expected: bool| {
+                let start = Instant::now();
+                while runs(id.trim()) != expected && start.elapsed() < Duration::from_secs(20) {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                runs(id.trim()) == expected
+            };
+            assert!(comes_to(true), "{rest}");
+            drop(program);
+            assert!(comes_to(false), "{rest}");
+        }
+    }
+
+    #[test]
+    fn what_a_program_says_is_shown_in_bounds() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = "x".repeat(5000);
+        for answer in [
+            format!(r#"{{"error": "red \\u001b[31m\\n{long}"}}"#),
+            format!(r#"{{"label": "\\u001b[31m{long}"}}"#),
+        ] {
+            let rest = format!(
+                "read x; cat <<'END'\n{}\nEND\n",
+                answer.replace("\\\\", "\\")
+            );
+            let mut program = shell(folder.path(), LABELS, &rest, 60).unwrap();
+            let error = complaint(&mut program);
+            assert!(error.contains(r"\u{1b}[31m"), "{error}");
+            assert!(error.contains("xxx ..."), "{error}");
+            let bound = SHOWN + program.place().len() + 100;
+            assert!(error.len() < bound, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_called_what_it_calls_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut names = Vec::new();
+        for name in [None, Some("lenet".to_string()), Some("y".repeat(5000))] {
+            let said = match &name {
+                None => LABELS.to_string(),
+                Some(name) => LABELS.replacen('{', &format!("{{\"name\": \"{name}\", "), 1),
+            };
+            let program = shell(folder.path(), &said, "read x", 60).unwrap();
+            assert!(program.describe().contains(&program.name()));
+            names.push(program.name());
+        }
+        assert!(names[0].starts_with("program:sh"));
+        assert_eq!(names[1], format!("{} (lenet)", names[0]));
+        assert!(names[2].len() < names[0].len() + SHOWN_NAME + 20);
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct DeviceRunArgs {
     /// Board to run on, may be repeated; all for every one
     #[arg(long, value_name = "B", default_value = "mps2-an386")]
     pub board: Vec<String>,
-    /// A TensorFlow Lite model (.tflite) or a model image (.fpi), told by its content
+    /// A TensorFlow Lite model (.tflite), an ONNX model (.onnx) or a model image (.fpi), told by its content
     #[arg(long, value_name = "M")]
     pub model: PathBuf,
     #[command(flatten)]

@@ -99,7 +99,7 @@ const SAMPLES: &str = "Samples: .npz (x, y), .npy, idx or idx.gz, IMAGES,LABELS,
 /// A model, and how data becomes its input.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// A TensorFlow Lite model (.tflite) or a model image (.fpi), told by its content
+    /// A TensorFlow Lite model (.tflite), an ONNX model (.onnx) or a model image (.fpi), told by its content
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
     #[command(flatten)]
@@ -159,7 +159,7 @@ pub(crate) struct DataArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A TensorFlow Lite model (.tflite) or a model image (.fpi), told by its content
+    /// A TensorFlow Lite model (.tflite), an ONNX model (.onnx) or a model image (.fpi), told by its content
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
     #[command(flatten)]
