@@ -235,13 +235,17 @@ fn the_report_counts_what_the_program_was_asked() {
     {
         let name = kind["name"].as_str().unwrap();
         let norm = kind["norms"][0].as_str().unwrap();
+        let eps = match norm {
+            "l0" => "5",
+            _ => "0.2",
+        };
         for limit in [90, 17] {
             let log = bench.path("asked.log");
             let _ = std::fs::remove_file(&log);
             let target =
                 format!("program:sh -c 'tee -a asked.log | \"{SERVED}\" serve trained/model.fpi'");
             let rest = format!(
-                "--data digits --limit {samples} --attack {name} --norm {norm} --eps 0.2 --max-queries {limit} --json --out a.npz"
+                "--data digits --limit {samples} --attack {name} --norm {norm} --eps {eps} --max-queries {limit} --json --out a.npz"
             );
             let report = document(&attack(&bench, &target, &rest));
             let queries =
