@@ -144,18 +144,21 @@ impl AttackResult {
         }
     }
 
-    /// How many samples withstood because the attack was over before it was done: what each may cost was spent, or what all
-    /// together may cost.
+    /// How many samples withstood with what each may cost spent, or what all together may cost: what the attack would have come
+    /// to is not known.
     pub fn cut_short(&self) -> usize {
         let limits = self.plan.budget;
         let climbs = self.plan.attack.access() == Access::Gradients;
-        // one for all samples climbs on some of them, or was never made
-        let never_made = self.plan.attack.is_universal()
-            && self.attacked.outcomes.iter().all(|o| o.gradients == 0);
         let outcomes = self.attacked.outcomes.iter().filter(|o| !o.fooled);
+        if self.plan.attack.is_universal() {
+            return if self.attacked.unfinished {
+                outcomes.count()
+            } else {
+                0
+            };
+        }
         let over = |o: &&Outcome| {
-            never_made
-                || o.queries == 0
+            o.queries == 0
                 || o.queries >= limits.queries
                 || climbs && o.gradients >= limits.gradients
         };

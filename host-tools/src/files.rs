@@ -151,7 +151,7 @@ fn resolved(path: &Path) -> Result<PathBuf> {
     ))
 }
 
-/// Refuses to write a result over a file that the same command reads.
+/// Refuses to write a result over a file that the same command reads, or where a folder is: before the work, not after it.
 pub fn refuse_overwriting<'a>(
     output: &Path,
     inputs: impl IntoIterator<Item = &'a Path>,
@@ -159,6 +159,13 @@ pub fn refuse_overwriting<'a>(
     let Ok(output_file) = fs::canonicalize(output) else {
         return Ok(());
     };
+    if output_file.is_dir() {
+        return Err(Error::new(
+            "this is a directory",
+            output.display(),
+            "give the path of a file to write",
+        ));
+    }
     for input in inputs {
         if fs::canonicalize(input).is_ok_and(|input| input == output_file) {
             return Err(Error::new(

@@ -10,7 +10,9 @@ use crate::checks::{self, Evidence, Path};
 use crate::classifier::{Answer, Classifier, Inputs};
 use crate::document::summary::{accuracy, attack as attack_entry};
 use crate::document::{Document, GradientQuality, Nearest};
-use crate::evaluate::{AttackResult, Evaluation, Plan, Threat, evaluate};
+use crate::evaluate::{
+    AttackResult, Conditions, Evaluation, Plan, Threat, evaluate, evaluate_under,
+};
 use crate::gradient_quality::{measure, summarise};
 use crate::inspect::numerics;
 use crate::transfer::{self, Pair, Transferred, transfer};
@@ -46,6 +48,8 @@ pub struct Examination<'a> {
     /// Most queries of the gradient-free control for each sample; 0 runs none. Without a number as many as the white box made
     /// passes, forward and backward, but no fewer than [`LEAST_QUERIES`].
     pub queries: Option<u32>,
+    /// What all samples of an attack together may cost. What is run for the checks alone is not bounded.
+    pub total: Budget,
     /// For how many samples, the first ones, the nearest adversarial input is looked for; 0 for none.
     pub nearest: usize,
     /// Seed.
@@ -195,12 +199,17 @@ impl Examination<'_> {
         vec![unbounded, one, several, step(0.25), step(0.5), step(1.0)]
     }
 
-    /// The white-box attack in the largest ball.
+    /// The white-box attack in the largest ball that PGD can search.
     fn largest(&self) -> Option<Plan> {
-        self.white_box()
-            .into_iter()
-            .filter(|plan| matches!(plan.norm, Norm::Linf | Norm::L2))
+        let white = |plan: &&Plan| {
+            plan.attack.access() == Access::Gradients
+                && plan.epsilon.is_finite()
+                && matches!(plan.norm, Norm::Linf | Norm::L2 | Norm::L1)
+        };
+        let plans = self.plans.iter().filter(white);
+        plans
             .max_by(|a, b| a.epsilon.total_cmp(&b.epsilon))
+            .copied()
     }
 
     /// The cross-entropy at samples that were right, and where an attack on them ended; `None` where there were none.
@@ -275,7 +284,7 @@ impl Examination<'_> {
                     float_clean: &float_clean[..count],
                     labels,
                 };
-                let transferred = transfer(&pair, &plan, self.seed, progress)?;
+                let transferred = transfer(&pair, &plan, (self.seed, Budget::UNLIMITED), progress)?;
                 transfer::summarise(&pair, &transferred).carried_over
             }
             _ => None,
@@ -297,6 +306,7 @@ impl Examination<'_> {
         };
         match norm {
             Norm::L2 => range * (self.classifier.input_len() as f32).sqrt(),
+            Norm::L1 => range * self.classifier.input_len() as f32,
             _ => range,
         }
     }
@@ -349,13 +359,19 @@ impl Examination<'_> {
                 .iter()
                 .map(|white| Self::control(white, queries))
                 .collect();
-            let controlled = evaluate(
+            let conditions = Conditions {
+                seed: self.seed,
+                progress,
+                journal: None,
+                cascade: false,
+                total: self.total,
+            };
+            let controlled = evaluate_under(
                 self.classifier,
                 self.inputs,
                 self.labels,
                 &controls,
-                self.seed,
-                progress,
+                &conditions,
             )?;
             evaluation.attacks.extend(controlled.attacks);
         }
@@ -382,7 +398,7 @@ impl Examination<'_> {
             for plan in &self.white_box() {
                 let clean = &evaluation.clean;
                 let pair = self.pair(float, clean, &float_clean);
-                let transferred = transfer(&pair, plan, self.seed, progress)?;
+                let transferred = transfer(&pair, plan, (self.seed, self.total), progress)?;
                 evaluation.attacks.push(transferred.on_target.clone());
                 findings.transferred.push(transferred);
             }

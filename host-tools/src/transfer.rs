@@ -10,6 +10,7 @@ use crate::evaluate::{AttackResult, Plan, Threat, withstood};
 use foolproof::attack::{AttackError, Ball, Norm, Outcome};
 use foolproof::loss::Goal;
 use foolproof::session::SessionError;
+use foolproof::threat::Budget;
 
 /// The float model and the model under attack, on the same samples.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +45,7 @@ pub struct Transferred {
 pub fn transfer(
     pair: &Pair<'_>,
     plan: &Plan,
-    seed: u64,
+    (seed, total): (u64, Budget),
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Transferred, AttackError<SessionError>> {
     let target = pair.target;
@@ -65,7 +66,7 @@ pub fn transfer(
         classes: &targets,
         targeted: plan.target.is_some(),
         budget: plan.budget,
-        total: foolproof::threat::Budget::UNLIMITED,
+        total,
         skip: &[],
         seed,
         progress,
@@ -81,18 +82,21 @@ pub fn transfer(
     };
     let inputs = on_grid(pair, &ball, &on_float.attacked.inputs);
     let answers = target.answers(&inputs).map_err(AttackError::Oracle)?;
+    // what the budget left out on the float model is not tried either
+    let crafted = on_float.attacked.outcomes.iter().map(|o| o.queries > 0);
     let outcomes: Vec<Outcome> = answers
         .iter()
         .zip(&targets)
-        .map(|(answer, &class)| {
+        .zip(crafted)
+        .map(|((answer, &class), crafted)| {
             let goal = match run.targeted {
                 true => Goal::Reach(class),
                 false => Goal::Avoid(class),
             };
             Outcome {
                 label: answer.label,
-                fooled: goal.is_met(answer.label),
-                queries: 1,
+                fooled: crafted && goal.is_met(answer.label),
+                queries: u64::from(crafted),
                 gradients: 0,
             }
         })
@@ -109,6 +113,7 @@ pub fn transfer(
             ball,
             robust: withstood(pair.clean, pair.labels, plan, &outcomes),
             attacked: Attacked {
+                unfinished: false,
                 inputs,
                 outcomes,
                 norms,

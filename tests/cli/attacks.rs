@@ -269,6 +269,43 @@ fn what_was_not_asked_proves_nothing() {
         let said = String::from_utf8_lossy(&said.stdout).to_string();
         assert!(!said.contains("Held"), "{limit}: {said}");
     }
+    // controls keep to what an attack may cost, too
+    let limits = "--max-total-queries 50 --max-total-gradients 40 --nearest 0";
+    let found = document(&bench.run(&format!("evaluate {line} --suite pgd {limits} --json")));
+    let attacks = found["attacks"].as_array().unwrap();
+    assert!(attacks.len() > 1);
+    for attack in attacks {
+        let cost = attack["queries_mean"].as_f64().unwrap() * 60.0;
+        assert!(cost.round() <= 50.0, "{}: {cost}", attack["name"]);
+    }
+    // a perturbation for all samples whose fitting a budget ended, and one that was done just so
+    for (rest, ended) in [
+        ("universal --max-queries 10", true),
+        ("universal --max-total-gradients 70", true),
+        ("universal", false),
+        ("universal-online --max-total-queries 140", true),
+        ("universal-online --max-queries 6", false),
+        ("universal-deepfool --max-queries 12", true),
+    ] {
+        let found = bench.run(&format!("attack {line} --attack {rest} --json --out u.npz"));
+        let warnings = document(&found)["warnings"].to_string();
+        let said = warnings.contains("its budget was spent");
+        assert_eq!(said, ended, "{rest}: {warnings}");
+    }
+    // an attack that looks for the nearest is held against a common one, too
+    let line = "trained/model.fpi --data digits --limit 60 --eps 0.5 --norm l2";
+    let found = document(&bench.run(&format!(
+        "evaluate {line} --suite deepfool --nearest 2 --json"
+    )));
+    let answered = found["checks"].as_array().unwrap().iter();
+    assert!(
+        answered
+            .filter(|check| check["passed"].is_boolean())
+            .count()
+            >= 7,
+        "{found}"
+    );
+    let line = "trained/model.fpi --data digits --limit 60 --eps 0.1";
     for name in ["universal", "universal-online", "universal-deepfool"] {
         let found = document(&bench.run(&format!("evaluate {line} --suite {name} --json")));
         let failed = checks(&found);
@@ -282,6 +319,40 @@ fn what_was_not_asked_proves_nothing() {
             failed.iter().all(|name| !name.contains("many steps")),
             "{failed:?}"
         );
+    }
+}
+
+/// A baseline that holds more than what was run now says so; and what cannot be written is refused before the work.
+#[test]
+fn a_smaller_evaluation_is_not_taken_for_the_whole() {
+    let bench = Bench::new();
+    bench.train();
+    let line = "evaluate trained/model.fpi --data digits --limit 30 --eps 0.1 --nearest 0 --json";
+    let whole = bench.run(&format!("{line} --suite quick"));
+    let whole = document(&whole);
+    fs::write(bench.path("old.json"), whole.to_string()).unwrap();
+    let less = document(&bench.run(&format!("{line} --suite fgsm --baseline old.json")));
+    let warnings = less["warnings"].to_string();
+    assert!(
+        warnings.contains("PGD at eps 0.1 was run before"),
+        "{warnings}"
+    );
+    let other = whole.to_string().replace("foolproof-1", "foolproof-99");
+    fs::write(bench.path("other.json"), other).unwrap();
+    let refused = bench.run(&format!("{line} --suite fgsm --baseline other.json"));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("foolproof-99"));
+
+    fs::create_dir_all(bench.path("r/results.csv")).unwrap();
+    let attack = "attack trained/model.fpi --data digits --limit 30 --attack pgd --eps 0.1 --out r";
+    for line in [&format!("{line} --suite fgsm --report r")[..], attack] {
+        let refused = bench.run(line);
+        let said = String::from_utf8_lossy(&refused.stderr).to_string();
+        assert!(
+            refused.status.code() == Some(2) && said.contains("directory"),
+            "{said}"
+        );
+        assert!(!bench.path("r.partial").exists() && !bench.path("r/report.html").exists());
     }
 }
 

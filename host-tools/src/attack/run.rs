@@ -94,6 +94,8 @@ pub struct Attacked {
     pub outcomes: Vec<Outcome>,
     /// Size of each perturbation, in real units of the input.
     pub norms: Vec<Norms>,
+    /// Whether a budget ended the fitting of one perturbation for all samples before it was done.
+    pub unfinished: bool,
 }
 
 impl Attacked {
@@ -189,6 +191,7 @@ pub fn attack(
                 inputs: Inputs::F32(adversarial),
                 outcomes,
                 norms,
+                unfinished: false,
             })
         }
         Inputs::I8(x) => {
@@ -198,6 +201,7 @@ pub fn attack(
                 inputs: Inputs::I8(adversarial),
                 outcomes,
                 norms,
+                unfinished: false,
             })
         }
     }

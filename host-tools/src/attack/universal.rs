@@ -110,19 +110,21 @@ pub fn attack(
     let scale = f64::from(classifier.input_scale());
     Ok(match inputs {
         Inputs::F32(x) => {
-            let (adversarial, outcomes) = elements(classifier, x, run, universal)?;
+            let (adversarial, outcomes, unfinished) = elements(classifier, x, run, universal)?;
             Attacked {
                 norms: norms(x, &adversarial, n, 1.0),
                 inputs: Inputs::F32(adversarial),
                 outcomes,
+                unfinished,
             }
         }
         Inputs::I8(x) => {
-            let (adversarial, outcomes) = elements(classifier, x, run, universal)?;
+            let (adversarial, outcomes, unfinished) = elements(classifier, x, run, universal)?;
             Attacked {
                 norms: norms(x, &adversarial, n, scale),
                 inputs: Inputs::I8(adversarial),
                 outcomes,
+                unfinished,
             }
         }
     })
@@ -143,19 +145,21 @@ pub(super) fn online(
     let scale = f64::from(classifier.input_scale());
     Ok(match inputs {
         Inputs::F32(x) => {
-            let (adversarial, outcomes) = one_by_one(classifier, x, run, spec)?;
+            let (adversarial, outcomes, unfinished) = one_by_one(classifier, x, run, spec)?;
             Attacked {
                 norms: norms(x, &adversarial, n, 1.0),
                 inputs: Inputs::F32(adversarial),
                 outcomes,
+                unfinished,
             }
         }
         Inputs::I8(x) => {
-            let (adversarial, outcomes) = one_by_one(classifier, x, run, spec)?;
+            let (adversarial, outcomes, unfinished) = one_by_one(classifier, x, run, spec)?;
             Attacked {
                 norms: norms(x, &adversarial, n, scale),
                 inputs: Inputs::I8(adversarial),
                 outcomes,
+                unfinished,
             }
         }
     })
@@ -192,8 +196,9 @@ where
         .map(|i| unasked(&x[i * n..(i + 1) * n], run.classes[i], run.targeted).outcome)
         .collect();
     if passes == 0 {
-        return Ok((out, outcomes));
+        return Ok((out, outcomes, true));
     }
+    let steps = spec.steps;
     let spec = Spec {
         steps: passes,
         targeted: run.targeted,
@@ -229,10 +234,11 @@ where
         };
         (run.progress)(1);
     }
-    Ok((out, outcomes))
+    Ok((out, outcomes, passes < steps))
 }
 
-type Answers<E> = (Vec<E>, Vec<Outcome>);
+/// Inputs, outcomes, and whether a budget ended the fitting.
+type Answers<E> = (Vec<E>, Vec<Outcome>, bool);
 
 fn elements<E>(
     classifier: &Classifier<'_>,
@@ -250,9 +256,13 @@ where
     }
     let n = classifier.input_len();
     // who is not attacked, or not even asked about, takes no part
-    let asked = |i: &usize| run.skip.get(*i) != Some(&true) && run.budget.queries > 0;
-    let most = usize::try_from(run.total.queries).unwrap_or(usize::MAX);
-    let chosen: Vec<usize> = (0..run.classes.len()).filter(asked).take(most).collect();
+    let attacked = |i: &usize| run.skip.get(*i) != Some(&true);
+    let attacked: Vec<usize> = (0..run.classes.len()).filter(attacked).collect();
+    let most = match run.budget.queries {
+        0 => 0,
+        _ => usize::try_from(run.total.queries).unwrap_or(usize::MAX),
+    };
+    let chosen = &attacked[..most.min(attacked.len())];
     let samples: Vec<Sample<'_, E>> = chosen
         .iter()
         .map(|&i| Sample {
@@ -299,18 +309,17 @@ where
             found.outcome.gradients += gradients;
         }
     }
+    let unfinished = chosen.len() < attacked.len() || for_others.unfinished || for_first.unfinished;
     let mut all: Vec<Found<E>> = (0..run.classes.len())
         .map(|i| unasked(&x[i * n..(i + 1) * n], run.classes[i], run.targeted))
         .collect();
-    for (found, &i) in found.into_iter().zip(&chosen) {
+    for (found, &i) in found.into_iter().zip(chosen) {
         all[i] = found;
     }
     (run.progress)((all.len() - chosen.len()) as u64);
     let outcomes = all.iter().map(|found| found.outcome).collect();
-    Ok((
-        all.into_iter().flat_map(|found| found.x).collect(),
-        outcomes,
-    ))
+    let x = all.into_iter().flat_map(|found| found.x).collect();
+    Ok((x, outcomes, unfinished))
 }
 
 /// One sample to fool.
@@ -325,6 +334,8 @@ struct Sample<'a, E> {
 struct Fitted {
     delta: Vec<f32>,
     spent: Vec<(u64, u64)>,
+    /// Whether its budget ended it.
+    unfinished: bool,
 }
 
 struct Fitting<'a, 'c> {
@@ -389,6 +400,7 @@ impl Fitting<'_, '_> {
         let mut fitted = Fitted {
             delta: vec![0.0; self.classifier.input_len()],
             spent: vec![(0, 0); samples.len()],
+            unfinished: false,
         };
         let mut best = (fitted.delta.clone(), 0);
         for pass in 0..self.universal.steps {
@@ -397,6 +409,7 @@ impl Fitting<'_, '_> {
                 queries + 2 < self.budget.queries && gradients < self.budget.gradients
             };
             if !fitted.spent.iter().all(can_go_on) {
+                fitted.unfinished = true;
                 break;
             }
             match self.universal.method {
@@ -513,6 +526,8 @@ impl Fitting<'_, '_> {
             fitted.spent[i].0 += hunt.queries;
             fitted.spent[i].1 += hunt.gradients;
             let Found { x, outcome } = hunt.into_found();
+            let short = budget.queries.min(budget.gradients) < DEEPFOOL_COST;
+            fitted.unfinished |= short && !outcome.fooled;
             if outcome.fooled {
                 let ways = fitted.delta.iter_mut().zip(x.iter().zip(&moved));
                 ways.for_each(|(d, (to, from))| *d += to.to_f32() - from.to_f32());

@@ -26,6 +26,7 @@ fn attack(
             high: 1.0,
         },
         attacked: Attacked {
+            unfinished: false,
             inputs: Inputs::F32(vec![]),
             outcomes: (0..n)
                 .map(|i| Outcome {

@@ -23,6 +23,9 @@ use crate::report::junit::junit;
 use crate::report::{self, terminal};
 use foolproof::threat::Budget;
 
+/// What `--report` writes.
+const REPORT: [&str; 4] = ["report.html", "results.json", "results.csv", "junit.xml"];
+
 pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<Ended> {
     let baseline = args.baseline.as_deref().map(Baseline::read).transpose()?;
     let mut plans = Vec::new();
@@ -59,6 +62,9 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
     };
     if let Some(folder) = &args.report {
         files::create_folder(folder)?;
+        for name in REPORT {
+            files::refuse_overwriting(&folder.join(name), [args.model.model.as_path()])?;
+        }
     }
     let subject = Subject {
         file: &file,
@@ -82,6 +88,7 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
         plans: &plans,
         float: float.as_ref(),
         queries: args.control_queries,
+        total: args.settings.total(),
         nearest: args.nearest,
         seed,
     };
@@ -107,7 +114,11 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
     let together = ensembles(&args.suite, &evaluation, &subject);
     document.attacks.extend(together);
     let regressions = match &baseline {
-        Some(baseline) => baseline.compare(&document, args.tolerance)?,
+        Some(baseline) => {
+            let worse = baseline.compare(&document, args.tolerance)?;
+            document.warnings.extend(baseline.gaps(&document));
+            worse
+        }
         None => Vec::new(),
     };
     if let Some(folder) = &args.report {
@@ -116,7 +127,7 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
             .iter()
             .map(|regression| (regression.attack.clone(), regression.text()))
             .collect();
-        let names = ["report.html", "results.json", "results.csv", "junit.xml"];
+        let names = REPORT;
         document.outputs = names.map(|name| path(name).display().to_string()).into();
         let report =
             report::build::of_evaluation(&subject.pictured(), &evaluation, document.clone());
@@ -313,7 +324,7 @@ pub(crate) fn cut_short(evaluation: &Evaluation) -> Vec<String> {
 /// The same of one attack.
 pub(crate) fn over_budget(name: &str, count: usize, n: usize) -> String {
     format!(
-        "{name}: its budget was spent before it was done on {count} of {n} samples, which count as withstanding; a larger one may win them"
+        "{name}: its budget was spent on {count} of {n} samples, which count as withstanding; a larger one may win them"
     )
 }
 

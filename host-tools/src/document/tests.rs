@@ -72,6 +72,7 @@ fn entry(target: Option<usize>) -> Attack {
             high: 1.0,
         },
         attacked: Attacked {
+            unfinished: false,
             inputs: Inputs::F32(vec![]),
             outcomes,
             norms,

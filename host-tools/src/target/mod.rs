@@ -250,6 +250,7 @@ where
             plan: *plan,
             ball,
             attacked: Attacked {
+                unfinished: false,
                 inputs: Inputs::from(adversarial),
                 outcomes,
                 norms,
