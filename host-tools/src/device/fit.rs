@@ -26,7 +26,7 @@ pub fn attack_room(session_ram: usize, model: &Model<'_>, attacks: &[Spec]) -> u
     };
     let beside = attacks.iter().map(beside).max();
     let beside = beside.unwrap_or_else(|| Places::new(0, input, 0).needed());
-    session_ram.saturating_sub(beside.next_multiple_of(ALIGN)) / ALIGN * ALIGN
+    session_ram.saturating_sub(beside) / ALIGN * ALIGN
 }
 
 /// The image of `model` that can be attacked on `board`, where it is another one: the same model with its backward cut.
