@@ -215,7 +215,12 @@ fn same_ball(a: &AttackResult, b: &AttackResult) -> bool {
 fn full_strength<'a>(attacks: &[&'a AttackResult]) -> impl Iterator<Item = &'a AttackResult> {
     untargeted(attacks, Threat::WhiteBox)
         .filter(|a| a.plan.aim == Aim::Any)
-        .filter(|a| !a.plan.attack.is_universal() && a.cut_short() == 0)
+        .filter(|a| !a.plan.attack.is_universal() && ran_to_its_end(a))
+}
+
+/// Whether no limit ended it. Black boxes have a number of queries by nature.
+fn ran_to_its_end(attack: &AttackResult) -> bool {
+    attack.threat != Threat::WhiteBox || attack.cut_short(attack.plan.budget) == 0
 }
 
 /// What withstands every attack; `None` where there was none.
@@ -245,11 +250,15 @@ fn worst(pairs: impl Iterator<Item = (f64, Paired, f64, f64)>) -> Option<(f64, P
     })
 }
 
-/// Attacks of `threat` against all white-box attacks in the same ball.
+/// Attacks of `threat` against all white-box attacks in the same ball. One that was not asked about every sample shows no strength
+/// of the white box, but may show its weakness.
 fn beaten_by(attacks: &[&AttackResult], threat: Threat) -> Option<(f64, Paired, f64, f64)> {
     worst(untargeted(attacks, threat).filter_map(|attack| {
         let white = white_box(attacks, attack)?;
         let paired = Paired::of(&attack.robust, &white);
+        if !attack.asked_about_all() && !paired.is_stronger() {
+            return None;
+        }
         let eps = f64::from(attack.plan.epsilon);
         Some((eps, paired, share(&attack.robust), share(&white)))
     }))
@@ -381,7 +390,7 @@ fn larger_balls_are_no_safer(attacks: &[&AttackResult]) -> Check {
     let kin = |a: &AttackResult, b: &AttackResult| {
         a.plan.name == b.plan.name && a.threat == b.threat && a.plan.norm == b.plan.norm
     };
-    let whole = |a: &&AttackResult| a.plan.target.is_none() && a.cut_short() == 0;
+    let whole = |a: &&AttackResult| a.plan.target.is_none() && ran_to_its_end(a);
     let all = || attacks.iter().copied().filter(whole);
     let pairs = all().flat_map(|small| {
         all()

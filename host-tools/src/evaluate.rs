@@ -34,6 +34,15 @@ impl Plan {
         self.norm == other.norm && self.epsilon == other.epsilon && self.target == other.target
     }
 
+    /// Whether an attack on a sample did not win, and had spent `limits` on it, or nothing.
+    pub fn is_over(&self, outcome: &Outcome, limits: Budget) -> bool {
+        let climbs = self.attack.access() == Access::Gradients;
+        let spent = outcome.queries == 0
+            || outcome.queries >= limits.queries
+            || climbs && outcome.gradients >= limits.gradients;
+        spent && !outcome.fooled
+    }
+
     /// FGSM in the linf norm.
     pub fn fgsm(epsilon: f32) -> Plan {
         Plan {
@@ -144,25 +153,24 @@ impl AttackResult {
         }
     }
 
-    /// How many samples withstood with what each may cost spent, or what all together may cost: what the attack would have come
-    /// to is not known.
-    pub fn cut_short(&self) -> usize {
-        let limits = self.plan.budget;
-        let climbs = self.plan.attack.access() == Access::Gradients;
-        let outcomes = self.attacked.outcomes.iter().filter(|o| !o.fooled);
-        if self.plan.attack.is_universal() {
-            return if self.attacked.unfinished {
-                outcomes.count()
-            } else {
-                0
-            };
+    /// How many samples withstood although (or because) the attack had spent `limits` on them, or could not ask about them at all, since
+    /// all together had cost what they may: what it would have come to is not known.
+    pub fn cut_short(&self, limits: Budget) -> usize {
+        let outcomes = &self.attacked.outcomes;
+        match self.plan.attack.is_universal() {
+            // one perturbation for all is fitted to the end, or for none
+            true if !self.attacked.unfinished => 0,
+            true => outcomes.iter().filter(|o| !o.fooled).count(),
+            false => outcomes
+                .iter()
+                .filter(|o| self.plan.is_over(o, limits))
+                .count(),
         }
-        let over = |o: &&Outcome| {
-            o.queries == 0
-                || o.queries >= limits.queries
-                || climbs && o.gradients >= limits.gradients
-        };
-        outcomes.filter(over).count()
+    }
+
+    /// Whether every sample was asked about.
+    pub fn asked_about_all(&self) -> bool {
+        self.attacked.outcomes.iter().all(|o| o.queries > 0)
     }
 
     /// The share of samples that withstood.

@@ -113,7 +113,7 @@ pub fn transfer(
             ball,
             robust: withstood(pair.clean, pair.labels, plan, &outcomes),
             attacked: Attacked {
-                unfinished: false,
+                unfinished: on_float.attacked.unfinished,
                 inputs,
                 outcomes,
                 norms,

@@ -25,6 +25,11 @@ fn figures(mut document: Value) -> Value {
     document
 }
 
+/// What all samples of an attack cost together, of the mean that its entry gives.
+fn cost(attack: &Value, what: &str, samples: u32) -> u64 {
+    (attack[what].as_f64().unwrap() * f64::from(samples)).round() as u64
+}
+
 /// Runs `line` whole with one thread and with two, then kills it once it has written `least` bytes down, and resumes it.
 fn threads_and_interruptions(bench: &Bench, line: &[&str], least: u64) {
     let run = |rest: &str| {
@@ -214,11 +219,9 @@ fn every_attack_keeps_to_its_budgets() {
             let together =
                 format!("--max-total-queries {queries} --max-total-gradients {gradients}");
             let few = document(&bench.run(&format!("{line} {together}")));
-            let cost = |document: &Value, what: &str| {
-                let mean = document["attacks"][0][what].as_f64().unwrap();
-                (mean * f64::from(samples)).round() as u64
-            };
-            let spent = (cost(&few, "queries_mean"), cost(&few, "gradients_mean"));
+            let attack = &few["attacks"][0];
+            let spent = ["queries_mean", "gradients_mean"].map(|what| cost(attack, what, samples));
+            let spent = (spent[0], spent[1]);
             assert!(
                 spent.0 <= queries && spent.1 <= gradients,
                 "{name} {together}: {spent:?}"
@@ -275,8 +278,8 @@ fn what_was_not_asked_proves_nothing() {
     let attacks = found["attacks"].as_array().unwrap();
     assert!(attacks.len() > 1);
     for attack in attacks {
-        let cost = attack["queries_mean"].as_f64().unwrap() * 60.0;
-        assert!(cost.round() <= 50.0, "{}: {cost}", attack["name"]);
+        let cost = cost(attack, "queries_mean", 60);
+        assert!(cost <= 50, "{}: {cost}", attack["name"]);
     }
     // a perturbation for all samples whose fitting a budget ended, and one that was done just so
     for (rest, ended) in [
@@ -286,6 +289,10 @@ fn what_was_not_asked_proves_nothing() {
         ("universal-online --max-total-queries 140", true),
         ("universal-online --max-queries 6", false),
         ("universal-deepfool --max-queries 12", true),
+        // its own number of queries is no limit, nor is one of gradients, of which it takes none
+        ("square --set queries=20 --max-queries 500", false),
+        ("square --set queries=500 --max-queries 20", true),
+        ("square --set queries=20 --max-gradients 0", false),
     ] {
         let found = bench.run(&format!("attack {line} --attack {rest} --json --out u.npz"));
         let warnings = document(&found)["warnings"].to_string();
@@ -361,10 +368,7 @@ fn budgets_are_never_overdrawn() {
     let bench = Bench::new();
     bench.train();
     let line = "attack trained/model.fpi --data digits --limit 60 --attack pgd --eps 0.02 --json";
-    let cost = |document: &Value, what: &str| {
-        let mean = document["attacks"][0][what].as_f64().unwrap();
-        (mean * 60.0).round() as u64
-    };
+    let cost = |document: &Value, what: &str| cost(&document["attacks"][0], what, 60);
     let free = document(&bench.run(&format!("{line} --out free.npz")));
     assert!(cost(&free, "queries_mean") > 700);
     let mut last = None;

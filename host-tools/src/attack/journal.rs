@@ -205,6 +205,7 @@ struct Old {
     discarded: bool,
 }
 
+/// What is in a journal; all of it where it is resumed.
 fn read(path: &Path, key: &str, resume: bool) -> Result<Old> {
     let unreadable =
         |error: std::io::Error| Error::new(error, path.display(), "a readable journal");

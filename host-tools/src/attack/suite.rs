@@ -194,13 +194,6 @@ fn plan(entry: &Entry, settings: &Settings, terms: &Terms) -> Result<Plan> {
             "the size of the ball, for example 0.1 or 8/255, or --nearest to find the smallest",
         ));
     }
-    if terms.nearest && attack.is_universal() {
-        return Err(Error::new(
-            format!("{} looks for one perturbation for all samples", entry.name),
-            "--nearest",
-            "--eps instead",
-        ));
-    }
     let counts = settings.norm == Norm::L0 && terms.epsilon.is_finite();
     if counts && terms.epsilon.fract() != 0.0 {
         return Err(Error::new(
@@ -209,7 +202,7 @@ fn plan(entry: &Entry, settings: &Settings, terms: &Terms) -> Result<Plan> {
             "how many elements may change, a whole number",
         ));
     }
-    Ok(Plan {
+    let plan = Plan {
         name: entry.name,
         attack,
         aim: match (entry.nearest, terms.nearest) {
@@ -221,7 +214,26 @@ fn plan(entry: &Entry, settings: &Settings, terms: &Terms) -> Result<Plan> {
         epsilon: terms.epsilon,
         target: terms.target,
         budget,
-    })
+    };
+    if terms.nearest {
+        refuse_universal(std::slice::from_ref(&plan), "--nearest", "--eps instead")?;
+    }
+    Ok(plan)
+}
+
+/// Refuses attacks that look for one perturbation for all samples; `place` is what needs single samples.
+///
+/// # Errors
+/// The first such attack.
+pub fn refuse_universal(plans: &[Plan], place: &str, right: &str) -> Result<()> {
+    match plans.iter().find(|plan| plan.attack.is_universal()) {
+        None => Ok(()),
+        Some(plan) => Err(Error::new(
+            format!("{} looks for one perturbation for all samples", plan.name),
+            place,
+            right,
+        )),
+    }
 }
 
 #[cfg(test)]

@@ -132,6 +132,14 @@ fn accuracy_that_grows_with_the_ball_is_flagged() {
         larger_balls_are_no_safer(&[&white("fgsm", 0.1, 5)]).passed,
         None
     );
+    // black boxes spend their queries by nature, and are looked at all the same
+    let black = |epsilon, left| {
+        let mut black = attack("square", Threat::BlackBox, epsilon, (left, 100));
+        black.plan.budget.queries = 50;
+        black
+    };
+    let with = |large| larger_balls_are_no_safer(&[&black(0.1, 40), &black(0.2, large)]).passed;
+    assert_eq!([with(30), with(80)], [Some(true), Some(false)]);
 }
 
 #[test]
@@ -150,6 +158,17 @@ fn attacks_that_were_not_run_to_their_end_prove_nothing() {
     };
     assert_eq!(with(51), (Some(false), Some(false)));
     assert_eq!(with(50), (None, None), "each sample had cost 50");
+    // a control that was not asked about all samples shows no strength, but may show a weakness
+    let white = white("pgd", 0.1, 50);
+    let asked = |left, unasked: usize| {
+        let mut control = attack("signhunter", Threat::BlackBox, 0.1, (left, 100));
+        let outcomes = &mut control.attacked.outcomes;
+        outcomes[..unasked].iter_mut().for_each(|o| o.queries = 0);
+        gradient_free_is_no_stronger(&[&white, &control]).passed
+    };
+    assert_eq!([asked(90, 0), asked(90, 1)], [Some(true), None]);
+    assert_eq!([asked(10, 0), asked(10, 1)], [Some(false); 2]);
+    let white = self::white;
     // one perturbation for all samples is weaker than a search for each
     let mut universal = white("universal", 0.1, 90);
     universal.plan.attack = crate::attack::catalog::find("universal")

@@ -10,6 +10,7 @@ use super::evaluate::{self, Subject, Way};
 use super::model::{ModelFile, preprocess};
 use crate::attack::Terms;
 use crate::attack::journal::Journal;
+use crate::attack::suite::refuse_universal;
 use crate::classifier::{Classifier, Inputs};
 use crate::data::{self, Dataset, Purpose, npy, npz};
 use crate::document::{Data, Document, summary};
@@ -125,9 +126,10 @@ fn on_samples(
         }
         (None, None) => return Err(Error::new("no model", "attack", "a model, or --target")),
     };
-    if args.attack.settings.are_limits() {
-        document.warnings.extend(evaluate::cut_short(&evaluation));
-    }
+    let settings = &args.attack.settings;
+    document
+        .warnings
+        .extend(evaluate::cut_short(settings, &evaluation));
     if args.resume && plans.iter().any(|plan| plan.attack.is_universal()) {
         console.say(
             "a perturbation for all samples is fitted anew: nothing of it is kept between runs",
@@ -230,7 +232,11 @@ fn on_target(
     };
     match args.surrogate.is_empty() {
         true => crate::target::check(target, plans)?,
-        false => surrogate::check(plans)?,
+        false => refuse_universal(
+            plans,
+            "--surrogate",
+            "an attack on single samples; or fit the perturbation on the surrogate and try what --out holds on MODEL with infer",
+        )?,
     }
     let surrogates = surrogate::read(args)?;
     let files: Vec<&ModelFile> = file.into_iter().chain(&surrogates).collect();

@@ -1,7 +1,7 @@
 //! `foolproof evaluate`: clean and robust accuracy, a report, and an exit code for CI.
 
 use super::Ended;
-use super::args::EvaluateArgs;
+use super::args::{EvaluateArgs, SettingArgs};
 use super::console::{Console, to_json};
 use super::model::ModelFile;
 use crate::attack::Choice;
@@ -78,9 +78,9 @@ pub(crate) fn run(args: &EvaluateArgs, seed: u64, console: &Console) -> Result<E
         ..Way::default()
     };
     let (mut evaluation, mut document) = measure("evaluate", &subject, &plans, &way, console)?;
-    if args.settings.are_limits() {
-        document.warnings.extend(cut_short(&evaluation));
-    }
+    document
+        .warnings
+        .extend(cut_short(&args.settings, &evaluation));
     let examination = Examination {
         classifier: &classifier,
         inputs: &inputs,
@@ -311,10 +311,13 @@ fn warnings(evaluation: &Evaluation) -> Vec<String> {
     warnings
 }
 
-/// What to say where limits that the user set ended attacks before they were done.
-pub(crate) fn cut_short(evaluation: &Evaluation) -> Vec<String> {
+/// What to say where limits that the user set ended attacks.
+pub(crate) fn cut_short(settings: &SettingArgs, evaluation: &Evaluation) -> Vec<String> {
+    if !settings.are_limits() {
+        return Vec::new();
+    }
     let say = |result: &AttackResult| {
-        let count = result.cut_short();
+        let count = result.cut_short(settings.each());
         let n = result.attacked.outcomes.len();
         (count > 0).then(|| over_budget(result.plan.name, count, n))
     };

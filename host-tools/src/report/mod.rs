@@ -178,7 +178,8 @@ fn failed(document: &Document) -> usize {
 pub fn verdict(document: &Document) -> String {
     let mut sentence = match (document.accuracy, worst(document)) {
         (Some(clean), Some(worst)) => {
-            let word = match outcome(document) {
+            let outcome = outcome(document);
+            let word = match outcome {
                 Outcome::Fooled => "Fooled",
                 Outcome::Weakened => "Weakened",
                 Outcome::NothingToFool => "Nothing to fool",
@@ -189,7 +190,7 @@ pub fn verdict(document: &Document) -> String {
             let clean = format!("{word}: {} accurate on clean samples", percent(clean.clean));
             let attack = title(worst);
             let left = percent(worst.robust_accuracy);
-            match outcome(document) {
+            match outcome {
                 Outcome::Untested => format!("{clean}; {attack} was allowed to ask nothing."),
                 Outcome::Doubtful => format!(
                     "{clean}, {left} under {attack}, but {}.",

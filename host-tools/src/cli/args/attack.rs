@@ -128,10 +128,15 @@ impl SettingArgs {
             epsilon,
             nearest: false,
             target,
-            budget: Budget {
-                queries: self.max_queries.unwrap_or(u64::MAX),
-                gradients: self.max_gradients.unwrap_or(u64::MAX),
-            },
+            budget: self.each(),
+        }
+    }
+
+    /// What each sample may cost.
+    pub fn each(&self) -> Budget {
+        Budget {
+            queries: self.max_queries.unwrap_or(u64::MAX),
+            gradients: self.max_gradients.unwrap_or(u64::MAX),
         }
     }
 
@@ -145,8 +150,7 @@ impl SettingArgs {
 
     /// Whether anything bounds what attacks may cost.
     pub fn are_limits(&self) -> bool {
-        let each = self.terms(0.0, None).budget;
-        each != Budget::UNLIMITED || self.total() != Budget::UNLIMITED
+        self.each() != Budget::UNLIMITED || self.total() != Budget::UNLIMITED
     }
 
     /// Whether anything but the norm was said.

@@ -10,6 +10,7 @@ use crate::attack::Norms;
 use crate::attack::boxes::{Boxes, Searched, Work, search};
 use crate::attack::catalog::norm_name;
 use crate::attack::run::Page;
+use crate::attack::suite::refuse_universal;
 use crate::classifier::{Classifier, Inputs};
 use crate::document::{Attack, Data, Document, MeanNorm, summary};
 use crate::error::{Error, Result};
@@ -36,7 +37,8 @@ pub(super) fn run(args: &AttackArgs, path: &Path, seed: u64, console: &Console) 
             "foolproof attack MODEL --box BOX.npz",
         )
     })?;
-    if args.attack.settings.total() != Budget::UNLIMITED {
+    let settings = &args.attack.settings;
+    if settings.total() != Budget::UNLIMITED {
         return Err(Error::new(
             "boxes have no budget together",
             "--max-total-queries and --max-total-gradients",
@@ -44,15 +46,9 @@ pub(super) fn run(args: &AttackArgs, path: &Path, seed: u64, console: &Console) 
         ));
     }
     let targeted = args.targeted.is_some();
-    let terms = args.attack.settings.terms(1.0, None);
+    let terms = settings.terms(1.0, None);
     let plans = args.attack.attack.plans(&terms)?;
-    if let Some(plan) = plans.iter().find(|plan| plan.attack.is_universal()) {
-        return Err(Error::new(
-            format!("{} looks for one perturbation for all samples", plan.name),
-            "--box",
-            "an attack on single samples",
-        ));
-    }
+    refuse_universal(&plans, "--box", "an attack on single samples")?;
     if let Some(out) = &args.out {
         files::refuse_overwriting(out, [path, model])?;
     }
@@ -115,18 +111,13 @@ pub(super) fn run(args: &AttackArgs, path: &Path, seed: u64, console: &Console) 
             page: journal.as_ref().map(|journal| Page { journal, attack }),
         };
         let searched = search(&classifier, &boxes, plan, &work)?;
-        if args.attack.settings.are_limits() {
-            let spent = |o: &Outcome| {
-                o.queries >= plan.budget.queries || o.gradients >= plan.budget.gradients
-            };
-            let outcomes = searched.outcomes.iter().zip(&best.broken);
-            let count = outcomes
-                .filter(|(o, broken)| !**broken && !o.fooled && spent(o))
-                .count();
+        if settings.are_limits() {
+            let rows = searched.outcomes.iter().zip(&best.broken);
+            let over = |o: &Outcome| plan.is_over(o, settings.each());
+            let count = rows.filter(|(o, broken)| !**broken && over(o)).count();
             if count > 0 {
-                document
-                    .warnings
-                    .push(over_budget(plan.name, count, boxes.len()));
+                let warning = over_budget(plan.name, count, boxes.len());
+                document.warnings.push(warning);
             }
         }
         best.merge(&searched);

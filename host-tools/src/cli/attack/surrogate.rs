@@ -5,7 +5,7 @@ use super::super::model::ModelFile;
 use crate::attack::transfer::Surrogates;
 use crate::classifier::{Classifier, Inputs};
 use crate::document::{Document, SurrogateUse};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::evaluate::{Evaluation, Plan, Threat};
 use crate::target::{Feedback, Target, Work, evaluate_with};
 
@@ -15,18 +15,6 @@ pub(super) fn read(args: &AttackArgs) -> Result<Vec<ModelFile>> {
         .iter()
         .map(|path| ModelFile::read_for(path, &args.input, None)?.within(args.memory))
         .collect()
-}
-
-/// Refuses attacks that surrogates cannot carry over.
-pub(super) fn check(plans: &[Plan]) -> Result<()> {
-    match plans.iter().find(|plan| plan.attack.is_universal()) {
-        None => Ok(()),
-        Some(plan) => Err(Error::new(
-            format!("{} looks for one perturbation for all samples", plan.name),
-            "--surrogate",
-            "an attack on single samples; or fit the perturbation on the surrogate and try what --out holds on MODEL with infer",
-        )),
-    }
 }
 
 /// Attacks the target with them.
