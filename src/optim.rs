@@ -1,5 +1,7 @@
 //! Optimizers on fixed buffers: the caller owns parameters, gradients and state.
 
+use crate::kernels::{AdamF32, Kernels, adam_f32};
+
 /// Stochastic gradient descent with momentum and weight decay, as PyTorch defines it:
 /// `g += decay * p; m = momentum * m + g; p -= rate * m`.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -61,16 +63,17 @@ impl Adam {
 
     /// Step number `t`, counted from 1. `state` is twice as long as the parameters and starts at zero.
     pub fn step(&self, t: u32, parameters: &mut [f32], gradients: &[f32], state: &mut [f32]) {
-        let half = state.len() / 2;
-        let (first, second) = state.split_at_mut(half);
-        let correction1 = 1.0 - libm::powf(self.beta1, t as f32);
-        let correction2 = 1.0 - libm::powf(self.beta2, t as f32);
-        for (((p, &g), m), v) in parameters.iter_mut().zip(gradients).zip(first).zip(second) {
-            *m = self.beta1 * *m + (1.0 - self.beta1) * g;
-            *v = self.beta2 * *v + (1.0 - self.beta2) * g * g;
-            let step = (*m / correction1) / (libm::sqrtf(*v / correction2) + self.epsilon);
-            *p -= self.rate * (step + self.decay * *p);
-        }
+        let (first, second) = state.split_at_mut(state.len() / 2);
+        let corrections = [self.beta1, self.beta2].map(|beta| 1.0 - libm::powf(beta, t as f32));
+        let step = AdamF32 {
+            betas: [self.beta1, self.beta2],
+            corrections,
+            epsilon: self.epsilon,
+            rate: self.rate,
+            decay: self.decay,
+        };
+        let kernels = Kernels::detect_exact();
+        adam_f32(kernels, &step, gradients, parameters, [first, second]);
     }
 }
 

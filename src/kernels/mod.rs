@@ -299,6 +299,49 @@ pub fn block_f32(kernels: Kernels, bits: &[u8], blocked: f32, gy: &mut [f32]) {
     }
 }
 
+/// `y = tanh(x)`, as [`crate::math::tanh`] has it, to the bit.
+pub fn tanh_f32(kernels: Kernels, x: &[f32], y: &mut [f32]) {
+    match kernels {
+        Kernels::Scalar => scalar::elementwise::tanh_f32(x, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.tanh_f32(x, y),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.avx2().tanh_f32(x, y),
+    }
+}
+
+/// One step of Adam: see [`crate::optim::Adam`].
+#[derive(Clone, Copy, Debug)]
+pub struct AdamF32 {
+    /// Decays of the two moments.
+    pub betas: [f32; 2],
+    /// What the moments are divided by, `1 - beta^t`.
+    pub corrections: [f32; 2],
+    /// Added to the root of the second moment.
+    pub epsilon: f32,
+    /// Learning rate.
+    pub rate: f32,
+    /// Decoupled weight decay.
+    pub decay: f32,
+}
+
+/// One step of Adam on parameters and their two moments, all as long as the gradients. Every implementation gives the same bits.
+pub fn adam_f32(
+    kernels: Kernels,
+    adam: &AdamF32,
+    gradients: &[f32],
+    parameters: &mut [f32],
+    moments: [&mut [f32]; 2],
+) {
+    match kernels {
+        Kernels::Scalar => scalar::elementwise::adam_f32(adam, gradients, parameters, moments),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Avx2(avx2) => avx2.adam_f32(adam, gradients, parameters, moments),
+        #[cfg(target_arch = "x86_64")]
+        Kernels::Fma(fma) => fma.avx2().adam_f32(adam, gradients, parameters, moments),
+    }
+}
+
 /// The elementwise sum of two int8 tensors of one shape as TFLite Micro computes it, two roundings: each term is
 /// `(x - zero_point) << left_shift` times its factor, their sum times that of the output.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,9 @@
 #![allow(unsafe_code)] // calls of functions that need a CPU feature; the token proves that it is there
 
 use super::scalar::{conv, dense, depthwise, pool, spread};
-use super::{Activation, AddI8, ConvF32, ConvI8, DenseF32, DenseI8, Spread, WeightsI8, Window};
+use super::{
+    Activation, AdamF32, AddI8, ConvF32, ConvI8, DenseF32, DenseI8, Spread, WeightsI8, Window,
+};
 use super::{f32_avx2, int8_avx2};
 
 /// Proof that this CPU has AVX2: one exists only where [`Avx2::new`] found it.
@@ -109,6 +111,28 @@ impl Avx2 {
         ran();
         // SAFETY: `self` exists, so the CPU has AVX2.
         unsafe { f32_avx2::block(bits, blocked, gy) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn tanh_f32(self, x: &[f32], y: &mut [f32]) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2.
+        unsafe { f32_avx2::tanh(x, y) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn adam_f32(
+        self,
+        adam: &AdamF32,
+        gradients: &[f32],
+        parameters: &mut [f32],
+        moments: [&mut [f32]; 2],
+    ) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2.
+        unsafe { f32_avx2::adam(adam, gradients, parameters, moments) }
     }
 
     /// As the function of this name in [`kernels`](super).

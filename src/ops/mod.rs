@@ -570,7 +570,7 @@ impl Op {
             Op::Reshape if RESHAPE => layout::copy(x, y),
             Op::Concat(concat) if CONCAT => concat.forward(inputs, output, y),
             Op::Softmax(softmax) if SOFTMAX => softmax.forward(cx, inputs, y),
-            Op::Unary(unary) if UNARY => unary.forward(inputs, y),
+            Op::Unary(unary) if UNARY => unary.forward(cx, inputs, y),
             Op::BatchNorm(norm) if BATCH_NORM => {
                 if let DataMut::F32(y) = y {
                     norm.forward(inputs, saved, y);

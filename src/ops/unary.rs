@@ -1,6 +1,7 @@
 //! Functions of each element: computed in f32, looked up in int8.
 
 use super::{Activation, Context, OpError, Seen, Unary, activation, check};
+use crate::kernels;
 use crate::tensor::{DType, Data, DataMut, Operand};
 
 /// Entries of an int8 table: one per input value, from -128 on.
@@ -88,14 +89,23 @@ impl Unary {
         }
     }
 
-    pub(super) fn forward(&self, inputs: &[Operand], y: DataMut) {
+    pub(super) fn forward(&self, cx: &Context, inputs: &[Operand], y: DataMut) {
         let Some(x) = inputs.first() else { return };
         match (x.data, y) {
-            (Data::F32(x), DataMut::F32(y)) => {
-                for (y, &x) in y.iter_mut().zip(x) {
-                    *y = self.apply(x);
+            (Data::F32(x), DataMut::F32(y)) => match *self {
+                Unary::Tanh => kernels::tanh_f32(cx.kernels, x, y),
+                Unary::LeakyRelu { alpha } => {
+                    // without a branch in the loop: signs come at random
+                    for (y, &x) in y.iter_mut().zip(x) {
+                        *y = if x < 0.0 { alpha * x } else { x };
+                    }
                 }
-            }
+                _ => {
+                    for (y, &x) in y.iter_mut().zip(x) {
+                        *y = self.apply(x);
+                    }
+                }
+            },
             (Data::I8(x), DataMut::I8(y)) => {
                 let table = inputs.get(1).map_or(&[][..], |t| t.i8());
                 for (y, &x) in y.iter_mut().zip(x) {

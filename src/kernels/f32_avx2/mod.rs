@@ -2,16 +2,20 @@
 //! follows the data.
 #![allow(unsafe_code)] // loads and stores of vectors, inside slices whose lengths are looked at first
 
+mod adam;
 mod elementwise;
 mod pool;
+mod tanh;
 #[cfg(test)]
 mod tests;
 
 use super::Activation;
 use core::arch::x86_64::*;
 
+pub(super) use adam::adam;
 pub(super) use elementwise::{add, block, passing};
 pub(super) use pool::{argmax, fits, maximum, maximum_gradient};
+pub(super) use tanh::tanh;
 
 /// The first `lanes` of eight.
 #[target_feature(enable = "avx2")]

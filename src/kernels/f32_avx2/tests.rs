@@ -129,3 +129,62 @@ fn elementwise_loops_have_the_bits_of_scalar() {
         }
     }
 }
+
+#[test]
+fn tanh_has_the_bits_of_scalar() {
+    let Some(avx2) = Avx2::new() else { return };
+    // every 1009th number there is, not-a-number included, and all around where formulas change
+    let mut x: Vec<f32> = (0..u32::MAX / 1009)
+        .map(|i| f32::from_bits(i * 1009))
+        .collect();
+    for limit in [
+        0x0080_0000_u32,
+        0x3280_0000,
+        0x3e31_7218,
+        0x3e82_c578,
+        0x3f05_1592,
+        0x3f0c_9f54,
+        0x411f_0000,
+        0x4120_0000,
+        0x7f80_0000,
+    ] {
+        let around = (0..200).map(|i| f32::from_bits(limit - 100 + i));
+        x.extend(around.flat_map(|x| [x, -x]));
+    }
+    x.extend((0..400_000).map(|i| (i - 200_000) as f32 * 1e-4));
+    for n in [0, 1, 7, 8, 9, x.len()] {
+        same(avx2, &vec![9.0; n], &n, bits, |k, y| {
+            kernels::tanh_f32(k, &x[x.len() - n..], y);
+        });
+    }
+}
+
+#[test]
+fn adam_has_the_bits_of_scalar() {
+    let Some(avx2) = Avx2::new() else { return };
+    let sane = |n, seed| -> Vec<f32> {
+        let numbers = awkward(n, seed).into_iter();
+        numbers
+            .map(|x| if x.is_nan() { 1e-30 } else { x })
+            .collect()
+    };
+    for n in [0, 1, 7, 8, 9, 64, 131] {
+        for (step, decay) in [(1, 0.0), (2, 0.01), (1000, 0.0)] {
+            let adam = kernels::AdamF32 {
+                betas: [0.5, 0.999],
+                corrections: [0.5_f32, 0.999].map(|beta| 1.0 - libm::powf(beta, step as f32)),
+                epsilon: 1e-8,
+                rate: 2e-4,
+                decay,
+            };
+            let g = sane(n, 1);
+            let squares = sane(n, 3).into_iter().map(|v| v.abs());
+            let start: Vec<f32> = sane(2 * n, 2).into_iter().chain(squares).collect();
+            same(avx2, &start, &(n, step), bits, |k, all| {
+                let (p, moments) = all.split_at_mut(n);
+                let (m, v) = moments.split_at_mut(n);
+                kernels::adam_f32(k, &adam, &g, p, [m, v]);
+            });
+        }
+    }
+}

@@ -1,6 +1,6 @@
-//! Element by element: sums, and where a gradient passes an activation.
+//! Element by element: sums, functions, where a gradient passes an activation, and an optimizer's step.
 
-use crate::kernels::Activation;
+use crate::kernels::{Activation, AdamF32};
 
 /// `y = activation(a + b)`.
 #[inline(always)]
@@ -35,5 +35,31 @@ pub fn block_f32(bits: &[u8], blocked: f32, gy: &mut [f32]) {
                 *gy = if blocked == 0.0 { 0.0 } else { *gy * blocked };
             }
         }
+    }
+}
+
+/// `y = tanh(x)`.
+#[inline(always)]
+pub fn tanh_f32(x: &[f32], y: &mut [f32]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = crate::math::tanh(x);
+    }
+}
+
+/// One step of Adam.
+#[inline(always)]
+pub fn adam_f32(
+    adam: &AdamF32,
+    gradients: &[f32],
+    parameters: &mut [f32],
+    moments: [&mut [f32]; 2],
+) {
+    let ([beta1, beta2], [correction1, correction2]) = (adam.betas, adam.corrections);
+    let [first, second] = moments;
+    for (((p, &g), m), v) in parameters.iter_mut().zip(gradients).zip(first).zip(second) {
+        *m = beta1 * *m + (1.0 - beta1) * g;
+        *v = beta2 * *v + (1.0 - beta2) * g * g;
+        let step = (*m / correction1) / (libm::sqrtf(*v / correction2) + adam.epsilon);
+        *p -= adam.rate * (step + adam.decay * *p);
     }
 }
