@@ -1,7 +1,10 @@
-//! Fully connected layers, straight from row-major weights: each is read once per few samples, so a packed copy would not pay.
+//! Fully connected layers: few samples straight from row-major weights, which are read once so that a packed copy would not pay, and
+//! many by blocks of packed operands.
 
-use super::tile::{Outcome, Segment, Sides, block, dots};
-use crate::kernels::{Activation, DenseF32};
+use super::gemm::{self, Rows};
+use super::many;
+use super::tile::{Segment, dots};
+use crate::kernels::DenseF32;
 use core::arch::x86_64::*;
 
 /// Lengths that are those of weights `[outputs, depth]`, inputs `[batch, depth]` and outputs `[batch, outputs]`: the loops below
@@ -19,14 +22,16 @@ pub(super) fn takes(depth: usize, w: usize, x: usize, y: usize) -> bool {
 pub(super) unsafe fn forward(p: &DenseF32, y: &mut [f32]) {
     let outputs = p.bias.len();
     let batch = p.x.len() / p.depth.max(1);
+    // SAFETY: the caller's promise.
+    let first = unsafe { many::forward(p, y) };
     let mut o = 0;
-    while o < outputs {
+    while o < outputs && first < batch {
         let filters = match outputs - o {
-            8.. if batch < 3 => 8,
+            8.. if batch - first < 3 => 8,
             4.. => 4,
             _ => 1,
         };
-        let mut n = 0;
+        let mut n = first;
         while n < batch {
             let samples = if batch - n >= 3 { 3 } else { 1 };
             // SAFETY: rows `o..o + filters` of `w`, rows `n..n + samples` of `x`.
@@ -117,60 +122,15 @@ pub(super) unsafe fn weight_gradient(depth: usize, x: &[f32], gy: &[f32], gw: &m
     );
 }
 
-/// A matrix whose element `r, k` is `x[r row + k step]`.
-struct Rows<'a> {
-    x: &'a [f32],
-    row: usize,
-    step: usize,
-}
-
 /// `to [M, lanes] += a [M, terms] b [terms, lanes]`.
 #[target_feature(enable = "avx2,fma")]
 fn product(a: Rows, b: &[f32], terms: usize, lanes: usize, to: &mut [f32]) {
     let m = to.len() / lanes.max(1);
-    if m == 0 || terms == 0 {
-        return;
-    }
-    if m == 1 {
-        return add_rows(a, b, lanes, to);
-    }
-    let all = [Segment {
-        a: 0,
-        b: 0,
-        len: terms,
-    }];
-    for l in (0..lanes).step_by(16) {
-        let width = (lanes - l).min(16);
-        for r in (0..m).step_by(6) {
-            let rows = (m - r).min(6);
-            let mut from = [a.x.as_ptr(); 6];
-            let mut into = [to.as_mut_ptr(); 6];
-            for k in 0..rows {
-                from[k] = from[k].wrapping_add((r + k) * a.row);
-                into[k] = into[k].wrapping_add((r + k) * lanes + l);
-            }
-            let sides = Sides {
-                a: from,
-                a_step: a.step,
-                b: b.as_ptr().wrapping_add(l),
-                b_step: lanes,
-                segments: &all,
-            };
-            let out = Outcome {
-                to: into,
-                rows,
-                lanes: width,
-                bias: None,
-                activation: Activation::None,
-            };
-            // SAFETY: rows and lanes exist; rows beyond `rows` read those of row 0.
-            unsafe {
-                match width {
-                    16 => block::<6, 2, false>(&sides, &out),
-                    _ => block::<6, 2, true>(&sides, &out),
-                }
-            }
-        }
+    match m {
+        0 => {}
+        1 => add_rows(a, b, lanes, to),
+        // SAFETY: the two callers' operands have these sizes.
+        _ => unsafe { gemm::product(&a, b, [m, terms, lanes], to) },
     }
 }
 

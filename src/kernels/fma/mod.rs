@@ -10,6 +10,8 @@
 mod conv;
 mod conv_weights;
 mod dense;
+mod gemm;
+mod many;
 pub mod peak;
 #[cfg(test)]
 mod tests;

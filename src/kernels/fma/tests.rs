@@ -209,42 +209,102 @@ fn large_convolutions_are_close_to_scalar() {
 #[test]
 fn dense_layers_are_close_to_scalar() {
     let mut numbers = Numbers(3);
-    for batch in [1, 2, 3, 5, 8, 13] {
+    for batch in [1, 2, 3, 5, 8, 13, 16] {
         for depth in [1, 3, 8, 15, 16, 17, 100] {
             for outputs in [1, 2, 4, 5, 6, 7, 8, 13, 19] {
-                let x = numbers.floats(batch * depth);
-                let (w, gy) = (
-                    numbers.floats(depth * outputs),
-                    numbers.floats(batch * outputs),
-                );
-                let bias = numbers.floats(outputs);
-                let [ax, aw, agy, abias] = [&x, &w, &gy, &bias].map(|v| magnitudes(v));
-                let what = (batch, depth, outputs);
-                let start = numbers.floats(batch * outputs);
-                close(depth, &start, &what, |k, sizes, y| {
-                    let p = DenseF32 {
-                        depth,
-                        x: if sizes { &ax } else { &x },
-                        w: if sizes { &aw } else { &w },
-                        bias: if sizes { &abias } else { &bias },
-                        activation: match sizes {
-                            true => Activation::None,
-                            false => Activation::Relu,
-                        },
-                    };
-                    kernels::dense_f32(k, &p, y);
-                });
-                let start = numbers.floats(batch * depth);
-                close(outputs, &start, &what, |k, sizes, gx| {
-                    let (w, gy) = if sizes { (&aw, &agy) } else { (&w, &gy) };
-                    kernels::dense_input_gradient_f32(k, depth, w, gy, gx);
-                });
-                let start = numbers.floats(outputs * depth);
-                close(batch, &start, &what, |k, sizes, gw| {
-                    let (x, gy) = if sizes { (&ax, &agy) } else { (&x, &gy) };
-                    kernels::dense_weight_gradient_f32(k, depth, x, gy, gw);
-                });
+                dense_layer_is_close_to_scalar(&mut numbers, [batch, depth, outputs]);
             }
+        }
+    }
+    // more than one block of packed operands, in each direction; either form of tile; parts of weights' rows
+    for sizes in [
+        [32, 64, 256],
+        [33, 100, 31],
+        [300, 24, 40],
+        [1040, 9, 7],
+        [17, 900, 10],
+        [4, 1700, 300],
+        [140, 30, 270],
+    ] {
+        dense_layer_is_close_to_scalar(&mut numbers, sizes);
+    }
+}
+
+fn dense_layer_is_close_to_scalar(numbers: &mut Numbers, [batch, depth, outputs]: [usize; 3]) {
+    let x = numbers.floats(batch * depth);
+    let (w, gy) = (
+        numbers.floats(depth * outputs),
+        numbers.floats(batch * outputs),
+    );
+    let bias = numbers.floats(outputs);
+    let [ax, aw, agy, abias] = [&x, &w, &gy, &bias].map(|v| magnitudes(v));
+    let what = (batch, depth, outputs);
+    let start = numbers.floats(batch * outputs);
+    close(depth, &start, &what, |k, sizes, y| {
+        let p = DenseF32 {
+            depth,
+            x: if sizes { &ax } else { &x },
+            w: if sizes { &aw } else { &w },
+            bias: if sizes { &abias } else { &bias },
+            activation: match sizes {
+                true => Activation::None,
+                false => Activation::Relu,
+            },
+        };
+        kernels::dense_f32(k, &p, y);
+    });
+    let start = numbers.floats(batch * depth);
+    close(outputs, &start, &what, |k, sizes, gx| {
+        let (w, gy) = if sizes { (&aw, &agy) } else { (&w, &gy) };
+        kernels::dense_input_gradient_f32(k, depth, w, gy, gx);
+    });
+    let start = numbers.floats(outputs * depth);
+    close(batch, &start, &what, |k, sizes, gw| {
+        let (x, gy) = if sizes { (&ax, &agy) } else { (&x, &gy) };
+        kernels::dense_weight_gradient_f32(k, depth, x, gy, gw);
+    });
+}
+
+/// Each sample of a batch gets the bits that it gets alone.
+#[test]
+fn a_sample_of_a_dense_layer_does_not_feel_its_batch() {
+    let Some(fma) = Fma::new() else { return };
+    let fma = Kernels::Fma(fma);
+    let mut numbers = Numbers(6);
+    for [batch, depth, outputs] in [
+        [16, 1, 6],
+        [17, 7, 24],
+        [19, 8, 5],
+        [32, 784, 25],
+        [33, 37, 31],
+        [40, 900, 9],
+        [140, 20, 300],
+        [36, 2049, 7],
+    ] {
+        let [x, w] = [batch, outputs].map(|n| numbers.floats(n * depth));
+        let [gy, bias] = [batch, 1].map(|n| numbers.floats(n * outputs));
+        let start = numbers.floats(batch * depth);
+        let run = |samples: core::ops::Range<usize>| {
+            let mut y = std::vec![0.0; samples.len() * outputs];
+            let [inputs, answers] = [depth, outputs].map(|n| samples.start * n..samples.end * n);
+            let mut gx = start[inputs.clone()].to_vec();
+            let p = DenseF32 {
+                depth,
+                x: &x[inputs],
+                w: &w,
+                bias: &bias,
+                activation: Activation::Relu,
+            };
+            kernels::dense_f32(fma, &p, &mut y);
+            kernels::dense_input_gradient_f32(fma, depth, &w, &gy[answers], &mut gx);
+            let bits = |v: Vec<f32>| v.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            (bits(y), bits(gx))
+        };
+        let (y, gx) = run(0..batch);
+        for n in 0..batch {
+            let alone = run(n..n + 1);
+            assert_eq!(alone.0, y[n * outputs..][..outputs], "{n} of {batch}");
+            assert_eq!(alone.1, gx[n * depth..][..depth], "{n} of {batch}");
         }
     }
 }

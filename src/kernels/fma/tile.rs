@@ -216,6 +216,31 @@ pub(super) fn sum(x: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
 }
 
+/// Rows as columns.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+pub(super) fn transpose(rows: [__m256; 8]) -> [__m256; 8] {
+    let mut pairs = rows;
+    for i in 0..4 {
+        pairs[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+        pairs[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+    }
+    let mut fours = pairs;
+    for i in 0..2 {
+        let [a, b, c, d] = [0, 1, 2, 3].map(|k| pairs[4 * i + k]);
+        fours[4 * i] = _mm256_shuffle_ps::<0x44>(a, c);
+        fours[4 * i + 1] = _mm256_shuffle_ps::<0xee>(a, c);
+        fours[4 * i + 2] = _mm256_shuffle_ps::<0x44>(b, d);
+        fours[4 * i + 3] = _mm256_shuffle_ps::<0xee>(b, d);
+    }
+    let mut columns = fours;
+    for i in 0..4 {
+        columns[i] = _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]);
+        columns[i + 4] = _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]);
+    }
+    columns
+}
+
 /// A buffer on the stack that is not cleared: whoever reads an element has written it. It begins with a cache line, so that vectors in
 /// it cross none.
 #[repr(align(64))]

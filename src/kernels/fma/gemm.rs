@@ -1,0 +1,290 @@
+//! Products of matrices whose operands are cut into blocks that caches hold and packed in the order in which they are read (Goto and
+//! van de Geijn, "Anatomy of high-performance matrix multiplication", 2008). How they are cut changes no bit: every sum goes over
+//! its terms in their order, from what it is added to.
+
+#![allow(clippy::needless_range_loop)] // rows and vectors are registers: numbered, in loops that are unrolled
+
+use super::tile::{Scratch, mask, transpose};
+use core::arch::x86_64::*;
+
+/// Terms of a sum that are packed at once.
+const TERMS: usize = 256;
+/// Elements of the first operand that are packed at once: half of what the usual second-level cache holds.
+const BLOCK: usize = 32 * 1024;
+/// Lanes of a tile.
+const WIDE: usize = 16;
+
+/// How many rows the next tile has, of so many that are left: six as long as that does not leave one or two.
+fn height(left: usize) -> usize {
+    match left {
+        ..=4 | 8 => 4,
+        _ => 6,
+    }
+}
+
+/// A matrix whose element `r, k` is `x[r row + k step]`.
+pub(super) struct Rows<'a> {
+    pub x: &'a [f32],
+    pub row: usize,
+    pub step: usize,
+}
+
+/// `to [rows, lanes] += a [rows, terms] b [terms, lanes]`, with at least two rows.
+///
+/// # Safety
+/// The CPU has AVX2 and FMA; `a` and `b` have these elements, and `to` has `rows lanes`.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn product(
+    a: &Rows,
+    b: &[f32],
+    [rows, terms, lanes]: [usize; 3],
+    to: &mut [f32],
+) {
+    let (mut block, mut panel) = (
+        Scratch::<{ BLOCK + 8 }>::new(),
+        Scratch::<{ TERMS * WIDE }>::new(),
+    );
+    let (block, panel) = (block.start(), panel.start());
+    for k in (0..terms).step_by(TERMS) {
+        let count = TERMS.min(terms - k);
+        let at_once = BLOCK / count / 6 * 6;
+        for first in (0..rows).step_by(at_once) {
+            let rows = at_once.min(rows - first);
+            let from = a.x.as_ptr().wrapping_add(first * a.row + k * a.step);
+            // SAFETY: `rows` rows, rounded up to tiles, fit into the block.
+            unsafe { pack_rows(from, [a.row, a.step], [rows, count], block) };
+            for l in (0..lanes).step_by(WIDE) {
+                let width = WIDE.min(lanes - l);
+                let from = b.as_ptr().wrapping_add(k * lanes + l);
+                // SAFETY: `width` lanes of `count` terms, in a panel that has room for the most there are.
+                unsafe { pack_lanes(from, lanes, [count, width], panel) };
+                let mut r = 0;
+                while r < rows {
+                    let high = height(rows - r);
+                    let tile = Tile {
+                        a: block.wrapping_add(r * count),
+                        b: panel,
+                        terms: count,
+                        to: to.as_mut_ptr().wrapping_add((first + r) * lanes + l),
+                        row: lanes,
+                        rows: high.min(rows - r),
+                        lanes: width,
+                    };
+                    // SAFETY: rows and lanes exist, and were packed.
+                    unsafe {
+                        match high {
+                            4 => tile.add::<4>(),
+                            _ => tile.add::<6>(),
+                        }
+                    }
+                    r += high;
+                }
+            }
+        }
+    }
+}
+
+/// Rows side by side, as many as a tile has; zeros where there are no more.
+///
+/// # Safety
+/// The rows and terms can be read; `to` has room for them, rounded up to tiles.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn pack_rows(
+    from: *const f32,
+    [row, step]: [usize; 2],
+    [rows, terms]: [usize; 2],
+    to: *mut f32,
+) {
+    let mut next = 0;
+    while next < rows {
+        let (first, high) = (next, height(rows - next));
+        next += high;
+        let (from, to) = (
+            from.wrapping_add(first * row),
+            to.wrapping_add(first * terms),
+        );
+        let here = high.min(rows - first);
+        if row == 1 && here == high {
+            for k in 0..terms {
+                let (from, to) = (from.wrapping_add(k * step), to.wrapping_add(k * high));
+                // SAFETY: so many rows exist. (A length that the compiler knows.)
+                unsafe {
+                    match high {
+                        4 => to.copy_from_nonoverlapping(from, 4),
+                        _ => to.copy_from_nonoverlapping(from, 6),
+                    }
+                }
+            }
+            continue;
+        }
+        if step == 1 {
+            for k in (0..terms).step_by(8) {
+                // SAFETY: the rows exist; there is room for eight elements behind the last one's place.
+                unsafe {
+                    turn(
+                        from.wrapping_add(k),
+                        row,
+                        [here, high, terms - k],
+                        to.add(k * high),
+                    )
+                };
+            }
+            continue;
+        }
+        for k in 0..terms {
+            for r in 0..high {
+                // SAFETY: the row exists.
+                unsafe {
+                    *to.add(k * high + r) = match r < here {
+                        true => *from.add(r * row + k * step),
+                        false => 0.0,
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// Up to eight terms of `here` rows, term after term; `high` apart.
+///
+/// # Safety
+/// The rows and `left` terms can be read; `to` has room for eight elements from each term's place on, and what is written behind the
+/// last one's six or four does not matter.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn turn(from: *const f32, row: usize, [here, high, left]: [usize; 3], to: *mut f32) {
+    let there = mask(left);
+    let mut rows = [_mm256_setzero_ps(); 8];
+    for r in 0..here.min(8) {
+        // SAFETY: terms that are not there are not read.
+        rows[r] = unsafe { _mm256_maskload_ps(from.wrapping_add(r * row), there) };
+    }
+    for (k, term) in transpose(rows).into_iter().enumerate().take(left) {
+        // SAFETY: the caller's promise; the next term is written over what is too much.
+        unsafe { _mm256_storeu_ps(to.add(k * high), term) };
+    }
+}
+
+/// The lanes of a panel, term after term, with zeros where there are no more.
+///
+/// # Safety
+/// `width` lanes of the terms can be read; `to` has room for sixteen lanes of each.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn pack_lanes(from: *const f32, row: usize, [terms, width]: [usize; 2], to: *mut f32) {
+    for l in (0..WIDE).step_by(8) {
+        let lanes = width.saturating_sub(l);
+        let there = mask(lanes);
+        for k in 0..terms {
+            let at = from.wrapping_add(k * row + l);
+            // SAFETY: lanes that are not there are not read.
+            unsafe {
+                let eight = match lanes {
+                    8.. => _mm256_loadu_ps(at),
+                    _ => _mm256_maskload_ps(at, there),
+                };
+                _mm256_storeu_ps(to.add(k * WIDE + l), eight);
+            }
+        }
+    }
+}
+
+/// A block of sums that stays in registers.
+struct Tile {
+    a: *const f32,
+    b: *const f32,
+    terms: usize,
+    to: *mut f32,
+    /// From a row of `to` to the next.
+    row: usize,
+    rows: usize,
+    lanes: usize,
+}
+
+impl Tile {
+    /// `to += a b` for `M` rows of sixteen lanes, of which `rows` and `lanes` are there.
+    ///
+    /// # Safety
+    /// `a` and `b` are packed, and `rows` by `lanes` of `to` can be read and written.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    unsafe fn add<const M: usize>(&self) {
+        let full = self.lanes == WIDE;
+        let mut masks = [_mm256_setzero_si256(); 2];
+        for (v, m) in masks.iter_mut().enumerate() {
+            *m = mask(self.lanes.saturating_sub(8 * v));
+        }
+        let mut sums = [[_mm256_setzero_ps(); 2]; M];
+        for r in 0..M {
+            if r >= self.rows {
+                continue;
+            }
+            for v in 0..2 {
+                let at = self.to.wrapping_add(r * self.row + 8 * v);
+                // SAFETY: the caller's promise; lanes that are not there are not read.
+                sums[r][v] = unsafe {
+                    match full {
+                        true => _mm256_loadu_ps(at),
+                        false => _mm256_maskload_ps(at, masks[v]),
+                    }
+                };
+            }
+        }
+        for r in 0..M {
+            // the next tile's sums: by the time they are loaded they are near
+            let next = self.to.wrapping_add((M + r) * self.row);
+            _mm_prefetch::<_MM_HINT_T0>(next.cast());
+            _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(WIDE - 1).cast());
+        }
+        let (mut a, mut b) = (self.a, self.b);
+        let mut left = self.terms;
+        while left >= 4 {
+            for _ in 0..4 {
+                // SAFETY: terms that were packed.
+                unsafe { step::<M>(a, b, &mut sums) };
+                (a, b) = (a.wrapping_add(M), b.wrapping_add(WIDE));
+            }
+            left -= 4;
+        }
+        for _ in 0..left {
+            // SAFETY: terms that were packed.
+            unsafe { step::<M>(a, b, &mut sums) };
+            (a, b) = (a.wrapping_add(M), b.wrapping_add(WIDE));
+        }
+        for r in 0..M {
+            if r >= self.rows {
+                continue;
+            }
+            for v in 0..2 {
+                let at = self.to.wrapping_add(r * self.row + 8 * v);
+                // SAFETY: the caller's promise; lanes that are not there are not written.
+                unsafe {
+                    match full {
+                        true => _mm256_storeu_ps(at, sums[r][v]),
+                        false => _mm256_maskstore_ps(at, masks[v], sums[r][v]),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One term of a tile's sums.
+///
+/// # Safety
+/// `M` elements of `a` and sixteen of `b` can be read.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn step<const M: usize>(a: *const f32, b: *const f32, sums: &mut [[__m256; 2]; M]) {
+    let mut lanes = [_mm256_setzero_ps(); 2];
+    for v in 0..2 {
+        // SAFETY: the caller's promise.
+        lanes[v] = unsafe { _mm256_loadu_ps(b.add(8 * v)) };
+    }
+    for r in 0..M {
+        // SAFETY: the caller's promise.
+        let x = unsafe { _mm256_broadcast_ss(&*a.add(r)) };
+        for v in 0..2 {
+            sums[r][v] = _mm256_fmadd_ps(x, lanes[v], sums[r][v]);
+        }
+    }
+}
