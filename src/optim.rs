@@ -64,6 +64,18 @@ impl Adam {
     /// Step number `t`, counted from 1. `state` is twice as long as the parameters and starts at zero.
     pub fn step(&self, t: u32, parameters: &mut [f32], gradients: &[f32], state: &mut [f32]) {
         let (first, second) = state.split_at_mut(state.len() / 2);
+        self.step_part(t, parameters, gradients, [first, second]);
+    }
+
+    /// Step number `t` of some of the parameters, with their gradients and their two moments, all of one length: each parameter goes its
+    /// own way, so parts can be stepped side by side.
+    pub fn step_part(
+        &self,
+        t: u32,
+        parameters: &mut [f32],
+        gradients: &[f32],
+        moments: [&mut [f32]; 2],
+    ) {
         let corrections = [self.beta1, self.beta2].map(|beta| 1.0 - libm::powf(beta, t as f32));
         let step = AdamF32 {
             betas: [self.beta1, self.beta2],
@@ -73,7 +85,7 @@ impl Adam {
             decay: self.decay,
         };
         let kernels = Kernels::detect_exact();
-        adam_f32(kernels, &step, gradients, parameters, [first, second]);
+        adam_f32(kernels, &step, gradients, parameters, moments);
     }
 }
 

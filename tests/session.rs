@@ -143,6 +143,48 @@ fn the_input_gradient_alone_leaves_the_parameters_gradients_as_they_are() {
 }
 
 #[test]
+fn the_parameters_gradients_alone_are_those_of_both() {
+    // the input goes through a reshape to two layers
+    let mut b = Builder::new(&[5, 5, 1], (0.0, 1.0), 3).unwrap();
+    let flat = b.reshape(b.input(), &[1, 25]).unwrap();
+    let left = b.dense(flat, 6, Activation::Relu).unwrap();
+    let right = b.dense(flat, 6, Activation::None).unwrap();
+    let x = b.add(left, right, Activation::None).unwrap();
+    let x = b.dense(x, 4, Activation::None).unwrap();
+    for (graph, x, seed) in [
+        (b.finish(x), sample(25, 9), sample(4, 2)),
+        (network(), sample(72, 9), sample(5, 2)),
+    ] {
+        let image = to_image(&graph).unwrap();
+        let model = image.model().unwrap();
+        let mut memory = buffer(&model, Mode::Train, 1);
+        let mut session = Session::new(&model, Mode::Train, bytes(&mut memory)).unwrap();
+        let mut run = |alone: bool| {
+            session.zero_parameter_gradients().unwrap();
+            session.forward_f32(&x).unwrap();
+            match alone {
+                true => session.backward_parameters(&seed).unwrap(),
+                false => drop(session.backward(&seed).unwrap().to_vec()),
+            }
+            session.parameter_gradients().unwrap().to_vec()
+        };
+        let both = run(false);
+        assert!(both.iter().any(|&g| g != 0.0));
+        assert_eq!(both, run(true));
+    }
+    let image = to_image(&network()).unwrap();
+    let model = image.model().unwrap();
+    let mut memory = buffer(&model, Mode::Attack, 1);
+    let mut session = Session::new(&model, Mode::Attack, bytes(&mut memory)).unwrap();
+    session.forward_f32(&sample(72, 9)).unwrap();
+    let mode = Mode::Attack;
+    assert_eq!(
+        session.backward_parameters(&[0.0; 5]),
+        Err(SessionError::WrongMode { mode })
+    );
+}
+
+#[test]
 fn a_batch_gives_each_sample_what_it_gets_alone() {
     let image = to_image(&network()).unwrap();
     let model = image.model().unwrap();

@@ -11,6 +11,14 @@ use crate::tensor::DType;
 use core::ops::Range;
 use zerocopy::{FromBytes, IntoBytes};
 
+/// Which gradients a backward is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Both,
+    Input,
+    Parameters,
+}
+
 impl<'a> Session<'a> {
     /// The gradient of `sum(gradient * logits)` with respect to the input, in real units per real unit
     /// (multiply by the input's scale for units per LSB). In Train mode the parameters' gradients are
@@ -20,8 +28,8 @@ impl<'a> Session<'a> {
     /// The session is in Infer mode, nothing ran, or the gradient has the wrong length.
     pub fn backward(&mut self, gradient: &[f32]) -> Result<&[f32], SessionError> {
         match self.model.anomaly_above() {
-            Some(_) => self.backward_scores(gradient, true),
-            None => self.backward_from(self.model.tables().logits(), gradient, true),
+            Some(_) => self.backward_scores(gradient, Wanted::Both),
+            None => self.backward_from(self.model.tables().logits(), gradient, Wanted::Both),
         }
     }
 
@@ -32,9 +40,28 @@ impl<'a> Session<'a> {
     /// As [`Session::backward`].
     pub fn input_gradient(&mut self, gradient: &[f32]) -> Result<&[f32], SessionError> {
         match self.model.anomaly_above() {
-            Some(_) => self.backward_scores(gradient, false),
-            None => self.backward_from(self.model.tables().logits(), gradient, false),
+            Some(_) => self.backward_scores(gradient, Wanted::Input),
+            None => self.backward_from(self.model.tables().logits(), gradient, Wanted::Input),
         }
+    }
+
+    /// Adds to the parameters' gradients what [`Session::backward`] adds, to the bit, and leaves out the gradient with respect to
+    /// the input, which training on given samples has no use for: a first layer's is as much work as its forward.
+    ///
+    /// # Errors
+    /// As [`Session::backward`], and where the session is not in Train mode.
+    pub fn backward_parameters(&mut self, gradient: &[f32]) -> Result<(), SessionError> {
+        let mode = self.options.mode;
+        if mode != Mode::Train {
+            return Err(SessionError::WrongMode { mode });
+        }
+        match self.model.anomaly_above() {
+            Some(_) => self.backward_scores(gradient, Wanted::Parameters)?,
+            None => {
+                self.backward_from(self.model.tables().logits(), gradient, Wanted::Parameters)?
+            }
+        };
+        Ok(())
     }
 
     /// The same from the model's output, through a final softmax if there is one.
@@ -42,7 +69,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`Session::backward`].
     pub fn backward_from_output(&mut self, gradient: &[f32]) -> Result<&[f32], SessionError> {
-        self.backward_from(self.model.tables().output(), gradient, true)
+        self.backward_from(self.model.tables().output(), gradient, Wanted::Both)
     }
 
     /// The value of an objective of the logits of one sample, and its gradient with respect to the input.
@@ -59,7 +86,7 @@ impl<'a> Session<'a> {
             let score = self.anomaly_score(0, threshold);
             let mut scores = [-score, score];
             let value = objective.differentiate(&mut scores);
-            return Ok((value, self.backward_scores(&scores, true)?));
+            return Ok((value, self.backward_scores(&scores, Wanted::Both)?));
         }
         let logits = self.model.tables().logits();
         self.begin_backward(logits)?;
@@ -76,14 +103,14 @@ impl<'a> Session<'a> {
             });
             value
         };
-        Ok((value, self.finish_backward(logits, true)))
+        Ok((value, self.finish_backward(logits, Wanted::Both)))
     }
 
     fn backward_from(
         &mut self,
         from: usize,
         gradient: &[f32],
-        parameters: bool,
+        wanted: Wanted,
     ) -> Result<&[f32], SessionError> {
         let seed = self.begin_backward(from)?;
         if seed.len() != gradient.len() * 4 {
@@ -93,7 +120,7 @@ impl<'a> Session<'a> {
             });
         }
         self.buffer[seed].copy_from_slice(gradient.as_bytes());
-        Ok(self.finish_backward(from, parameters))
+        Ok(self.finish_backward(from, wanted))
     }
 
     fn may_run_backward(&self) -> Result<(), SessionError> {
@@ -119,8 +146,8 @@ impl<'a> Session<'a> {
         2 * tables.op_count() - last
     }
 
-    /// Backward from the gradient of tensor `from`; with `parameters` those that are trained get their share.
-    pub(super) fn finish_backward(&mut self, from: usize, parameters: bool) -> &[f32] {
+    /// Backward from the gradient of tensor `from`.
+    pub(super) fn finish_backward(&mut self, from: usize, wanted: Wanted) -> &[f32] {
         let model = self.model;
         let tables = model.tables();
         let n = tables.op_count();
@@ -142,7 +169,7 @@ impl<'a> Session<'a> {
                 if k + 1 < end {
                     self.zero_gradients(2 * n - 1 - k, 2 * n - 1 - k);
                 }
-                self.backward_op(k, parameters);
+                self.backward_op(k, wanted);
             }
         }
         self.zero_gradients(2 * n, 2 * n);
@@ -168,7 +195,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn backward_op(&mut self, k: usize, parameters: bool) {
+    fn backward_op(&mut self, k: usize, wanted: Wanted) {
         let model = self.model;
         let tables = model.tables();
         if tables.is_reshape(k) {
@@ -203,7 +230,10 @@ impl<'a> Session<'a> {
             if node.op.unrolls() && !parameter {
                 continue;
             }
-            let trains = parameters && self.options.mode.trains();
+            if wanted == Wanted::Parameters && tables.storage_of(t) == tables.input() {
+                continue;
+            }
+            let trains = wanted != Wanted::Input && self.options.mode.trains();
             if parameter && !(trains && self.slot(t, Role::Gradient).is_some()) {
                 continue;
             }

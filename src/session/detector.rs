@@ -4,6 +4,7 @@
 //! `e`, the scores are `-r` (normal) and `r` (anomaly) with `r = ln(e / t)`. The logarithm keeps their gradient alive however
 //! far `e` is from `t`. The gradient has two parts: through the model, and of the input that the output is compared with.
 
+use super::backward::Wanted;
 use super::{Session, SessionError};
 use crate::memory::Role;
 use crate::tensor::{Data, Quant};
@@ -33,7 +34,7 @@ impl Session<'_> {
     pub(super) fn backward_scores(
         &mut self,
         scores: &[f32],
-        parameters: bool,
+        wanted: Wanted,
     ) -> Result<&[f32], SessionError> {
         let tables = *self.model.tables();
         let (input, output) = (tables.input(), tables.output());
@@ -44,7 +45,7 @@ impl Session<'_> {
         }
         self.begin_backward(output)?;
         self.add_differences(output, scores, 1.0);
-        self.finish_backward(output, parameters);
+        self.finish_backward(output, wanted);
         self.add_differences(input, scores, -1.0);
         let range = self.slot(input, Role::Gradient).unwrap_or(0..0);
         Ok(<[f32]>::ref_from_bytes(&self.buffer[range]).unwrap_or(&[]))

@@ -395,11 +395,8 @@ fn descend(
         let kind = Objective::LeastSquares;
         gan::descend(&mut d.session, &x, weight, |a| kind.real(a, 1.0))?;
         gan::descend(&mut d.session, &made, weight, |a| kind.fake(a))?;
-        // the generator's turn asks for the input's gradient only: what it adds to the parameters' is taken back
-        let before = d.session.parameter_gradients()?.to_vec();
         let price = weight * config.realism as f32;
-        let (value, part) = gan::descend(&mut d.session, &made, price, |a| kind.generator(a))?;
-        d.session.parameter_gradients()?.copy_from_slice(&before);
+        let (value, part) = gan::hand_on(&mut d.session, &made, price, |a| kind.generator(a))?;
         loss += value * config.batch as f64;
         slopes.iter_mut().zip(part).for_each(|(s, p)| *s += p);
     }
@@ -408,7 +405,7 @@ fn descend(
         let lost = (at < low && *slope > 0.0) || (at > high && *slope < 0.0);
         *slope = if lost { 0.0 } else { *slope * radius };
     }
-    g.session.backward(&slopes)?;
+    g.session.backward_parameters(&slopes)?;
     Ok([loss, successes])
 }
 

@@ -1,16 +1,21 @@
 //! One network in training: a session per shard of the batch, the parameters that they share, and Adam.
 
 use super::run::Checkpoint;
-use super::{ParameterTable, Replica, TrainError, reduce, replicas};
+use super::{ParameterTable, Replica, TrainError, replicas};
 use crate::error::Result;
 use foolproof::kernels::Kernels;
 use foolproof::model::Model;
 use foolproof::model::format::TensorRole;
 use foolproof::optim::Adam;
 use foolproof::session::SessionError;
+use rayon::prelude::*;
+use std::ops::Range;
 
 /// How far running statistics move towards a batch's in one step (PyTorch's default momentum).
 const STATISTICS_MOMENTUM: f32 = 0.1;
+
+/// Parameters that are stepped together: what a step touches of them, in all shards, stays in a second-level cache.
+const PART: usize = 4096;
 
 /// A network in training.
 pub struct Player<'a> {
@@ -66,35 +71,51 @@ impl<'a> Player<'a> {
     }
 
     /// Adds the shards' gradients in their order and takes one step of Adam. `passes` is how many backward passes every
-    /// shard ran: running statistics take a plain step towards their mean.
+    /// shard ran: running statistics take a plain step towards their mean. The sessions then have the new parameters, and no
+    /// gradients, as after [`Player::spread`].
     ///
     /// # Errors
     /// Never for a player.
     pub fn step(&mut self, rate: f32, passes: usize) -> std::result::Result<(), SessionError> {
-        reduce(&mut self.replicas, &mut self.gradients)?;
         self.updates += 1;
-        let share = STATISTICS_MOMENTUM / (self.replicas.len() * passes.max(1)) as f32;
-        let statistics: Vec<(usize, f32)> = self
-            .table
-            .iter()
-            .filter(|(_, role, _)| *role == TensorRole::Statistic)
-            .flat_map(|(_, _, range)| range.clone())
-            .map(|i| (i, self.parameters[i] - share * self.gradients[i]))
-            .collect();
         let adam = Adam {
             beta1: self.betas[0],
             beta2: self.betas[1],
             ..Adam::new(rate)
         };
-        adam.step(
-            self.updates,
-            &mut self.parameters,
-            &self.gradients,
-            &mut self.moments,
-        );
-        for (i, value) in statistics {
-            self.parameters[i] = value;
-        }
+        let share = STATISTICS_MOMENTUM / (self.replicas.len() * passes.max(1)) as f32;
+        let statistics: Vec<Range<usize>> = self
+            .table
+            .iter()
+            .filter(|(_, role, _)| *role == TensorRole::Statistic)
+            .map(|(_, _, range)| range.clone())
+            .collect();
+        let sessions = self
+            .replicas
+            .iter_mut()
+            .map(|replica| replica.session.parameters_and_gradients());
+        let mut sessions: Vec<_> = sessions
+            .map(|both| both.map(|(p, g)| p.chunks_mut(PART).zip(g.chunks_mut(PART))))
+            .collect::<std::result::Result<_, _>>()?;
+        let (first, second) = self.moments.split_at_mut(self.parameters.len());
+        let parts: Vec<Part<'_>> = self
+            .parameters
+            .chunks_mut(PART)
+            .zip(self.gradients.chunks_mut(PART))
+            .zip(first.chunks_mut(PART).zip(second.chunks_mut(PART)))
+            .enumerate()
+            .map(|(i, ((parameters, gradients), (first, second)))| Part {
+                first: i * PART,
+                parameters,
+                gradients,
+                moments: [first, second],
+                sessions: sessions.iter_mut().filter_map(Iterator::next).collect(),
+            })
+            .collect();
+        let updates = self.updates;
+        parts
+            .into_par_iter()
+            .for_each(|part| part.step(&adam, updates, (&statistics, share)));
         Ok(())
     }
 
@@ -123,6 +144,43 @@ impl<'a> Player<'a> {
         self.moments.copy_from_slice(moments);
         self.updates = checkpoint.number(&format!("{name}.updates")) as u32;
         Ok(())
+    }
+}
+
+/// Some of the parameters, with all that their step touches.
+struct Part<'p> {
+    /// The first one's number.
+    first: usize,
+    parameters: &'p mut [f32],
+    gradients: &'p mut [f32],
+    moments: [&'p mut [f32]; 2],
+    /// Each shard's parameters and gradients.
+    sessions: Vec<(&'p mut [f32], &'p mut [f32])>,
+}
+
+impl Part<'_> {
+    fn step(mut self, adam: &Adam, updates: u32, (statistics, share): (&[Range<usize>], f32)) {
+        self.gradients.fill(0.0);
+        for (_, gradients) in &mut self.sessions {
+            for (sum, g) in self.gradients.iter_mut().zip(gradients.iter_mut()) {
+                *sum += *g;
+                *g = 0.0;
+            }
+        }
+        let end = self.first + self.parameters.len();
+        let moved: Vec<(usize, f32)> = statistics
+            .iter()
+            .flat_map(|range| range.start.max(self.first)..range.end.min(end))
+            .map(|i| i - self.first)
+            .map(|i| (i, self.parameters[i] - share * self.gradients[i]))
+            .collect();
+        adam.step_part(updates, self.parameters, self.gradients, self.moments);
+        for (i, value) in moved {
+            self.parameters[i] = value;
+        }
+        for (parameters, _) in self.sessions {
+            parameters.copy_from_slice(self.parameters);
+        }
     }
 }
 

@@ -191,7 +191,7 @@ fn train(
                 let made = descend(&mut d.session, &made, weight, |a| {
                     Objective::Minimax.fake(a)
                 })?;
-                Ok(real.0 + made.0)
+                Ok(real + made)
             })
             .collect();
         let loss: f64 = losses.into_iter().sum::<Result<f64, SessionError>>()?;

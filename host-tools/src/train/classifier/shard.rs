@@ -57,17 +57,19 @@ impl Shard<'_> {
         let mut logits = self.logits(session, &x)?;
         let (right, value) = self.cross_entropy(&mut logits);
         *loss = value;
-        let gradient = session.backward(&logits)?;
         let ascent = match self.config.method {
-            Method::Free => gradient.to_vec(),
+            Method::Free => session.backward(&logits)?.to_vec(),
             Method::Universal => {
                 let mut sum = vec![0.0; self.perturbation.len()];
-                for sample in gradient.chunks_exact(sum.len()) {
+                for sample in session.backward(&logits)?.chunks_exact(sum.len()) {
                     sum.iter_mut().zip(sample).for_each(|(s, g)| *s += g);
                 }
                 sum
             }
-            _ => Vec::new(),
+            _ => {
+                session.backward_parameters(&logits)?;
+                Vec::new()
+            }
         };
         Ok(Learned { right, ascent })
     }
@@ -186,14 +188,14 @@ impl Shard<'_> {
                 *q = factor * (libm::expf(*q) - libm::expf(*p));
             }
         }
-        session.backward(&logits)?;
+        session.backward_parameters(&logits)?;
         let mut logits = self.logits(session, x)?;
         loss += self.cross_entropy(&mut logits).1;
         logits
             .iter_mut()
             .zip(&pull)
             .for_each(|(g, pull)| *g += pull);
-        session.backward(&logits)?;
+        session.backward_parameters(&logits)?;
         Ok((right, loss))
     }
 

@@ -185,6 +185,8 @@ pub fn train(
         game,
         condition: condition(&game),
     };
+    d.spread()?;
+    g.spread()?;
     let mut order: Vec<usize> = Vec::new();
     while step < steps && !early.is_over() {
         let epoch = (step / per_epoch) as usize + 1;
@@ -203,8 +205,6 @@ pub fn train(
             .unwrap_or(&[]);
         let left = config.rate_left(step as f64 / steps as f64);
         step += 1;
-        d.spread()?;
-        g.spread()?;
         let turn = Turn {
             rows: batch,
             step,
@@ -215,7 +215,6 @@ pub fn train(
         sums[0] += loss;
         let mut generator_loss = 0.0;
         if step.is_multiple_of(config.discriminator_steps) {
-            d.spread()?;
             generator_loss = shared.generate(&mut g, &mut d, turn)?;
             g.step((config.generator_rate * left) as f32, 1)?;
             average.step(&g.parameters);
@@ -403,9 +402,8 @@ impl Shared<'_> {
             let label = config.real_label as f32;
             let mut loss = descend(&mut d.session, &real, weight, |a| {
                 config.objective.real(a, label)
-            })?
-            .0;
-            loss += descend(&mut d.session, &made, weight, |a| config.objective.fake(a))?.0;
+            })?;
+            loss += descend(&mut d.session, &made, weight, |a| config.objective.fake(a))?;
             let free = |i: usize| {
                 i % (self.condition.group + self.condition.classes) < self.condition.group
             };
@@ -459,17 +457,18 @@ impl Shared<'_> {
                 .to_vec();
             self.blur(&mut fake, turn.blur, (Purpose::BlurTurn, stream));
             let made = self.condition.join(&fake, len, &labels);
-            let (loss, gradient) = descend(&mut d.session, &made, weight, |a| {
+            let (loss, gradient) = hand_on(&mut d.session, &made, weight, |a| {
                 config.objective.generator(a)
             })?;
-            g.session.backward(&self.condition.part(&gradient))?;
+            g.session
+                .backward_parameters(&self.condition.part(&gradient))?;
             Ok(loss)
         })
     }
 }
 
-/// One forward and backward of the discriminator on a shard: the weighted loss, and the gradient with respect to the input.
-pub(in crate::train) fn descend(
+/// One forward of the discriminator on a shard: the weighted loss, and its slopes with respect to the answers.
+fn judge(
     session: &mut Session<'_>,
     x: &[f32],
     weight: f32,
@@ -482,7 +481,31 @@ pub(in crate::train) fn descend(
         loss += value * f64::from(weight);
         *a = slope * weight;
     }
-    Ok((loss, session.backward(&answers)?.to_vec()))
+    Ok((loss, answers))
+}
+
+/// The discriminator learns from a shard: the weighted loss, whose gradient is added to the parameters'.
+pub(in crate::train) fn descend(
+    session: &mut Session<'_>,
+    x: &[f32],
+    weight: f32,
+    price: impl Fn(f32) -> objective::Priced,
+) -> Result<f64, SessionError> {
+    let (loss, slopes) = judge(session, x, weight, price)?;
+    session.backward_parameters(&slopes)?;
+    Ok(loss)
+}
+
+/// What a shard's maker learns from the discriminator: the weighted loss, and the gradient with respect to the shard. The
+/// discriminator's own gradients stay as they are.
+pub(in crate::train) fn hand_on(
+    session: &mut Session<'_>,
+    x: &[f32],
+    weight: f32,
+    price: impl Fn(f32) -> objective::Priced,
+) -> Result<(f64, Vec<f32>), SessionError> {
+    let (loss, slopes) = judge(session, x, weight, price)?;
+    Ok((loss, session.input_gradient(&slopes)?.to_vec()))
 }
 
 /// Samples per session when samples are drawn.

@@ -38,11 +38,8 @@ impl Penalty {
     ) -> Result<f64, SessionError> {
         let batch = session.options().batch;
         let len = x.len() / batch.max(1);
-        // the gradient itself must leave nothing among the parameters' gradients
-        let kept = session.parameter_gradients()?.to_vec();
         session.forward_f32(x)?;
-        let mut direction = session.backward(&vec![1.0; batch])?.to_vec();
-        session.parameter_gradients()?.copy_from_slice(&kept);
+        let mut direction = session.input_gradient(&vec![1.0; batch])?.to_vec();
         let mut slopes = Vec::with_capacity(batch);
         let mut total = 0.0;
         for g in direction.chunks_exact_mut(len) {
@@ -66,7 +63,7 @@ impl Penalty {
                 .collect();
             let seed: Vec<f32> = slopes.iter().map(|s| sign * s / (2.0 * step)).collect();
             session.forward_f32(&moved)?;
-            session.backward(&seed)?;
+            session.backward_parameters(&seed)?;
         }
         Ok(total)
     }

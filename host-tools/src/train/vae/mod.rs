@@ -299,7 +299,7 @@ fn descend(
             *log = 0.5 * (beta * (variance - 1.0) + slope * noise * spread);
         }
     }
-    e.session.backward(&codes)?;
+    e.session.backward_parameters(&codes)?;
     Ok([reconstruction, divergence])
 }
 
