@@ -1,91 +1,306 @@
-//! Fully connected layers: eight rows of weights, as they lie in the image, meet one widened input.
+//! Fully connected layers: four rows of weights, as they lie in the image, meet one input.
+//!
+//! `vpmaddubsw` multiplies bytes as they are, twice as many as `vpmaddwd` and without widening any, but its sums of 16 bits saturate. So an
+//! input, less its zero point, comes in two parts, `v = 16 high + low`: products of the parts are small enough for several
+//! to be added, exactly, before anything is widened.
+//!
+//! One of the factors has to be unsigned. Where the zero point is -128 both parts are; otherwise the weights get 128 added,
+//! and 128 times the sum of the inputs is taken off at the end.
 
-use super::super::DenseI8;
+use super::super::{DenseI8, Requantize};
 use super::{Finish, Scratch, store};
 use core::arch::x86_64::*;
+use core::mem::MaybeUninit;
 
 /// The longest input: 16 KiB on the stack.
 const DEPTH: usize = 8 * 1024;
 
 /// Rows at once.
-const ROWS: usize = 8;
+const ROWS: usize = 4;
+
+/// Elements at once.
+const STEP: usize = 32;
+
+/// Of so many products of a weight and a part 16 lanes of 16 bits hold the sums. A part is at least -16 and at most 15, but never negative
+/// where weights are signed, so no product is beyond 255 times 16.
+const BLOCK: usize = 4 * STEP;
+
+/// Rows whose sums wait to be requantized: that takes long for a few and little longer for many.
+const WAITING: usize = 128;
+
+/// The sums of four rows, in eight lanes each.
+type Four = [__m256i; ROWS];
 
 /// The integer fully connected layer; false where it was left undone.
 #[target_feature(enable = "avx2")]
 pub(in super::super) fn dense(p: &DenseI8, y: &mut [i8]) -> bool {
     let (depth, outputs) = (p.depth, p.output.bias.len());
-    let sized = p.w.len() == depth * outputs;
+    let sized = p.w.len() == depth * outputs && (-128..=127).contains(&p.x_zero_point);
     if depth == 0 || depth > DEPTH || outputs < ROWS || !sized {
         return false;
     }
     let Some(finish) = Finish::new(&p.output, depth) else {
         return false;
     };
-    let mut widened = Scratch::<DEPTH>::new();
-    let wide = widened.take(depth.next_multiple_of(16));
+    let mut scratch = Scratch::<DEPTH>::new();
+    let parts = scratch.take(depth.next_multiple_of(STEP));
+    let mut waiting = [MaybeUninit::uninit(); WAITING / ROWS];
     for (x, y) in p.x.chunks_exact(depth).zip(y.chunks_exact_mut(outputs)) {
-        for (to, &x) in wide.iter_mut().zip(x) {
-            *to = (i16::from(x) - p.x_zero_point) << finish.doubling();
-        }
-        for first in (0..outputs).step_by(ROWS) {
-            // the last rows again, where fewer are left
-            let first = first.min(outputs - ROWS);
-            let lanes = finish.lanes(&p.output, first);
-            let sums = _mm256_add_epi32(sums(wide, &p.w[first * depth..], depth), lanes.bias);
-            let q = finish.narrow([&lanes; 2], [sums; 2]);
-            store(q, &mut y[first..][..ROWS]);
+        let sum = split(x, p.x_zero_point, parts);
+        let layer = Layer {
+            x: parts,
+            depth,
+            low: 1 << finish.doubling(),
+        };
+        let (is_signed, behind) = match p.x_zero_point {
+            -128 => (false, 0),
+            _ => (true, -128 * sum << finish.doubling()),
+        };
+        for (i, y) in y.chunks_mut(WAITING).enumerate() {
+            let first = i * WAITING;
+            let sums = match is_signed {
+                true => layer.sums::<true>(p.w, first, y.len(), &mut waiting),
+                false => layer.sums::<false>(p.w, first, y.len(), &mut waiting),
+            };
+            match finish.is_uniform {
+                true => requantize::<true>(&finish, &p.output, first, sums, behind, y),
+                false => requantize::<false>(&finish, &p.output, first, sums, behind, y),
+            }
         }
     }
     true
 }
 
-/// The dot products of `x`, which ends in zeros, with the first eight rows of `w`.
+/// Outputs `first..first + y.len()` from the sums of their rows, `behind` added.
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+fn requantize<const UNIFORM: bool>(
+    finish: &Finish,
+    p: &Requantize,
+    first: usize,
+    sums: &[Four],
+    behind: i32,
+    y: &mut [i8],
+) {
+    let behind = _mm256_set1_epi32(behind);
+    let common = finish.lanes(p, first);
+    let whole = sums.as_chunks::<4>().0.iter();
+    for (i, (sums, y)) in whole.zip(y.chunks_mut(16)).enumerate() {
+        let at = first + 16 * i;
+        let (a, b) = match UNIFORM {
+            true => (
+                finish.with_bias(&common, p, at),
+                finish.with_bias(&common, p, at + 8),
+            ),
+            false => (finish.lanes(p, at), finish.lanes(p, at + 8)),
+        };
+        let [s, t, u, v] = sums;
+        let sums = [
+            _mm256_add_epi32(across(s, t), _mm256_add_epi32(a.bias, behind)),
+            _mm256_add_epi32(across(u, v), _mm256_add_epi32(b.bias, behind)),
+        ];
+        store(finish.narrow([&a, &b], sums), y);
+    }
+}
+
+/// The sum of the lanes of each of eight vectors.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn sums(x: &[i16], w: &[i8], depth: usize) -> __m256i {
-    let x = &x[..depth.next_multiple_of(16)];
-    let whole = depth / 16 * 16;
-    let mut rows = [w.as_ptr(); ROWS];
-    for (r, row) in rows.iter_mut().enumerate() {
-        // what the loop reads, and no more
-        *row = w[r * depth..][..whole].as_ptr();
-    }
-    let mut sums = [_mm256_setzero_si256(); ROWS];
-    for k in (0..whole).step_by(16) {
-        // SAFETY: `k + 16 <= whole`, which is at most the length of `x` and that of each row.
-        let x = unsafe { _mm256_loadu_si256(x.as_ptr().add(k).cast()) };
-        for r in 0..ROWS {
-            // SAFETY: see above.
-            let w = unsafe { _mm_loadu_si128(rows[r].add(k).cast()) };
-            sums[r] = _mm256_add_epi32(sums[r], _mm256_madd_epi16(x, _mm256_cvtepi8_epi16(w)));
-        }
-    }
-    if whole < depth {
-        let tail = &x[whole..][..16];
-        // SAFETY: `tail` is 32 bytes long.
-        let x = unsafe { _mm256_loadu_si256(tail.as_ptr().cast()) };
-        for r in 0..ROWS {
-            let rest = &w[r * depth + whole..];
-            let mut all = [0i8; 16];
-            // what follows the row meets zeros
-            let rest = match rest.first_chunk::<16>() {
-                Some(rest) => rest,
-                None => {
-                    all[..rest.len()].copy_from_slice(rest);
-                    &all
-                }
-            };
-            // SAFETY: `rest` is 16 bytes long.
-            let w = unsafe { _mm_loadu_si128(rest.as_ptr().cast()) };
-            sums[r] = _mm256_add_epi32(sums[r], _mm256_madd_epi16(x, _mm256_cvtepi8_epi16(w)));
-        }
-    }
+fn across(first: &Four, second: &Four) -> __m256i {
     let add = |a, b| _mm256_hadd_epi32(a, b);
-    let [a, b, c, d, e, f, g, h] = sums;
+    let four = |[a, b, c, d]: Four| add(add(a, b), add(c, d));
     // each half of a vector now holds four sums of half a row
-    let (low, high) = (add(add(a, b), add(c, d)), add(add(e, f), add(g, h)));
+    let (low, high) = (four(*first), four(*second));
     _mm256_add_epi32(
         _mm256_permute2x128_si256::<0x20>(low, high),
         _mm256_permute2x128_si256::<0x31>(low, high),
     )
+}
+
+/// The parts of `x` less its zero point: the 32 higher ones of 32 elements, then the lower ones, two bytes to an element of `parts`. Zeros
+/// behind the last. Returns the sum of all elements.
+#[target_feature(enable = "avx2")]
+fn split(x: &[i8], zero_point: i16, parts: &mut [i16]) -> i32 {
+    let zero_points = _mm256_set1_epi16(zero_point);
+    let (one, fifteen) = (_mm256_set1_epi16(1), _mm256_set1_epi16(15));
+    let mut sum = _mm256_setzero_si256();
+    for (x, to) in x.chunks(STEP).zip(parts.as_chunks_mut::<STEP>().0) {
+        let mut all = [zero_point as i8; STEP];
+        let x = match x.first_chunk::<STEP>() {
+            Some(x) => x,
+            None => {
+                all[..x.len()].copy_from_slice(x);
+                &all
+            }
+        };
+        let half = |x: &[i8]| {
+            let x = &x[..16];
+            // SAFETY: `x` is 16 bytes long.
+            let x = unsafe { _mm_loadu_si128(x.as_ptr().cast()) };
+            _mm256_sub_epi16(_mm256_cvtepi8_epi16(x), zero_points)
+        };
+        let (a, b) = (half(x), half(&x[16..]));
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(a, b), one));
+        let in_order = |a, b| _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(a, b));
+        let high = in_order(_mm256_srai_epi16::<4>(a), _mm256_srai_epi16::<4>(b));
+        let low = in_order(_mm256_and_si256(a, fifteen), _mm256_and_si256(b, fifteen));
+        let to = to.as_mut_ptr();
+        // SAFETY: `to` is 64 bytes long.
+        unsafe {
+            _mm256_storeu_si256(to.cast(), high);
+            _mm256_storeu_si256(to.add(16).cast(), low);
+        }
+    }
+    let mut lanes = [0i32; 8];
+    // SAFETY: `lanes` is 32 bytes long.
+    unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sum) };
+    lanes.iter().sum()
+}
+
+/// What the rows of a layer meet.
+struct Layer<'a> {
+    /// The parts of the input.
+    x: &'a [i16],
+    /// Its length.
+    depth: usize,
+    /// What a lower part counts: 1, or 2 where sums are doubled.
+    low: i16,
+}
+
+impl Layer<'_> {
+    /// Of rows `first..first + count` of `w`, and of the last ones again up to a multiple of 16; `SIGNED`: with 128 more in each weight.
+    #[target_feature(enable = "avx2")]
+    fn sums<'a, const SIGNED: bool>(
+        &self,
+        w: &[i8],
+        first: usize,
+        count: usize,
+        to: &'a mut [MaybeUninit<Four>; WAITING / ROWS],
+    ) -> &'a [Four] {
+        let (whole, rest) = (count / ROWS, count % ROWS);
+        self.groups::<SIGNED>(&w[first * self.depth..], &mut to[..whole]);
+        let mut groups = whole;
+        if rest > 0 {
+            // the last four rows, without those that are there already
+            let last = (first + count - ROWS) * self.depth;
+            let mut four = [MaybeUninit::uninit()];
+            let four = self.groups::<SIGNED>(&w[last..], &mut four)[0];
+            to[whole].write(core::array::from_fn(|i| {
+                four[(i + ROWS - rest).min(ROWS - 1)]
+            }));
+            groups += 1;
+        }
+        let n = groups.next_multiple_of(4);
+        for i in groups..n {
+            to[i] = to[groups - 1];
+        }
+        // SAFETY: the first `n` have been written.
+        unsafe { to[..n].assume_init_ref() }
+    }
+
+    /// Of the first rows of `w`, four at a time. All of `to` has been written then.
+    #[target_feature(enable = "avx2")]
+    #[inline(never)]
+    fn groups<'a, const SIGNED: bool>(
+        &self,
+        w: &[i8],
+        to: &'a mut [MaybeUninit<Four>],
+    ) -> &'a [Four] {
+        let depth = self.depth;
+        let four = ROWS * depth;
+        let blocks = self.x.as_chunks::<BLOCK>().0;
+        let blocks = &blocks[..depth / BLOCK];
+        let whole = &w[..to.len() * four];
+        for (to, w) in to.iter_mut().zip(whole.chunks_exact(four)) {
+            let w = w.as_ptr();
+            let mut sums = [_mm256_setzero_si256(); ROWS];
+            for (i, x) in blocks.iter().enumerate() {
+                let mut of_high = [_mm256_setzero_si256(); ROWS];
+                let mut of_low = of_high;
+                for (k, x) in x.as_chunks::<STEP>().0.iter().enumerate() {
+                    let (h, l) = parts(x);
+                    for r in 0..ROWS {
+                        // SAFETY: elements from `i BLOCK + k STEP` on of row `r`, of which there are `BLOCK` for each of `blocks`.
+                        let w = unsafe {
+                            let w = w.add(r * depth + i * BLOCK + k * STEP);
+                            _mm256_loadu_si256(w.cast())
+                        };
+                        of_high[r] = _mm256_add_epi16(of_high[r], times::<SIGNED>(w, h));
+                        of_low[r] = _mm256_add_epi16(of_low[r], times::<SIGNED>(w, l));
+                    }
+                }
+                for r in 0..ROWS {
+                    sums[r] = _mm256_add_epi32(sums[r], self.widen(of_high[r], of_low[r]));
+                }
+            }
+            to.write(sums);
+        }
+        // SAFETY: the loop has written each one.
+        let to = unsafe { to.assume_init_mut() };
+        if blocks.len() * BLOCK < depth {
+            self.rests::<SIGNED>(blocks.len() * BLOCK, w, to);
+        }
+        to
+    }
+
+    /// Adds what the elements from `start` on bring.
+    #[target_feature(enable = "avx2")]
+    #[inline(never)]
+    fn rests<const SIGNED: bool>(&self, start: usize, w: &[i8], to: &mut [Four]) {
+        for (i, sum) in to.as_flattened_mut().iter_mut().enumerate() {
+            let row = i * self.depth;
+            for (k, x) in self.x[start..].as_chunks::<STEP>().0.iter().enumerate() {
+                let (h, l) = parts(x);
+                let w = &w[row + start + k * STEP..];
+                let mut all = [0; STEP];
+                // what follows the row meets zeros
+                let w = match w.first_chunk::<STEP>() {
+                    Some(w) => w,
+                    None => {
+                        all[..w.len()].copy_from_slice(w);
+                        &all
+                    }
+                };
+                // SAFETY: `w` is 32 bytes long.
+                let w = unsafe { _mm256_loadu_si256(w.as_ptr().cast()) };
+                let more = self.widen(times::<SIGNED>(w, h), times::<SIGNED>(w, l));
+                *sum = _mm256_add_epi32(*sum, more);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn widen(&self, of_high: __m256i, of_low: __m256i) -> __m256i {
+        let low = _mm256_set1_epi16(self.low);
+        let high = _mm256_slli_epi16::<4>(low);
+        _mm256_add_epi32(
+            _mm256_madd_epi16(of_high, high),
+            _mm256_madd_epi16(of_low, low),
+        )
+    }
+}
+
+/// The higher and the lower ones.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn parts(x: &[i16; STEP]) -> (__m256i, __m256i) {
+    let x = x.as_ptr();
+    // SAFETY: `x` is 64 bytes long.
+    unsafe {
+        (
+            _mm256_loadu_si256(x.cast()),
+            _mm256_loadu_si256(x.add(16).cast()),
+        )
+    }
+}
+
+/// Sums of two products each.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn times<const SIGNED: bool>(w: __m256i, part: __m256i) -> __m256i {
+    match SIGNED {
+        true => _mm256_maddubs_epi16(_mm256_xor_si256(w, _mm256_set1_epi8(-128)), part),
+        false => _mm256_maddubs_epi16(part, w),
+    }
 }

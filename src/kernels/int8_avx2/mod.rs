@@ -2,7 +2,7 @@
 //! requantization eight lanes at a time, exact for every input.
 //!
 //! Products are of 16-bit numbers, added in pairs (`vpmaddwd`): an input less its zero point is in -255..=255, a weight in
-//! -128..=127, one of them perhaps doubled, so nothing saturates. (`vpmaddubsw` would.) Weights are packed once a call, on the
+//! -128..=127, one of them perhaps doubled, so nothing saturates. (`vpmaddubsw` would; `dense` keeps it from that.) Weights are packed once a call, on the
 //! stack, by the layer: nobody has to keep anything.
 //!
 //! Each function says whether it took the layer. What it leaves (dilations, layers whose window does not fit the
@@ -107,6 +107,8 @@ impl Rails {
 /// Nearly every layer is plain: its factors are below one and no sum comes near the limits of an i32. Its weights (or its input)
 /// are doubled on the way, so that the doubling high multiply is the upper half of a product.
 struct Finish {
+    /// All channels have one factor.
+    is_uniform: bool,
     is_plain: bool,
     rails: Rails,
     /// As 16-bit numbers.
@@ -135,24 +137,27 @@ impl Finish {
     fn new(p: &Requantize, depth: usize) -> Option<Finish> {
         let is_i8 = |q: i32| (-128..=127).contains(&q);
         let n = p.bias.len();
-        let least = |x: &[i32]| x.iter().fold(i32::MAX, |a, &x| a.min(x));
-        let most = |x: &[i32]| x.iter().fold(i32::MIN, |a, &x| a.max(x));
-        let (left, right) = (most(p.shift), least(p.shift));
+        if n == 0 || (p.multiplier.len(), p.shift.len()) != (n, n) {
+            return None;
+        }
+        // bits that any of them has
+        let (mut mantissas, mut rights, mut biases, mut differences) = (0, 0, 0, 0);
+        for ((&bias, &mantissa), &shift) in p.bias.iter().zip(p.multiplier).zip(p.shift) {
+            mantissas |= mantissa;
+            rights |= shift.wrapping_neg();
+            biases |= bias ^ bias >> 31;
+            differences |= mantissa ^ p.multiplier[0] | shift ^ p.shift[0];
+        }
+        let only_right = (0..=31).contains(&rights);
         let takes = p.rounding == Rounding::Double
-            && n > 0
-            && (p.multiplier.len(), p.shift.len()) == (n, n)
             && is_i8(p.range.0)
             && is_i8(p.range.1)
-            && least(p.multiplier) >= 0
-            && -31 <= right
-            && left <= 30;
+            && mantissas >= 0
+            && (only_right || p.shift.iter().all(|shift| (-31..=30).contains(shift)));
         // as `plain::is_plain`: twice a sum with its bias is an i32
-        let plain = left <= 0
-            && depth <= 1 << 14
-            && is_i8(p.zero_point)
-            && -1 << 29 < least(p.bias)
-            && most(p.bias) < 1 << 29;
+        let plain = only_right && depth <= 1 << 14 && is_i8(p.zero_point) && biases < 1 << 29;
         takes.then(|| Finish {
+            is_uniform: differences == 0,
             is_plain: plain,
             rails: Rails::new(p.zero_point, p.range),
             zero_point: _mm256_set1_epi16(p.zero_point as i16),
@@ -188,6 +193,17 @@ impl Finish {
                 _mm256_set1_epi32(31),
                 _mm256_cmpeq_epi32(right, _mm256_setzero_si256()),
             ),
+        }
+    }
+
+    /// The constants of eight channels from `first` on, where those of all differ in their biases only.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn with_bias(&self, common: &Lanes, p: &Requantize, first: usize) -> Lanes {
+        let doubling = _mm_cvtsi32_si128(self.doubling() as i32);
+        Lanes {
+            bias: _mm256_sll_epi32(eight(p.bias, first), doubling),
+            ..*common
         }
     }
 

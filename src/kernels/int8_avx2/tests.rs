@@ -222,26 +222,59 @@ fn depthwise_of_awkward_shapes() {
 #[test]
 fn dense_layers_of_awkward_shapes() {
     let Some(avx2) = Avx2::new() else { return };
-    for depth in [1, 7, 8, 16, 17, 128, 640, 8192, 8193] {
-        for outputs in [1, 7, 8, 9, 15, 40] {
+    for depth in [1, 7, 8, 31, 32, 33, 128, 160, 300, 640, 8192, 8193] {
+        for outputs in [1, 3, 4, 7, 8, 15, 17, 40, 131] {
             let mut random = Random((depth * 64 + outputs) as u64);
             let (x, w) = (random.bytes(3 * depth), random.bytes(depth * outputs));
-            let constants = Constants::new(outputs, &mut random);
-            let p = DenseI8 {
-                depth,
-                x: &x,
-                x_zero_point: -128,
-                w: &w,
-                output: constants.requantize(),
-            };
-            let (mut expected, mut got) = (std::vec![99; 3 * outputs], std::vec![0; 3 * outputs]);
-            scalar::dense::forward_i8(&p, &mut expected);
-            super::super::dense_i8(Kernels::Avx2(avx2), &p, &mut got);
-            assert_eq!(got, expected, "{depth} {outputs}");
-            // SAFETY: `avx2` exists.
-            let taken = unsafe { dense(&p, &mut got) };
-            assert_eq!(taken, depth <= 8192 && outputs >= 8, "{depth} {outputs}");
+            let mut constants = Constants::new(outputs, &mut random);
+            compare_dense(avx2, depth, &constants, &x, &w);
+            if depth < 1000 {
+                // one factor for all, as where weights are not quantized per channel
+                let (mantissa, shift) = (constants.multiplier[0], constants.shift[0]);
+                constants.multiplier.fill(mantissa);
+                constants.shift.fill(shift);
+                compare_dense(avx2, depth, &constants, &x, &w);
+            }
         }
+    }
+}
+
+/// Whatever comes nearest to the limits of 16 bits.
+#[test]
+fn dense_layers_at_the_rails() {
+    let Some(avx2) = Avx2::new() else { return };
+    let (depth, outputs) = (600, 9);
+    let constants = Constants {
+        bias: std::vec![0; outputs],
+        multiplier: std::vec![1 << 30; outputs],
+        shift: std::vec![-17; outputs],
+    };
+    for x in [-128, 127] {
+        for w in [[-128, -128], [127, 127], [-128, 127]] {
+            let w: Vec<i8> = w.into_iter().cycle().take(depth * outputs).collect();
+            compare_dense(avx2, depth, &constants, &std::vec![x; depth], &w);
+        }
+    }
+}
+
+fn compare_dense(avx2: Avx2, depth: usize, constants: &Constants, x: &[i8], w: &[i8]) {
+    let outputs = constants.bias.len();
+    let n = x.len() / depth * outputs;
+    for x_zero_point in [-128, 3, 127] {
+        let p = DenseI8 {
+            depth,
+            x,
+            x_zero_point,
+            w,
+            output: constants.requantize(),
+        };
+        let (mut expected, mut got) = (std::vec![99; n], std::vec![0; n]);
+        scalar::dense::forward_i8(&p, &mut expected);
+        super::super::dense_i8(Kernels::Avx2(avx2), &p, &mut got);
+        assert_eq!(got, expected, "{depth} {outputs}");
+        // SAFETY: `avx2` exists.
+        let taken = unsafe { dense(&p, &mut got) };
+        assert_eq!(taken, depth <= 8192 && outputs >= 4, "{depth} {outputs}");
     }
 }
 
