@@ -418,6 +418,7 @@ impl<'a> Tables<'a> {
     }
 
     /// A tensor as an operator sees it; the elements are there only if they are in the image.
+    #[cfg_attr(target_arch = "x86_64", inline(always))]
     pub fn operand(&self, t: usize) -> Operand<'a> {
         let (dtype, shape) = (self.dtype(t), self.shape(t));
         let data = match self.is_in_image(t) {

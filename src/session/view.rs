@@ -131,14 +131,19 @@ impl<'a> View<'a> {
         }
     }
 
+    // in its place: copied, it would be read in larger pieces than it was just written in, and every such read waits
+    #[cfg_attr(target_arch = "x86_64", inline(always))]
     pub(super) fn operand<'r>(&self, rest: &Rest<'r>, t: usize, with_data: bool) -> Operand<'r>
     where
         'a: 'r,
     {
         let tables = self.model.tables();
         let mut operand: Operand<'r> = tables.operand(t);
-        if !tables.is_in_image(t) {
-            operand.shape = operand.shape.with_batch(self.run.batch);
+        match tables.is_in_image(t) {
+            // only what is trained has been copied to the buffer
+            true if !self.run.mode.trains() => return operand,
+            true => {}
+            false => operand.shape = operand.shape.with_batch(self.run.batch),
         }
         if with_data && let Some(range) = self.model.slot(self.run, t, Role::Value) {
             operand.data = typed(operand.dtype, rest.get(range));
@@ -146,6 +151,7 @@ impl<'a> View<'a> {
         operand
     }
 
+    #[cfg_attr(target_arch = "x86_64", inline(always))]
     pub(super) fn inputs<'r>(
         &self,
         node: &Node,

@@ -8,7 +8,7 @@
 //! and 128 times the sum of the inputs is taken off at the end.
 
 use super::super::{DenseI8, Requantize};
-use super::{Finish, Scratch, store};
+use super::{Finish, Lanes, store};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
@@ -28,6 +28,13 @@ const BLOCK: usize = 4 * STEP;
 /// Rows whose sums wait to be requantized: that takes long for a few and little longer for many.
 const WAITING: usize = 128;
 
+/// Two parts of 32 elements, in order.
+#[derive(Clone, Copy)]
+struct Parts {
+    high: __m256i,
+    low: __m256i,
+}
+
 /// The sums of four rows, in eight lanes each.
 type Four = [__m256i; ROWS];
 
@@ -42,19 +49,18 @@ pub(in super::super) fn dense(p: &DenseI8, y: &mut [i8]) -> bool {
     let Some(finish) = Finish::new(&p.output, depth) else {
         return false;
     };
-    let mut scratch = Scratch::<DEPTH>::new();
-    let parts = scratch.take(depth.next_multiple_of(STEP));
+    let mut parts = [MaybeUninit::uninit(); DEPTH / STEP];
     let mut waiting = [MaybeUninit::uninit(); WAITING / ROWS];
     for (x, y) in p.x.chunks_exact(depth).zip(y.chunks_exact_mut(outputs)) {
-        let sum = split(x, p.x_zero_point, parts);
+        let (x, sum) = split(x, p.x_zero_point, &mut parts);
         let layer = Layer {
-            x: parts,
+            x,
             depth,
             low: 1 << finish.doubling(),
         };
         let (is_signed, behind) = match p.x_zero_point {
             -128 => (false, 0),
-            _ => (true, -128 * sum << finish.doubling()),
+            _ => (true, (-128 * sum) << finish.doubling()),
         };
         for (i, y) in y.chunks_mut(WAITING).enumerate() {
             let first = i * WAITING;
@@ -62,7 +68,7 @@ pub(in super::super) fn dense(p: &DenseI8, y: &mut [i8]) -> bool {
                 true => layer.sums::<true>(p.w, first, y.len(), &mut waiting),
                 false => layer.sums::<false>(p.w, first, y.len(), &mut waiting),
             };
-            match finish.is_uniform {
+            match finish.is_plain && finish.is_uniform {
                 true => requantize::<true>(&finish, &p.output, first, sums, behind, y),
                 false => requantize::<false>(&finish, &p.output, first, sums, behind, y),
             }
@@ -74,7 +80,7 @@ pub(in super::super) fn dense(p: &DenseI8, y: &mut [i8]) -> bool {
 /// Outputs `first..first + y.len()` from the sums of their rows, `behind` added.
 #[target_feature(enable = "avx2")]
 #[inline(never)]
-fn requantize<const UNIFORM: bool>(
+fn requantize<const SIMPLE: bool>(
     finish: &Finish,
     p: &Requantize,
     first: usize,
@@ -87,44 +93,64 @@ fn requantize<const UNIFORM: bool>(
     let whole = sums.as_chunks::<4>().0.iter();
     for (i, (sums, y)) in whole.zip(y.chunks_mut(16)).enumerate() {
         let at = first + 16 * i;
-        let (a, b) = match UNIFORM {
-            true => (
-                finish.with_bias(&common, p, at),
-                finish.with_bias(&common, p, at + 8),
-            ),
-            false => (finish.lanes(p, at), finish.lanes(p, at + 8)),
-        };
         let [s, t, u, v] = sums;
-        let sums = [
-            _mm256_add_epi32(across(s, t), _mm256_add_epi32(a.bias, behind)),
-            _mm256_add_epi32(across(u, v), _mm256_add_epi32(b.bias, behind)),
-        ];
-        store(finish.narrow([&a, &b], sums), y);
+        let (a, b) = (across(s, t), across(u, v));
+        let q = if SIMPLE {
+            let bias = |first| _mm256_add_epi32(finish.bias(p, first), behind);
+            let sums = [
+                _mm256_add_epi32(a, bias(at)),
+                _mm256_add_epi32(b, bias(at + 8)),
+            ];
+            finish.narrow_plain([&common; 2], sums)
+        } else {
+            let lanes = [finish.lanes(p, at), finish.lanes(p, at + 8)];
+            let bias = |lanes: &Lanes| _mm256_add_epi32(lanes.bias, behind);
+            let sums = [
+                _mm256_add_epi32(a, bias(&lanes[0])),
+                _mm256_add_epi32(b, bias(&lanes[1])),
+            ];
+            finish.narrow([&lanes[0], &lanes[1]], sums)
+        };
+        store(q, y);
     }
 }
 
 /// The sum of the lanes of each of eight vectors.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn across(first: &Four, second: &Four) -> __m256i {
-    let add = |a, b| _mm256_hadd_epi32(a, b);
-    let four = |[a, b, c, d]: Four| add(add(a, b), add(c, d));
-    // each half of a vector now holds four sums of half a row
-    let (low, high) = (four(*first), four(*second));
+fn across(&[a, b, c, d]: &Four, &[e, f, g, h]: &Four) -> __m256i {
+    // of each pair one is in the lower half then
+    let halves = |x, y| {
+        let crossed = _mm256_permute2x128_si256::<0x21>(x, y);
+        _mm256_add_epi32(_mm256_blend_epi32::<0b1111_0000>(x, y), crossed)
+    };
+    let quarters = |x, y| {
+        let crossed = _mm256_alignr_epi8::<8>(y, x);
+        _mm256_add_epi32(_mm256_blend_epi32::<0b1100_1100>(x, y), crossed)
+    };
+    let (even, odd) = (
+        quarters(halves(a, e), halves(c, g)),
+        quarters(halves(b, f), halves(d, h)),
+    );
+    let crossed = _mm256_blend_epi32::<0b1010_1010>(odd, even);
     _mm256_add_epi32(
-        _mm256_permute2x128_si256::<0x20>(low, high),
-        _mm256_permute2x128_si256::<0x31>(low, high),
+        _mm256_blend_epi32::<0b1010_1010>(even, odd),
+        _mm256_shuffle_epi32::<0b10_11_00_01>(crossed),
     )
 }
 
-/// The parts of `x` less its zero point: the 32 higher ones of 32 elements, then the lower ones, two bytes to an element of `parts`. Zeros
-/// behind the last. Returns the sum of all elements.
+/// The parts of `x` less its zero point, and the sum of all elements. Zeros are behind the last one.
 #[target_feature(enable = "avx2")]
-fn split(x: &[i8], zero_point: i16, parts: &mut [i16]) -> i32 {
+fn split<'a>(
+    x: &[i8],
+    zero_point: i16,
+    parts: &'a mut [MaybeUninit<Parts>; DEPTH / STEP],
+) -> (&'a [Parts], i32) {
     let zero_points = _mm256_set1_epi16(zero_point);
     let (one, fifteen) = (_mm256_set1_epi16(1), _mm256_set1_epi16(15));
     let mut sum = _mm256_setzero_si256();
-    for (x, to) in x.chunks(STEP).zip(parts.as_chunks_mut::<STEP>().0) {
+    let parts = &mut parts[..x.len().div_ceil(STEP)];
+    for (x, to) in x.chunks(STEP).zip(parts.iter_mut()) {
         let mut all = [zero_point as i8; STEP];
         let x = match x.first_chunk::<STEP>() {
             Some(x) => x,
@@ -142,25 +168,22 @@ fn split(x: &[i8], zero_point: i16, parts: &mut [i16]) -> i32 {
         let (a, b) = (half(x), half(&x[16..]));
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(a, b), one));
         let in_order = |a, b| _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(a, b));
-        let high = in_order(_mm256_srai_epi16::<4>(a), _mm256_srai_epi16::<4>(b));
-        let low = in_order(_mm256_and_si256(a, fifteen), _mm256_and_si256(b, fifteen));
-        let to = to.as_mut_ptr();
-        // SAFETY: `to` is 64 bytes long.
-        unsafe {
-            _mm256_storeu_si256(to.cast(), high);
-            _mm256_storeu_si256(to.add(16).cast(), low);
-        }
+        to.write(Parts {
+            high: in_order(_mm256_srai_epi16::<4>(a), _mm256_srai_epi16::<4>(b)),
+            low: in_order(_mm256_and_si256(a, fifteen), _mm256_and_si256(b, fifteen)),
+        });
     }
     let mut lanes = [0i32; 8];
     // SAFETY: `lanes` is 32 bytes long.
     unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sum) };
-    lanes.iter().sum()
+    // SAFETY: the loop has written as many as `x` has pieces of 32 elements, the last one perhaps shorter.
+    (unsafe { parts.assume_init_ref() }, lanes.iter().sum())
 }
 
 /// What the rows of a layer meet.
 struct Layer<'a> {
-    /// The parts of the input.
-    x: &'a [i16],
+    /// The input.
+    x: &'a [Parts],
     /// Its length.
     depth: usize,
     /// What a lower part counts: 1, or 2 where sums are doubled.
@@ -208,8 +231,8 @@ impl Layer<'_> {
     ) -> &'a [Four] {
         let depth = self.depth;
         let four = ROWS * depth;
-        let blocks = self.x.as_chunks::<BLOCK>().0;
-        let blocks = &blocks[..depth / BLOCK];
+        // without a last part of fewer than 32 elements
+        let blocks = self.x[..depth / STEP].as_chunks::<{ BLOCK / STEP }>().0;
         let whole = &w[..to.len() * four];
         for (to, w) in to.iter_mut().zip(whole.chunks_exact(four)) {
             let w = w.as_ptr();
@@ -217,16 +240,15 @@ impl Layer<'_> {
             for (i, x) in blocks.iter().enumerate() {
                 let mut of_high = [_mm256_setzero_si256(); ROWS];
                 let mut of_low = of_high;
-                for (k, x) in x.as_chunks::<STEP>().0.iter().enumerate() {
-                    let (h, l) = parts(x);
+                for (k, x) in x.iter().enumerate() {
                     for r in 0..ROWS {
                         // SAFETY: elements from `i BLOCK + k STEP` on of row `r`, of which there are `BLOCK` for each of `blocks`.
                         let w = unsafe {
                             let w = w.add(r * depth + i * BLOCK + k * STEP);
                             _mm256_loadu_si256(w.cast())
                         };
-                        of_high[r] = _mm256_add_epi16(of_high[r], times::<SIGNED>(w, h));
-                        of_low[r] = _mm256_add_epi16(of_low[r], times::<SIGNED>(w, l));
+                        of_high[r] = _mm256_add_epi16(of_high[r], times::<SIGNED>(w, x.high));
+                        of_low[r] = _mm256_add_epi16(of_low[r], times::<SIGNED>(w, x.low));
                     }
                 }
                 for r in 0..ROWS {
@@ -247,11 +269,10 @@ impl Layer<'_> {
     #[target_feature(enable = "avx2")]
     #[inline(never)]
     fn rests<const SIGNED: bool>(&self, start: usize, w: &[i8], to: &mut [Four]) {
-        for (i, sum) in to.as_flattened_mut().iter_mut().enumerate() {
-            let row = i * self.depth;
-            for (k, x) in self.x[start..].as_chunks::<STEP>().0.iter().enumerate() {
-                let (h, l) = parts(x);
-                let w = &w[row + start + k * STEP..];
+        for (k, x) in self.x[start / STEP..].iter().enumerate() {
+            let mut at = start + k * STEP;
+            for sum in to.as_flattened_mut() {
+                let w = &w[at..];
                 let mut all = [0; STEP];
                 // what follows the row meets zeros
                 let w = match w.first_chunk::<STEP>() {
@@ -263,8 +284,9 @@ impl Layer<'_> {
                 };
                 // SAFETY: `w` is 32 bytes long.
                 let w = unsafe { _mm256_loadu_si256(w.as_ptr().cast()) };
-                let more = self.widen(times::<SIGNED>(w, h), times::<SIGNED>(w, l));
+                let more = self.widen(times::<SIGNED>(w, x.high), times::<SIGNED>(w, x.low));
                 *sum = _mm256_add_epi32(*sum, more);
+                at += self.depth;
             }
         }
     }
@@ -277,20 +299,6 @@ impl Layer<'_> {
         _mm256_add_epi32(
             _mm256_madd_epi16(of_high, high),
             _mm256_madd_epi16(of_low, low),
-        )
-    }
-}
-
-/// The higher and the lower ones.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn parts(x: &[i16; STEP]) -> (__m256i, __m256i) {
-    let x = x.as_ptr();
-    // SAFETY: `x` is 64 bytes long.
-    unsafe {
-        (
-            _mm256_loadu_si256(x.cast()),
-            _mm256_loadu_si256(x.add(16).cast()),
         )
     }
 }

@@ -140,22 +140,22 @@ impl Finish {
         if n == 0 || (p.multiplier.len(), p.shift.len()) != (n, n) {
             return None;
         }
-        // bits that any of them has
-        let (mut mantissas, mut rights, mut biases, mut differences) = (0, 0, 0, 0);
+        // bits that keep a layer from being plain, and those in which factors differ
+        let (mut odd, mut differences) = (0, 0);
         for ((&bias, &mantissa), &shift) in p.bias.iter().zip(p.multiplier).zip(p.shift) {
-            mantissas |= mantissa;
-            rights |= shift.wrapping_neg();
-            biases |= bias ^ bias >> 31;
+            // a negative mantissa, a shift that is not one to the right by 31 at most, a bias beyond 2^29
+            odd |=
+                mantissa & i32::MIN | shift.wrapping_neg() & !31 | (bias ^ bias >> 31) & !0 << 29;
             differences |= mantissa ^ p.multiplier[0] | shift ^ p.shift[0];
         }
-        let only_right = (0..=31).contains(&rights);
         let takes = p.rounding == Rounding::Double
             && is_i8(p.range.0)
             && is_i8(p.range.1)
-            && mantissas >= 0
-            && (only_right || p.shift.iter().all(|shift| (-31..=30).contains(shift)));
+            && (odd == 0
+                || p.multiplier.iter().all(|&mantissa| mantissa >= 0)
+                    && p.shift.iter().all(|shift| (-31..=30).contains(shift)));
         // as `plain::is_plain`: twice a sum with its bias is an i32
-        let plain = only_right && depth <= 1 << 14 && is_i8(p.zero_point) && biases < 1 << 29;
+        let plain = odd == 0 && depth <= 1 << 14 && is_i8(p.zero_point);
         takes.then(|| Finish {
             is_uniform: differences == 0,
             is_plain: plain,
@@ -182,9 +182,8 @@ impl Finish {
         let right = _mm256_sub_epi32(_mm256_setzero_si256(), shift);
         let half = _mm256_srli_epi32::<1>(_mm256_sllv_epi32(_mm256_set1_epi32(1), right));
         let first_half = _mm256_set1_epi32(i32::MIN);
-        let doubling = _mm_cvtsi32_si128(self.doubling() as i32);
         Lanes {
-            bias: _mm256_sll_epi32(eight(p.bias, first), doubling),
+            bias: self.bias(p, first),
             mantissa: eight(p.multiplier, first),
             shift,
             even: _mm256_blend_epi32::<0b1010_1010>(first_half, _mm256_slli_epi64::<32>(half)),
@@ -196,24 +195,27 @@ impl Finish {
         }
     }
 
-    /// The constants of eight channels from `first` on, where those of all differ in their biases only.
+    /// The biases of channels `first..first + 8`, as [`Lanes::bias`].
     #[target_feature(enable = "avx2")]
     #[inline]
-    fn with_bias(&self, common: &Lanes, p: &Requantize, first: usize) -> Lanes {
+    fn bias(&self, p: &Requantize, first: usize) -> __m256i {
         let doubling = _mm_cvtsi32_si128(self.doubling() as i32);
-        Lanes {
-            bias: _mm256_sll_epi32(eight(p.bias, first), doubling),
-            ..*common
-        }
+        _mm256_sll_epi32(eight(p.bias, first), doubling)
     }
 
     /// Sixteen outputs in order from the sums of eight channels each, biases added.
     #[target_feature(enable = "avx2")]
     #[inline]
     fn narrow(&self, lanes: [&Lanes; 2], sums: [__m256i; 2]) -> __m128i {
-        if !self.is_plain {
-            return self.narrow_any(lanes, sums);
+        match self.is_plain {
+            true => self.narrow_plain(lanes, sums),
+            false => self.narrow_any(lanes, sums),
         }
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn narrow_plain(&self, lanes: [&Lanes; 2], sums: [__m256i; 2]) -> __m128i {
         let (a, b) = (lanes[0].plain(sums[0]), lanes[1].plain(sums[1]));
         let q = _mm256_adds_epi16(_mm256_packs_epi32(a, b), self.zero_point);
         let q = _mm_packs_epi16(_mm256_castsi256_si128(q), _mm256_extracti128_si256::<1>(q));
