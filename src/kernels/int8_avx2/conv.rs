@@ -4,6 +4,7 @@ use super::super::{ConvI8, Window};
 use super::strip::{Cut, Pixels, STRIP, Strip};
 use super::{Finish, Lanes, Scratch, store};
 use core::arch::x86_64::*;
+use core::mem::MaybeUninit;
 
 /// Elements of packed weights at one time: 128 KiB.
 const PACKED: usize = 64 * 1024;
@@ -53,7 +54,7 @@ pub(super) fn conv_of(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
     let group = PACKED / tile * TILE;
     for first in (0..outputs).step_by(group) {
         let tiles = (outputs - first).min(group).div_ceil(TILE);
-        let weights = weights.take(tiles * tile);
+        let weights = weights.uncleared(tiles * tile);
         for (i, packed) in weights.chunks_exact_mut(tile).enumerate() {
             pack(p, layout, &finish, first + i * TILE, packed);
         }
@@ -66,14 +67,22 @@ pub(super) fn conv_of(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
             for (i, w) in weights.chunks_exact(tile).enumerate() {
                 let o = first + i * TILE;
                 let valid = (outputs - o).min(TILE);
-                match valid > TILE / 2 {
-                    true => part::<2>(p, &finish, &strip, x, w, o, valid, y),
-                    false => part::<1>(p, &finish, &strip, x, w, o, valid, y),
+                let w = &w[..tile / 2 * halves(valid)];
+                // SAFETY: `pack` has written so many.
+                let w = unsafe { w.assume_init_ref() };
+                match halves(valid) {
+                    2 => part::<2>(p, &finish, &strip, x, w, o, valid, y),
+                    _ => part::<1>(p, &finish, &strip, x, w, o, valid, y),
                 }
             }
         }
     }
     true
+}
+
+/// Vectors of eight filters for so many, sixteen at most.
+fn halves(filters: usize) -> usize {
+    if filters > TILE / 2 { 2 } else { 1 }
 }
 
 /// A convolution whose windows are single pixels has one long row of them.
@@ -94,14 +103,16 @@ fn flattened(g: &Window) -> Window {
 /// Sixteen filters from `first` on (the last one again where there are fewer), their elements in pairs: `[rows, pairs, 16, 2]`. Up to
 /// eight filters: `[rows, pairs, 8, 2]`. An odd last element is paired with a zero. Doubled where `finish` wants that.
 #[target_feature(enable = "avx2")]
-fn pack(p: &ConvI8, layout: Layout, finish: &Finish, first: usize, packed: &mut [i16]) {
+fn pack(
+    p: &ConvI8,
+    layout: Layout,
+    finish: &Finish,
+    first: usize,
+    packed: &mut [MaybeUninit<i16>],
+) {
     let g = p.window;
     let run = g.kernel[1] * g.in_channels;
-    let halves = if g.out_channels - first > TILE / 2 {
-        2
-    } else {
-        1
-    };
+    let halves = halves(g.out_channels - first);
     let step = halves * 16;
     let doubling = _mm_cvtsi32_si128(finish.doubling() as i32);
     let rows = packed.chunks_exact_mut(run.div_ceil(2) * step);
@@ -135,9 +146,9 @@ fn pack(p: &ConvI8, layout: Layout, finish: &Finish, first: usize, packed: &mut 
                 let to = &mut packed[k / 2 * step + half * 16..][..16];
                 for (i, filter) in filters.into_iter().enumerate() {
                     let w = i16::from(p.w[filter + k * layout.element]);
-                    to[2 * i + k % 2] = w << finish.doubling();
+                    to[2 * i + k % 2].write(w << finish.doubling());
                     if k + 1 == run && k % 2 == 0 {
-                        to[2 * i + 1] = 0;
+                        to[2 * i + 1].write(0);
                     }
                 }
             }

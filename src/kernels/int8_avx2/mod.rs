@@ -24,6 +24,7 @@ pub(super) use depthwise::depthwise;
 
 use super::{Requantize, Rounding};
 use core::arch::x86_64::*;
+use core::mem::MaybeUninit;
 
 /// Fixed-point factors of eight lanes, two roundings.
 #[derive(Clone, Copy)]
@@ -314,7 +315,7 @@ fn store(q: __m128i, y: &mut [i8]) {
 /// A buffer on the stack, of which no more is cleared than is used. In cache lines of its own, so that few loads straddle two.
 #[repr(C, align(64))]
 struct Scratch<const N: usize> {
-    elements: core::mem::MaybeUninit<[i16; N]>,
+    elements: [MaybeUninit<i16>; N],
     /// So many, from the first on, have been written.
     written: usize,
 }
@@ -323,9 +324,15 @@ impl<const N: usize> Scratch<N> {
     #[inline(always)]
     fn new() -> Self {
         Scratch {
-            elements: core::mem::MaybeUninit::uninit(),
+            elements: [MaybeUninit::uninit(); N],
             written: 0,
         }
+    }
+
+    /// The first `n` elements, `N` at most, as they are.
+    #[inline(always)]
+    fn uncleared(&mut self, n: usize) -> &mut [MaybeUninit<i16>] {
+        &mut self.elements[..n.min(N)]
     }
 
     /// The first `n` elements, `N` at most: zeros, or what an earlier user of them has left there.

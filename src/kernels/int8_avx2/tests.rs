@@ -206,6 +206,18 @@ fn depthwise_of_awkward_shapes() {
             }
         }
     }
+    // columns
+    for (kernel, stride, before, behind) in
+        [(1, 2, 0, 0), (4, 1, 3, 1), (5, 3, 2, 2), (15, 1, 0, 0)]
+    {
+        let g = Window {
+            batch: 2,
+            stride: [stride, 2],
+            padding: [before, 0],
+            ..window([15, 1], 19, 19, [kernel, 1])
+        };
+        compare(avx2, &sized(g, [behind, 0]), true, true);
+    }
     // one channel, many filters; several strips
     for o in [1, 8, 13] {
         let g = window([49, 40], 1, o, [10, 8]);
