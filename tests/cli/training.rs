@@ -30,7 +30,7 @@ const FAST_RESULTS: [&str; 5] = [
 
 fn bench() -> Bench {
     let bench = Bench::new();
-    let config = "epochs = 4\nmethod = \"fast\"\nheld_out = 100\nshift = 1\nnoise = 0.05\n";
+    let config = "epochs = 4\nmethod = \"fast\"\nheld_out = 100\nshift = 1\nnoise = 0.05\nema = 0.9\n[adversary]\nramp = 0.5\n";
     fs::write(bench.path("fast.toml"), config).unwrap();
     let config = "epochs = 12\nhidden = [16]\nlatent = 8\nshard = 16\nema = 0.9\nr1 = 0.1\n";
     fs::write(bench.path("tiny.toml"), config).unwrap();
@@ -169,9 +169,11 @@ fn a_classifiers_run_depends_on_its_seed_and_configuration_only() {
     for (setting, word) in [
         ("learning_rate = 1e30", "diverged"),
         ("held_out = 1500", "held out"),
+        ("ema = 1.0", "ema"),
         ("patience = 3", "held_out"),
         ("[adversary]\nepsilon = -0.1", "epsilon"),
         ("[adversary]\nsteps = 0", "steps"),
+        ("[adversary]\nramp = 1.5", "ramp"),
         ("[adversary]\ntargeted = true", "targeted"),
         (
             "method = \"trades\"\n[adversary]\nrandom_start = false",
@@ -184,6 +186,29 @@ fn a_classifiers_run_depends_on_its_seed_and_configuration_only() {
             "train classifier --data digits --config odd.toml --out o",
             word,
         );
+    }
+}
+
+#[test]
+fn the_average_of_the_parameters_is_judged_and_given_back() {
+    let bench = bench();
+    // an average that hardly leaves the first weights, of parameters that learn
+    for (name, ema) in [("slow", "0.999999"), ("last", "0.0")] {
+        let config = format!("epochs = 4\nheld_out = 200\nema = {ema}\n");
+        fs::write(bench.path("ema.toml"), config).unwrap();
+        let line = "train classifier --data digits --config ema.toml --out";
+        well(&bench, &format!("{line} {name}"));
+    }
+    assert_eq!(
+        column(&bench, "slow", "loss"),
+        column(&bench, "last", "loss")
+    );
+    for held_out in [true, false] {
+        let [slow, last] = ["slow", "last"].map(|folder| match held_out {
+            true => *column(&bench, folder, "held_out_clean").last().unwrap(),
+            false => metric(&bench, folder, "test_accuracy"),
+        });
+        assert!(slow < 0.4 && last > 0.8, "{slow} {last}");
     }
 }
 

@@ -44,6 +44,9 @@ pub struct Adversary {
     pub beta: f32,
     /// `free`: how many steps a batch is used for.
     pub replays: usize,
+    /// Share of all training steps over which `epsilon` and `step` grow evenly from 0 to what they are. From the first weights a wide
+    /// adversary is hard to learn from (Liu et al., "On the loss landscape of adversarial training", 2020, section 4).
+    pub ramp: f32,
 }
 
 impl Default for Adversary {
@@ -56,6 +59,7 @@ impl Default for Adversary {
             targeted: false,
             beta: 6.0,
             replays: 4,
+            ramp: 0.0,
         }
     }
 }
@@ -81,7 +85,24 @@ impl Adversary {
                 self.beta
             ));
         }
+        if !(0.0..=1.0).contains(&self.ramp) {
+            return fail(format!(
+                "adversary.ramp {}; 0 to 1 would be right",
+                self.ramp
+            ));
+        }
         Ok(())
+    }
+
+    /// The adversary of a step, counted from 1, of `total`: as wide as the ramp has come.
+    pub(super) fn grown(&self, step: u64, total: u64) -> Adversary {
+        let done = step as f32 / total.max(1) as f32;
+        let mut grown = self.clone();
+        if done < self.ramp {
+            grown.epsilon *= done / self.ramp;
+            grown.step *= done / self.ramp;
+        }
+        grown
     }
 
     /// Moves a perturbation up its gradient, by a step of the sign, and back into the ball.
@@ -140,5 +161,30 @@ fn sign(g: f32) -> f32 {
         -1.0
     } else {
         0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ball_grows_until_the_ramp_ends() {
+        let adversary = Adversary {
+            epsilon: 0.4,
+            step: 0.5,
+            ramp: 0.5,
+            ..Adversary::default()
+        };
+        let sizes = [25, 50, 100].map(|step| {
+            let grown = adversary.grown(step, 100);
+            (grown.epsilon, grown.step)
+        });
+        assert_eq!(sizes, [(0.2, 0.25), (0.4, 0.5), (0.4, 0.5)]);
+        let at_once = Adversary {
+            ramp: 0.0,
+            ..adversary
+        };
+        assert_eq!(at_once.grown(1, 100), at_once);
     }
 }

@@ -28,6 +28,9 @@ pub struct Config {
     pub momentum: f32,
     /// Weight decay (decoupled for Adam).
     pub weight_decay: f32,
+    /// Decay of the average of the parameters, taken after every step, that is judged and given back; 0 is the last ones themselves
+    /// (Gowal et al., "Uncovering the limits of adversarial training", 2020, section 4.3).
+    pub ema: f32,
     /// Images are shifted by up to this many pixels in each direction, at random.
     pub shift: usize,
     /// Uniform noise of up to this size is added to every input element, in real units.
@@ -106,6 +109,7 @@ impl Default for Config {
             warmup: 0.05,
             momentum: 0.9,
             weight_decay: 1e-4,
+            ema: 0.0,
             shift: 0,
             noise: 0.0,
             held_out: 0,
@@ -119,23 +123,29 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The recipe for MNIST of Wong, Rice, Kolter, "Fast is better than free: revisiting adversarial training" (2020), section 4.1
-    /// and the code that they published: one step of 0.375 from a random start in the ball of 0.3, a cyclic learning rate.
+    /// Fast adversarial training on MNIST after Wong, Rice, Kolter, "Fast is better than free: revisiting adversarial training" (2020),
+    /// section 4.1 and the code that they published (one step of 0.375 from a random start in the ball of 0.3, a cyclic learning
+    /// rate, 10 epochs), and what keeps it from overfitting for 30 epochs: noise on the samples before the step (de Jorge et al.,
+    /// "Make some noise: reliable and efficient single-step adversarial training", 2022, section 4), an adversary that grows from 0
+    /// over the first 0.15 of all steps, and averaged parameters.
     pub fn fast_mnist() -> Config {
         Config {
             network: Network::WongMnist,
-            epochs: 10,
+            epochs: 30,
             batch: 100,
             shard: 25,
             learning_rate: 5e-3,
             schedule: Schedule::Cyclic,
             warmup: 0.4,
             weight_decay: 0.0,
+            ema: 0.998,
+            noise: 0.1,
             held_out: 500,
             method: Method::Fast,
             adversary: Adversary {
                 epsilon: 0.3,
                 step: 0.375,
+                ramp: 0.15,
                 ..Adversary::default()
             },
             ..Config::default()
@@ -196,11 +206,12 @@ impl Config {
         let share = 0.0..=1.0;
         let others_ok = share.contains(&self.warmup)
             && (0.0..1.0).contains(&self.momentum)
+            && (0.0..1.0).contains(&self.ema)
             && self.weight_decay >= 0.0
             && self.noise >= 0.0;
         if !others_ok {
             return fail(
-                "warmup must lie in 0..=1, momentum in 0..1, weight decay and noise not below 0"
+                "warmup must lie in 0..=1, momentum and ema in 0..1, weight decay and noise not below 0"
                     .to_string(),
             );
         }

@@ -19,6 +19,7 @@ pub use config::{Config, Network, OnOverfitting, Optimizer, Schedule};
 pub use held_out::{Attacked, HeldOut};
 pub(super) use order::shuffle;
 
+use super::player::Average;
 use super::run::{Checkpoint, Record, Run};
 use super::{ParameterTable, Replica, TrainError, buffers, reduce, replicas, store};
 use crate::graph::{Graph, GraphError, to_image};
@@ -196,6 +197,7 @@ pub fn train_run(
         per_epoch: per_epoch as u64,
         steps: (per_epoch * config.epochs) as u64,
         order: Order::new(rows, seed),
+        average: Average::new(&parameters, config.ema),
         parameters,
         stepper: Stepper::new(config, &table, count),
         table: &table,
@@ -237,6 +239,8 @@ struct Trainer<'a> {
     order: Order,
     parameters: Vec<f32>,
     stepper: Stepper<'a>,
+    /// What is judged and given back.
+    average: Average,
     table: &'a ParameterTable,
     /// What the methods free and universal add to the samples; else empty.
     perturbation: Vec<f32>,
@@ -282,12 +286,13 @@ impl Trainer<'_> {
             let epoch = (self.step / self.per_epoch) as usize + 1;
             let done = self.step % self.per_epoch + 1;
             self.step += 1;
-            let seen = self.seen(aware.as_ref());
+            let seen = as_seen(self.table, &self.parameters, aware.as_ref());
             self.learn(&mut replicas, (epoch, done - 1), &seen, aware.as_ref())?;
             reduce(&mut replicas, &mut gradients)?;
             let rate = config.learning_rate * config.rate_share(self.step, self.steps);
             let t = self.step as u32;
             self.stepper.step(t, rate, &mut self.parameters, &gradients);
+            self.average.step(&self.parameters);
             let stand = Stand {
                 step: self.step,
                 epoch,
@@ -296,7 +301,7 @@ impl Trainer<'_> {
             };
             watch.step(&stand);
             if done == self.per_epoch {
-                let seen = self.seen(aware.as_ref());
+                let seen = as_seen(self.table, &self.average.parameters, aware.as_ref());
                 store(&mut network, self.table, &seen);
                 self.end_epoch(&network, &stand, run, watch)?;
             }
@@ -325,19 +330,6 @@ impl Trainer<'_> {
         )?)
     }
 
-    /// The parameters as the network sees them.
-    fn seen(&self, aware: Option<&Aware>) -> Vec<f32> {
-        let mut seen = self.parameters.clone();
-        if let Some(aware) = aware {
-            let place = |tensor: usize| {
-                let found = self.table.iter().find(|(t, _, _)| *t == tensor);
-                found.map(|(_, _, range)| range.clone())
-            };
-            aware.round(&mut seen, &place);
-        }
-        seen
-    }
-
     /// Gradients of one batch, in the replicas, and what else it says.
     fn learn(
         &mut self,
@@ -352,6 +344,7 @@ impl Trainer<'_> {
         let start = number as usize * config.batch;
         let batch = &self.order.rows[start..start + config.batch];
         let (samples, perturbation) = (self.samples, &self.perturbation);
+        let adversary = config.adversary.grown(self.step, self.steps);
         let part = match config.method {
             Method::Free => perturbation.len() / replicas.len(),
             _ => 0,
@@ -366,6 +359,7 @@ impl Trainer<'_> {
                     rows,
                     parameters,
                     config,
+                    adversary: &adversary,
                     random: foolproof::attack::rng(jitter, i as u64),
                     perturbation: match part {
                         0 => perturbation,
@@ -391,7 +385,7 @@ impl Trainer<'_> {
                 epoch,
             });
         }
-        config.adversary.ascend(&mut self.perturbation, &ascent);
+        adversary.ascend(&mut self.perturbation, &ascent);
         Ok(())
     }
 
@@ -414,11 +408,15 @@ impl Trainer<'_> {
             let how = (config, self.perturbation.as_slice());
             let judged = held_out::judge(network, self.samples, &self.held_out, how, self.seed)?;
             record.held_out = Some(judged);
-            self.best
-                .offer(judged.figure(), epoch, &self.parameters, &self.ranges);
+            self.best.offer(
+                judged.figure(),
+                epoch,
+                &self.average.parameters,
+                &self.ranges,
+            );
         }
         self.outcome.history.push(record);
-        if let Some(warning) = overfitting(&self.outcome.history, config.epochs) {
+        if let Some(warning) = overfitting(&self.outcome.history, config) {
             watch.warn(warning.clone());
             self.outcome.warnings.push(warning);
             self.stopped = config.on_overfitting == OnOverfitting::Stop;
@@ -439,6 +437,7 @@ impl Trainer<'_> {
         };
         let arrays = [
             ("parameters", &self.parameters),
+            ("average", &self.average.parameters),
             ("optimizer", &self.stepper.state),
             ("perturbation", &self.perturbation),
             ("ranges", &self.ranges),
@@ -471,6 +470,7 @@ impl Trainer<'_> {
         };
         let arrays = [
             ("parameters", &mut self.parameters),
+            ("average", &mut self.average.parameters),
             ("optimizer", &mut self.stepper.state),
             ("perturbation", &mut self.perturbation),
         ];
@@ -487,7 +487,7 @@ impl Trainer<'_> {
         self.outcome.history = run.records().iter().map(Epoch::of).collect();
         let history = &self.outcome.history;
         let warnings = (1..=history.len())
-            .filter_map(|end| overfitting(&history[..end], self.config.epochs))
+            .filter_map(|end| overfitting(&history[..end], self.config))
             .collect();
         self.outcome.warnings = warnings;
         Ok(())
@@ -497,7 +497,7 @@ impl Trainer<'_> {
     fn finish(mut self, graph: &mut Graph) -> Outcome {
         let (epoch, parameters, ranges) = match self.stopped {
             true => (self.best.epoch, &self.best.parameters, &self.best.ranges),
-            false => (self.config.epochs, &self.parameters, &self.ranges),
+            false => (self.config.epochs, &self.average.parameters, &self.ranges),
         };
         store(graph, self.table, parameters);
         self.outcome.epoch = epoch;
@@ -520,15 +520,30 @@ fn parameters_of(graph: &Graph) -> Result<(ParameterTable, Vec<f32>), TrainError
     ))
 }
 
-/// The words about the last of these epochs, of `all`, if it shows catastrophic overfitting. A network whose accuracy after PGD still
-/// rises is left alone, unless it ends there.
-fn overfitting(epochs: &[Epoch], all: usize) -> Option<String> {
+/// Parameters as the network sees them.
+fn as_seen(table: &ParameterTable, parameters: &[f32], aware: Option<&Aware>) -> Vec<f32> {
+    let mut seen = parameters.to_vec();
+    if let Some(aware) = aware {
+        let place = |tensor: usize| {
+            let found = table.iter().find(|(t, _, _)| *t == tensor);
+            found.map(|(_, _, range)| range.clone())
+        };
+        aware.round(&mut seen, &place);
+    }
+    seen
+}
+
+/// The words about the last of these epochs, if it shows catastrophic overfitting. A network whose accuracy after PGD still rises,
+/// beside what it was two epochs before, or whose adversary still grows, is left alone, unless it ends there.
+fn overfitting(epochs: &[Epoch], config: &Config) -> Option<String> {
     let (last, earlier) = epochs.split_last()?;
     let held_out = last.held_out.filter(HeldOut::overfits)?;
     let Attacked { fgsm, pgd } = held_out.attacked?;
-    let before = earlier.last().and_then(|e| e.held_out?.attacked);
+    let before = earlier.iter().rev().nth(1);
+    let before = before.and_then(|e| e.held_out?.attacked);
     let rises = before.is_none_or(|before| pgd > before.pgd + held_out::RISE);
-    if rises && last.epoch < all {
+    let grows = (last.epoch as f32) < config.adversary.ramp * config.epochs as f32 + 1.0;
+    if (rises || grows) && last.epoch < config.epochs {
         return None;
     }
     Some(format!(
@@ -573,4 +588,54 @@ fn check(graph: &Graph, samples: Samples<'_>, config: &Config) -> Result<(), Tra
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether each of these accuracies after PGD, where FGSM leaves 90 %, is called overfitted.
+    fn called(ramp: f32, after_pgd: &[f64]) -> Vec<bool> {
+        let config = Config {
+            epochs: after_pgd.len(),
+            adversary: Adversary {
+                ramp,
+                ..Adversary::default()
+            },
+            ..Config::fast_mnist()
+        };
+        let epoch = |(i, &pgd): (usize, &f64)| Epoch {
+            epoch: i + 1,
+            loss: 1.0,
+            accuracy: 0.9,
+            steps: 10,
+            held_out: Some(HeldOut {
+                clean: 0.98,
+                attacked: Some(Attacked { fgsm: 0.9, pgd }),
+                universal: None,
+            }),
+        };
+        let epochs: Vec<Epoch> = after_pgd.iter().enumerate().map(epoch).collect();
+        (1..=epochs.len())
+            .map(|end| overfitting(&epochs[..end], &config).is_some())
+            .collect()
+    }
+
+    #[test]
+    fn a_collapse_is_called_at_once_and_a_rise_is_left_alone() {
+        let no = false;
+        let warned = |after_pgd: &[f64]| called(0.0, after_pgd);
+        assert_eq!(warned(&[0.1, 0.2, 0.21, 0.4, 0.7, 0.8]), [no; 6]);
+        assert_eq!(
+            warned(&[0.4, 0.7, 0.8, 0.3, 0.6, 0.85]),
+            [no, no, no, true, true, no]
+        );
+        assert_eq!(warned(&[0.1, 0.0, 0.0, 0.05]), [no, no, true, true]);
+        assert_eq!(warned(&[0.1, 0.4]), [no, true]);
+        // one, two, three of four epochs with an adversary that grows: these are left alone
+        let grown = [0.1, 0.0, 0.0, 0.0];
+        assert_eq!(called(0.25, &grown), [no, no, true, true]);
+        assert_eq!(called(0.5, &grown), [no, no, true, true]);
+        assert_eq!(called(0.75, &grown), [no, no, no, true]);
+    }
 }

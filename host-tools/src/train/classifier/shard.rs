@@ -1,7 +1,7 @@
 //! One shard of one step: the samples as the method wants them, forward, loss, backward.
 
 use super::Samples;
-use super::adversary::Method;
+use super::adversary::{Adversary, Method};
 use super::config::Config;
 use crate::quantize::Aware;
 use crate::train::Replica;
@@ -17,6 +17,8 @@ pub(super) struct Shard<'a> {
     /// As the network sees them.
     pub parameters: &'a [f32],
     pub config: &'a Config,
+    /// As wide as it is in this step.
+    pub adversary: &'a Adversary,
     pub random: AttackRng,
     /// What [`Method::Free`] (one for each of the shard's samples) and [`Method::Universal`] (one) add to the samples.
     pub perturbation: &'a [f32],
@@ -39,7 +41,7 @@ impl Shard<'_> {
         session.parameters()?.copy_from_slice(self.parameters);
         session.zero_parameter_gradients()?;
         let mut x = self.batch(session);
-        let steps = self.config.adversary.steps;
+        let steps = self.adversary.steps;
         match self.config.method {
             Method::Standard => {}
             Method::Fast => x = self.examples(session, &x, 1)?,
@@ -128,7 +130,7 @@ impl Shard<'_> {
         x: &[f32],
         steps: usize,
     ) -> Result<Vec<f32>, SessionError> {
-        let adversary = &self.config.adversary;
+        let adversary = self.adversary;
         let labels: Vec<usize> = (0..self.rows.len()).map(|i| self.label(i)).collect();
         if !adversary.targeted {
             let away = |i: usize, z: &mut [f32]| {
@@ -155,7 +157,7 @@ impl Shard<'_> {
         session: &mut Session<'_>,
         x: &[f32],
     ) -> Result<(usize, f64), SessionError> {
-        let adversary = &self.config.adversary;
+        let adversary = self.adversary;
         let weight = 1.0 / self.config.batch as f32;
         let factor = adversary.beta * weight;
         let classes = session.model().classes();
