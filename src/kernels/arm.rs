@@ -255,11 +255,16 @@ pub fn finish(p: &Requantize, sums: &[i32], y: &mut [i8]) {
         );
     }
     if p.range != (i32::from(i8::MIN), i32::from(i8::MAX)) {
-        // The bounds are those of an int8, in order.
-        let (low, high) = (p.range.0 as i8, p.range.1 as i8);
-        for y in y {
-            *y = (*y).max(low).min(high);
-        }
+        clamp(y, p.range);
+    }
+}
+
+/// Keeps outputs in a plain layer's range, whose bounds are those of an int8, in order.
+#[inline(never)]
+pub fn clamp(y: &mut [i8], range: (i32, i32)) {
+    let (low, high) = (range.0 as i8, range.1 as i8);
+    for y in y {
+        *y = (*y).max(low).min(high);
     }
 }
 

@@ -10,9 +10,9 @@ use super::scalar::blocks;
 use super::{ConvI8, DenseI8, Requantize, plain, scalar};
 use core::ops::Range;
 
-/// The largest window, elements, whose bytes are put together.
 #[cfg(foolproof_mve)]
-const PATCH: usize = 1152;
+pub use super::mve_conv::conv_i8;
+
 /// The largest window, elements, that is widened: 1152 bytes of stack.
 #[cfg(not(foolproof_mve))]
 const WIDE: usize = 576;
@@ -93,54 +93,6 @@ pub fn conv_i8(p: &ConvI8, y: &mut [i8]) {
             let (y, output) = (&mut y[channels.clone()], of(&p.output, channels.clone()));
             arm::dots_wide(wide, filter, &p.w[channels.start * filter..], sums);
             arm::finish(&output, sums, y);
-        }
-    }
-}
-
-/// The integer convolution, with vectors of bytes.
-#[cfg(foolproof_mve)]
-#[inline(never)]
-pub fn conv_i8(p: &ConvI8, y: &mut [i8]) {
-    let g = p.window;
-    let (c, filter) = (g.in_channels, g.filter_len());
-    let reach = |axis: usize| (g.output[axis] - 1) * g.stride[axis] < g.input[axis];
-    let pointwise = g.kernel == [1; 2] && g.padding == [0; 2] && reach(0) && reach(1);
-    let patches = filter <= PATCH && (g.dilation[1] == 1 || g.kernel[1] == 1);
-    let suits = filter > 0 && (pointwise || patches) && g.out_channels >= ROWS_I8;
-    if !suits || !plain::is_plain(&p.output, filter) {
-        return scalar::conv::forward_i8(p, y);
-    }
-    let cells = g.kernel[0] * g.kernel[1];
-    let mut patch = [0; PATCH];
-    let mut part = mve::Part::new();
-    for channels in parts(g.out_channels) {
-        let output = of(&p.output, channels.clone());
-        let w = &p.w[channels.start * filter..];
-        part.ready(&output, p.x_zero_point, w, filter);
-        for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
-            let whole = rows.count * columns.count == cells;
-            let y = &mut y[channels.clone()];
-            if whole && g.kernel[0] == 1 {
-                let pixel = (n * g.input[0] + rows.at) * g.input[1] + columns.at;
-                part.outputs(&p.x[pixel * c..][..filter], y);
-                continue;
-            }
-            let patch = &mut patch[..filter];
-            if !whole {
-                patch.fill(p.x_zero_point as i8);
-            }
-            if rows.count > 0 && columns.count > 0 {
-                let pixel = (n * g.input[0] + rows.at) * g.input[1] + columns.at;
-                let cell = rows.first * g.kernel[1] + columns.first;
-                let row = mve::Rows {
-                    count: rows.count,
-                    len: columns.count * c,
-                    from: g.dilation[0] * g.input[1] * c,
-                    to: g.kernel[1] * c,
-                };
-                mve::copy(&row, &p.x[pixel * c..], &mut patch[cell * c..]);
-            }
-            part.outputs(patch, y);
         }
     }
 }

@@ -20,6 +20,10 @@ mod int8_avx2;
 pub mod lut;
 #[cfg(foolproof_mve)]
 mod mve;
+#[cfg(foolproof_mve)]
+mod mve_conv;
+#[cfg(foolproof_mve)]
+mod mve_pairs;
 #[cfg(any(test, foolproof_dsp))]
 mod plain;
 pub mod scalar;

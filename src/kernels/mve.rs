@@ -1,4 +1,5 @@
-//! Helium, the vector extension of Cortex-M55: sixteen 8-bit multiply-adds in one instruction, four channels requantized at once.
+//! Helium, the vector extension of Cortex-M55: sixteen 8-bit multiply-adds in one instruction, four channels requantized at once. Here
+//! one input meets all rows of a fully connected layer; convolutions are in `mve_conv`.
 //! Integer sums have one value in any order, so the results are those of `scalar` to the bit.
 //!
 //! Inline assembly, because the intrinsics are unstable; `build.rs` finds out whether the target has the instructions.
@@ -174,7 +175,7 @@ struct Context {
 }
 
 /// The sum of the elements.
-fn sum(x: &[i8]) -> i32 {
+pub fn sum(x: &[i8]) -> i32 {
     let mut sum = 0;
     // SAFETY: the tail-predicated loop reads the elements of `x`, no more, and none where there are none. The target has the instructions
     // (see `build.rs`).
@@ -195,54 +196,4 @@ fn sum(x: &[i8]) -> i32 {
         );
     }
     sum
-}
-
-/// Where the rows of a window lie: elements from one to the next, in an image and in the patch that is made of them.
-pub struct Rows {
-    /// How many, at least one.
-    pub count: usize,
-    /// Elements of each.
-    pub len: usize,
-    /// In the image.
-    pub from: usize,
-    /// In the patch.
-    pub to: usize,
-}
-
-/// Copies rows of a window that begins at `x` to where they belong in a patch, the first at `patch`.
-#[inline(always)]
-pub fn copy(rows: &Rows, x: &[i8], patch: &mut [i8]) {
-    // How far the last row reaches is checked here, whatever the numbers are.
-    let last = |step: usize| (rows.count - 1) * step + rows.len;
-    let (x, patch) = (&x[..last(rows.from)], &mut patch[..last(rows.to)]);
-    // SAFETY: runs `rows.count` times, at least once. The tail-predicated loop reads and writes the `rows.len` elements of a row, no
-    // more; all rows lie inside the slices. The target has the instructions (see `build.rs`).
-    unsafe {
-        asm!(
-            "4:",
-            "mov {a}, {x}",
-            "mov {b}, {y}",
-            "wlstp.8 lr, {n}, 3f",
-            "2:",
-            "vldrb.8 q0, [{a}], #16",
-            "vstrb.8 q0, [{b}], #16",
-            "letp lr, 2b",
-            "3:",
-            "add {x}, {x}, {from}",
-            "add {y}, {y}, {to}",
-            "subs {count}, {count}, #1",
-            "bne 4b",
-            n = in(reg) rows.len,
-            from = in(reg) rows.from,
-            to = in(reg) rows.to,
-            count = inout(reg) rows.count => _,
-            x = inout(reg) x.as_ptr() => _,
-            y = inout(reg) patch.as_mut_ptr() => _,
-            a = out(reg) _,
-            b = out(reg) _,
-            out("lr") _,
-            out("d0") _, out("d1") _,
-            options(nostack),
-        );
-    }
 }

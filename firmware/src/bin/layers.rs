@@ -12,9 +12,10 @@ use foolproof_firmware::meter::Meter;
 use semihosting::println;
 use semihosting::process::exit;
 
-/// The largest layer's elements: input and output 16x16x16 (and 32 channels out), weights 256x64. The chip with the
-/// smallest memory has no room for them.
+/// Pixels of the images, which have up to 64 channels as input and as output; weights are 256x64 at most. The chip with the smallest
+/// memory has no room for them.
 const CELLS: usize = 16 * 16;
+const CHANNELS: usize = 64;
 const ZERO_POINT: i16 = -3;
 
 #[derive(Clone, Copy)]
@@ -28,25 +29,38 @@ struct Layer {
     name: &'static str,
     kind: Kind,
     /// Rows and columns of the window.
-    kernel: usize,
+    kernel: [usize; 2],
     channels: [usize; 2],
+    stride: usize,
 }
 
-const LAYERS: [Layer; 6] = [
-    layer("conv_3x3_8_16", Kind::Conv, 3, [8, 16]),
-    layer("conv_3x3_16_16", Kind::Conv, 3, [16, 16]),
-    layer("conv_1x1_16_32", Kind::Conv, 1, [16, 32]),
-    layer("conv_3x3_3_16", Kind::Conv, 3, [3, 16]),
-    layer("depthwise_3x3_16", Kind::Depthwise, 3, [16, 16]),
-    layer("dense_256_64", Kind::Dense, 1, [256, 64]),
+const LAYERS: [Layer; 11] = [
+    layer("conv_3x3_8_16", Kind::Conv, [3, 3], [8, 16], 1),
+    layer("conv_3x3_16_16", Kind::Conv, [3, 3], [16, 16], 1),
+    layer("conv_3x3_16_32_s2", Kind::Conv, [3, 3], [16, 32], 2),
+    layer("conv_1x1_8_16", Kind::Conv, [1, 1], [8, 16], 1),
+    layer("conv_1x1_16_32", Kind::Conv, [1, 1], [16, 32], 1),
+    layer("conv_1x1_16_32_s2", Kind::Conv, [1, 1], [16, 32], 2),
+    layer("conv_1x1_64_64", Kind::Conv, [1, 1], [64, 64], 1),
+    layer("conv_3x3_3_16", Kind::Conv, [3, 3], [3, 16], 1),
+    layer("conv_10x4_1_64_s2", Kind::Conv, [10, 4], [1, 64], 2),
+    layer("depthwise_3x3_16", Kind::Depthwise, [3, 3], [16, 16], 1),
+    layer("dense_256_64", Kind::Dense, [1, 1], [256, 64], 1),
 ];
 
-const fn layer(name: &'static str, kind: Kind, kernel: usize, channels: [usize; 2]) -> Layer {
+const fn layer(
+    name: &'static str,
+    kind: Kind,
+    kernel: [usize; 2],
+    channels: [usize; 2],
+    stride: usize,
+) -> Layer {
     Layer {
         name,
         kind,
         kernel,
         channels,
+        stride,
     }
 }
 
@@ -76,7 +90,7 @@ fn main() -> ! {
 type Odd = (Kind, [usize; 2], [usize; 2], usize, usize, usize);
 
 /// What the measured layers leave out: other numbers of channels, strides, dilations, windows of one row, outputs beyond a part.
-const ODD: [Odd; 10] = [
+const ODD: [Odd; 18] = [
     (Kind::Conv, [3, 3], [5, 7], 1, 1, 1),
     (Kind::Conv, [3, 3], [3, 70], 2, 1, 0),
     (Kind::Conv, [2, 3], [4, 9], 2, 2, 2),
@@ -85,15 +99,23 @@ const ODD: [Odd; 10] = [
     (Kind::Conv, [1, 1], [13, 66], 2, 1, 0),
     (Kind::Conv, [1, 1], [6, 4], 1, 1, 1),
     (Kind::Conv, [3, 3], [2, 3], 1, 1, 1),
+    (Kind::Conv, [3, 3], [1, 2], 1, 1, 1),
+    (Kind::Conv, [3, 3], [3, 9], 3, 1, 0),
+    (Kind::Conv, [1, 1], [16, 5], 16, 1, 0),
+    (Kind::Conv, [1, 1], [32, 7], 1, 1, 0),
+    (Kind::Conv, [1, 1], [37, 66], 3, 1, 0),
+    (Kind::Conv, [1, 1], [40, 6], 16, 1, 0),
+    (Kind::Conv, [16, 16], [1, 4], 1, 1, 1),
+    (Kind::Conv, [5, 5], [40, 11], 3, 1, 2),
     (Kind::Depthwise, [3, 3], [7, 7], 2, 1, 1),
     (Kind::Depthwise, [2, 3], [9, 9], 1, 2, 2),
 ];
 
 /// Whether a layer's outputs are right.
 fn check(&(kind, kernel, [c, o], stride, dilation, padding): &Odd) -> bool {
-    let mut x = Aligned([0; CELLS * 16]);
+    let mut x = Aligned([0; CELLS * CHANNELS]);
     let mut w = Aligned([0; 256 * 64]);
-    let mut y = Aligned([0; CELLS * 32]);
+    let mut y = Aligned([0; CELLS * CHANNELS]);
     fill(&mut x.0, 3);
     fill(&mut w.0, 4);
     let filter = match kind {
@@ -147,20 +169,20 @@ fn check(&(kind, kernel, [c, o], stride, dilation, padding): &Odd) -> bool {
 /// Whether the outputs are right.
 fn measure<C: Counter>(layer: &Layer, meter: &mut Meter<C>) -> bool {
     // On the stack, which these boards have enough of.
-    let mut x = Aligned([0; CELLS * 16]);
+    let mut x = Aligned([0; CELLS * CHANNELS]);
     let mut w = Aligned([0; 256 * 64]);
-    let mut y = Aligned([0; CELLS * 32]);
+    let mut y = Aligned([0; CELLS * CHANNELS]);
     fill(&mut x.0, 1);
     fill(&mut w.0, 2);
     let [c, o] = layer.channels;
-    let dense = matches!(layer.kind, Kind::Dense);
-    let cells = if dense { 1 } else { CELLS };
-    let filter = match layer.kind {
-        Kind::Conv => layer.kernel * layer.kernel * c,
-        Kind::Depthwise => layer.kernel * layer.kernel,
-        Kind::Dense => c,
+    let size = layer.kernel[0] * layer.kernel[1];
+    let (filter, input, output) = match layer.kind {
+        Kind::Conv => (size * c, CELLS, (16 / layer.stride).pow(2)),
+        Kind::Depthwise => (size, CELLS, (16 / layer.stride).pow(2)),
+        Kind::Dense => (c, 1, 1),
     };
-    let (x, w, y) = (&x.0[..cells * c], &w.0[..filter * o], &mut y.0[..cells * o]);
+    let (x, w) = (&x.0[..input * c], &w.0[..filter * o]);
+    let (y, macs) = (&mut y.0[..output * o], filter * o * output);
     let bias: [i32; 64] = core::array::from_fn(|i| 100 * i as i32 - 700);
     let multiplier: [i32; 64] = core::array::from_fn(|i| (1 << 30) + 12_345_678 * i as i32);
     let shift: [i32; 64] = core::array::from_fn(|i| -7 - (i % 3) as i32);
@@ -174,17 +196,19 @@ fn measure<C: Counter>(layer: &Layer, meter: &mut Meter<C>) -> bool {
     };
     // A compiler that knows the numbers would make another kernel of it.
     let output = black_box(output);
-    let padding = layer.kernel / 2;
     let window = Window {
         batch: 1,
         input: [16, 16],
         in_channels: c,
-        output: [16, 16],
+        output: [16 / layer.stride; 2],
         out_channels: o,
-        kernel: [layer.kernel; 2],
-        stride: [1; 2],
+        kernel: layer.kernel,
+        stride: [layer.stride; 2],
         dilation: [1; 2],
-        padding: [padding; 2],
+        // Of what is padded the lesser half is above and to the left.
+        padding: layer
+            .kernel
+            .map(|kernel| kernel.saturating_sub(layer.stride) / 2),
     };
     let conv = ConvI8 {
         window: &window,
@@ -210,7 +234,7 @@ fn measure<C: Counter>(layer: &Layer, meter: &mut Meter<C>) -> bool {
         Kind::Dense => dense_i8(Kernels::Scalar, &fully, y),
     }
     let instructions = meter.stop();
-    println!("{} {} {}", layer.name, instructions, filter * o * cells);
+    println!("{} {} {}", layer.name, instructions, macs);
     let wrong = (0..y.len()).find(|&i| y[i] != by_hand(layer.kind, &conv, i / o, i % o));
     if let Some(i) = wrong {
         println!("{}: output {} is {}, which is wrong", layer.name, i, y[i]);
