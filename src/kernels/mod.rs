@@ -78,6 +78,17 @@ impl Kernels {
         Kernels::Scalar
     }
 
+    /// Whether some of them can write a gradient into a buffer that was not cleared. Chips' cannot: there it is a constant, and no code.
+    pub(crate) fn set_gradients(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Kernels::Fma(_) => true,
+            #[cfg(target_arch = "x86_64")]
+            Kernels::Avx2(_) => false,
+            Kernels::Scalar => false,
+        }
+    }
+
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
@@ -270,6 +281,23 @@ pub fn max_pool_gradient(kernels: Kernels, g: &Window, index: &[u8], gy: &[f32],
     }
 }
 
+/// [`max_pool_gradient`] into a buffer that was not cleared: cells that no index names become zero. False where these kernels can only
+/// add, or windows leave cells out or meet; then nothing is done.
+pub fn max_pool_set_gradient(
+    kernels: Kernels,
+    g: &Window,
+    index: &[u8],
+    gy: &[f32],
+    gx: &mut [f32],
+) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if let Kernels::Fma(fma) = kernels {
+        return fma.avx2().max_pool_set_gradient(g, index, gy, gx);
+    }
+    let _ = (kernels, g, index, gy, gx);
+    false
+}
+
 /// `y = activation(a + b)`, all of one length.
 pub fn add_f32(kernels: Kernels, x: [&[f32]; 2], activation: Activation, y: &mut [f32]) {
     match kernels {
@@ -410,6 +438,22 @@ pub fn conv_input_gradient_f32(
         #[cfg(target_arch = "x86_64")]
         Kernels::Fma(fma) => fma.conv_input_gradient_f32(g, w, gy, gx),
     }
+}
+
+/// `gx = w^T gy` of a convolution in f32, whatever `gx` held. False where these kernels can only add; then nothing is done.
+pub fn conv_set_input_gradient_f32(
+    kernels: Kernels,
+    g: &Window,
+    w: &[f32],
+    gy: &[f32],
+    gx: &mut [f32],
+) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if let Kernels::Fma(fma) = kernels {
+        return fma.conv_set_input_gradient_f32(g, w, gy, gx);
+    }
+    let _ = (kernels, g, w, gy, gx);
+    false
 }
 
 /// Weights in int8 with the scale of each output channel, for gradients.

@@ -91,6 +91,25 @@ impl Avx2 {
 
     /// As the function of this name in [`kernels`](super).
     #[inline]
+    pub fn max_pool_set_gradient(
+        self,
+        g: &Window,
+        index: &[u8],
+        gy: &[f32],
+        gx: &mut [f32],
+    ) -> bool {
+        let fits = index.len() == gy.len() && f32_avx2::fits(g, gx.len(), gy.len());
+        if !fits || !f32_avx2::covers(g) {
+            return false;
+        }
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2; the slices were checked.
+        unsafe { f32_avx2::set_maximum_gradient(g, index, gy, gx) };
+        true
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
     pub fn add_f32(self, x: [&[f32]; 2], activation: Activation, y: &mut [f32]) {
         ran();
         // SAFETY: `self` exists, so the CPU has AVX2.

@@ -178,6 +178,15 @@ impl Add {
         sum.wrapping_add(1 << (shift - 1)) >> shift
     }
 
+    /// [`input_gradient`](Self::input_gradient) into a buffer that was not cleared, or false.
+    pub(super) fn set_input_gradient(&self, gy: &[f32], gx: &mut [f32]) -> bool {
+        let same = gx.len() == gy.len();
+        if same {
+            gx.copy_from_slice(gy);
+        }
+        same
+    }
+
     pub(super) fn input_gradient(
         &self,
         which: usize,

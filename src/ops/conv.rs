@@ -192,6 +192,23 @@ impl Convolution {
         }
     }
 
+    /// [`input_gradient`](Self::input_gradient) into a buffer that was not cleared, or false.
+    pub(super) fn set_input_gradient(
+        &self,
+        cx: &Context,
+        inputs: &[Operand],
+        output: &Operand,
+        gy: &[f32],
+        gx: &mut [f32],
+    ) -> bool {
+        let [x, w, ..] = inputs else { return false };
+        if self.depthwise || w.dtype != DType::F32 || self.spread(&x.shape, &w.shape).is_some() {
+            return false;
+        }
+        let g = &self.window(&x.shape, &w.shape, &output.shape);
+        kernels::conv_set_input_gradient_f32(cx.kernels, g, w.f32(), gy, gx)
+    }
+
     /// Weights (1) or bias (2).
     pub(super) fn parameter_gradient(
         &self,

@@ -621,6 +621,28 @@ impl Op {
         }
     }
 
+    /// [`input_gradient`](Op::input_gradient) into a buffer that was not cleared: `gx` becomes what would have been added. False where
+    /// the operator, or these kernels, can only add; then nothing is done.
+    pub fn set_input_gradient(
+        &self,
+        cx: &Context,
+        seen: &Seen,
+        gy: &[f32],
+        gx: &mut [f32],
+    ) -> bool {
+        if !cx.kernels.set_gradients() {
+            return false;
+        }
+        match self {
+            Op::Conv2d(conv) if CONV => {
+                Convolution::from(conv).set_input_gradient(cx, seen.inputs, seen.output, gy, gx)
+            }
+            Op::Add(add) if ADD => add.set_input_gradient(gy, gx),
+            Op::MaxPool2d(pool) if MAX_POOL => pool.set_maximum_gradient(cx, seen, gy, gx),
+            _ => false,
+        }
+    }
+
     /// `gx += (d output / d input which)^T gy`, after [`activation_gradient`](Op::activation_gradient). For int8
     /// straight through the rounding, with dequantized weights and in real units: the gradient with respect to the dequantized input.
     pub fn input_gradient(

@@ -197,6 +197,21 @@ impl Pool2d {
         }
     }
 
+    /// [`maximum_gradient`](Self::maximum_gradient) into a buffer that was not cleared, or false.
+    pub(super) fn set_maximum_gradient(
+        &self,
+        cx: &Context,
+        seen: &Seen,
+        gy: &[f32],
+        gx: &mut [f32],
+    ) -> bool {
+        let Some(x) = seen.inputs.first() else {
+            return false;
+        };
+        let g = &self.window(&x.shape, &seen.output.shape);
+        kernels::max_pool_set_gradient(cx.kernels, g, seen.saved, gy, gx)
+    }
+
     pub(super) fn maximum_gradient(&self, cx: &Context, seen: &Seen, gy: &[f32], gx: &mut [f32]) {
         if let Some(x) = seen.inputs.first() {
             let g = &self.window(&x.shape, &seen.output.shape);

@@ -177,7 +177,8 @@ impl<'a> Session<'a> {
         <[f32]>::ref_from_bytes(&self.buffer[range]).unwrap_or(&[])
     }
 
-    /// Gradient slots whose life begins from time `first` to time `last` start at zero.
+    /// Gradient slots whose life begins from time `first` to time `last` start at zero, but for those that the operator at time `last`
+    /// begins: it has them cleared where it must.
     fn zero_gradients(&mut self, first: usize, last: usize) {
         let tables = self.model.tables();
         for t in 0..tables.tensor_count() {
@@ -189,10 +190,38 @@ impl<'a> Session<'a> {
                 .map(|s| s.first.get() as usize);
             if let (Some(time), Some(range)) = (begins, self.slot(t, Role::Gradient))
                 && (first..=last).contains(&time)
+                && !(time == last && self.begins(t, time))
             {
                 self.buffer[range].fill(0);
             }
         }
+    }
+
+    /// Whether tensor `t` is an input of the operator that runs backward at this time, which then is the first to write its gradient.
+    fn begins(&self, t: usize, time: usize) -> bool {
+        let tables = self.model.tables();
+        let Some(k) = (2 * tables.op_count() - 1).checked_sub(time) else {
+            return false;
+        };
+        if !self.options.kernels.set_gradients() || k >= tables.op_count() || tables.is_reshape(k) {
+            return false;
+        }
+        let node = tables.node(k);
+        let same = |i: usize| tables.storage_of(i) == tables.storage_of(t);
+        !node.op.unrolls() && node.inputs().any(same)
+    }
+
+    /// Whether input `i` of operator `k`, tensor `t`, has nothing in its gradient yet, not even zeros.
+    fn is_fresh(&self, k: usize, i: usize, t: usize) -> bool {
+        let tables = self.model.tables();
+        let time = 2 * tables.op_count() - 1 - k;
+        let storage = tables.storage_of(t);
+        let span = tables.span(self.options.mode, self.pass, storage, Role::Gradient);
+        let node = tables.node(k);
+        let mut earlier = node.inputs().take(i);
+        self.begins(t, time)
+            && span.is_some_and(|span| span.first.get() as usize == time)
+            && earlier.all(|other| tables.storage_of(other) != storage)
     }
 
     fn backward_op(&mut self, k: usize, wanted: Wanted) {
@@ -237,6 +266,7 @@ impl<'a> Session<'a> {
             if parameter && !(trains && self.slot(t, Role::Gradient).is_some()) {
                 continue;
             }
+            let fresh = !parameter && self.is_fresh(k, i, t);
             self.with_output(t, Role::Gradient, |s, rest, out| {
                 let Ok(gx) = <[f32]>::mut_from_bytes(out) else {
                     return;
@@ -252,6 +282,12 @@ impl<'a> Session<'a> {
                     output: &output,
                     saved,
                 };
+                if fresh {
+                    if node.op.set_input_gradient(&cx, &seen, gy, gx) {
+                        return;
+                    }
+                    gx.fill(0.0);
+                }
                 match parameter && trains {
                     false => node.op.input_gradient(&cx, i, &seen, gy, gx),
                     true => node.op.parameter_gradient(&cx, i, &seen, gy, gx),

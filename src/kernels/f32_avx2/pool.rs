@@ -1,6 +1,6 @@
 //! Max pooling, eight channels at a time.
 
-use super::{activate, mask};
+use super::{activate, mask, pool_2x2};
 use crate::kernels::{Activation, Window, window::Inside};
 use core::arch::x86_64::*;
 
@@ -91,7 +91,7 @@ unsafe fn store(y: *mut f32, lanes: usize, v: __m256) {
 /// `scalar::pool::greater`: above, or not a number where `best` is one.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn greater(x: __m256, best: __m256) -> __m256 {
+pub(super) fn greater(x: __m256, best: __m256) -> __m256 {
     let above = _mm256_cmp_ps::<_CMP_NLE_UQ>(x, best);
     _mm256_and_ps(above, _mm256_cmp_ps::<_CMP_ORD_Q>(best, best))
 }
@@ -107,6 +107,10 @@ pub(in super::super) unsafe fn maximum(
     activation: Activation,
     y: &mut [f32],
 ) {
+    if pool_2x2::takes(g) {
+        // SAFETY: the caller's promise.
+        return unsafe { pool_2x2::maximum(g, x, activation, y) };
+    }
     each(g, |cells, lanes, to| {
         let mut best = _mm256_set1_ps(f32::NEG_INFINITY);
         cells.each(|at, _| {
@@ -125,6 +129,10 @@ pub(in super::super) unsafe fn maximum(
 /// The CPU has AVX2, and [`fits`] said yes to `x` and `index`.
 #[target_feature(enable = "avx2")]
 pub(in super::super) unsafe fn argmax(g: &Window, x: &[f32], index: &mut [u8]) {
+    if pool_2x2::takes(g) {
+        // SAFETY: the caller's promise.
+        return unsafe { pool_2x2::argmax(g, x, index) };
+    }
     each(g, |cells, lanes, to| {
         if cells.rows.count * cells.columns.count == 0 {
             return;
@@ -167,6 +175,10 @@ pub(in super::super) unsafe fn maximum_gradient(
     gy: &[f32],
     gx: &mut [f32],
 ) {
+    if pool_2x2::takes(g) {
+        // SAFETY: the caller's promise.
+        return unsafe { pool_2x2::maximum_gradient(g, index, gy, gx) };
+    }
     each(g, |cells, lanes, to| {
         let mut bytes = [0; 8];
         match index.get(to..to + lanes) {

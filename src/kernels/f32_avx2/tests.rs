@@ -60,6 +60,7 @@ fn max_pooling_has_the_bits_of_scalar() {
     for (i, (batch, input, channels, kernel, stride, padding)) in [
         (1, [1, 1], 1, [1, 1], 1, 0),
         (2, [4, 6], 8, [2, 2], 2, 0),
+        (2, [9, 11], 24, [2, 2], 2, 0),
         (3, [7, 5], 16, [3, 3], 2, 1),
         (1, [5, 9], 11, [2, 3], 1, 1),
         (2, [6, 6], 3, [3, 2], 3, 1),
@@ -100,6 +101,16 @@ fn max_pooling_has_the_bits_of_scalar() {
         same(avx2, &x, g, bits, |k, gx| {
             kernels::max_pool_gradient(k, g, &index, &gy, gx);
         });
+        let mut set = vec![f32::NAN; x.len()];
+        let covers = kernel == [2, 2] && stride == 2 && input.map(|n| n % 2) == [0; 2];
+        assert_eq!(avx2.max_pool_set_gradient(g, &index, &gy, &mut set), covers);
+        if covers {
+            let mut added = vec![0.0; x.len()];
+            kernels::max_pool_gradient(Kernels::Scalar, g, &index, &gy, &mut added);
+            // of zeros only the sign may differ
+            added.iter_mut().chain(&mut set).for_each(|v| *v += 0.0);
+            assert_eq!(bits(&added), bits(&set), "{g:?}");
+        }
     }
 }
 

@@ -4,9 +4,10 @@
 //! convolution of stride s is s x s of them, each with every s-th weight, for every s-th pixel. What differs are the weights'
 //! steps, and they matter only when weights are packed.
 
-use super::tile::{Outcome, Scratch, Segment, Sides, WIDE, block, dots};
-use super::winograd;
+use super::tile::{Outcome, Scratch, Segment, Sides, WIDE, block, dots, transpose};
+use super::{stem, winograd};
 use crate::kernels::{Activation, WeightsI8, Window};
+use core::arch::x86_64::*;
 
 /// Elements of packed weights on the stack: 128 KiB.
 pub(super) const PACKED: usize = 32 * 1024;
@@ -330,11 +331,53 @@ impl Slide {
         n
     }
 
+    /// The weights of one cell that channels `c..c + 8` have for destination channels `o..o + 8`: a vector of these for each of those.
+    ///
+    /// # Safety
+    /// The weights have the slide's sizes; the channels exist.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    pub(super) unsafe fn eight(
+        &self,
+        weights: &Weights,
+        [i, j]: [usize; 2],
+        c: usize,
+        o: usize,
+    ) -> [__m256; 8] {
+        let [row, column, source, destination] = self.weight_step;
+        let cell = self.weight as isize + i as isize * row + j as isize * column;
+        let first = cell + c as isize * source + o as isize * destination;
+        let mut out = [_mm256_setzero_ps(); 8];
+        match weights {
+            Weights::F32(w) if destination == 1 || source == 1 => {
+                let step = if source == 1 { destination } else { source };
+                let mut at = w.as_ptr().wrapping_offset(first);
+                for row in &mut out {
+                    // SAFETY: the caller's promise; channels of one side lie beside each other.
+                    *row = unsafe { _mm256_loadu_ps(at) };
+                    at = at.wrapping_offset(step);
+                }
+                if source == 1 {
+                    out = transpose(out);
+                }
+            }
+            _ => {
+                for (k, out) in out.iter_mut().enumerate() {
+                    let at = first + k as isize * source;
+                    let w = |lane: isize| weights.get((at + lane * destination) as usize, c + k);
+                    *out = _mm256_setr_ps(w(0), w(1), w(2), w(3), w(4), w(5), w(6), w(7));
+                }
+            }
+        }
+        out
+    }
+
     /// The weights of channels `c..c + block` for destination channels `first..first + lanes`; `step` from term to term, and from
     /// channel to channel. Lanes up to 16 that do not exist are zero where terms are 16 apart.
     ///
     /// # Safety
-    /// `to` has room for `kernel * block` terms of 16 channels, or of `lanes`.
+    /// The weights have the slide's sizes, `to` has room for `kernel * block` terms of 16 channels, or of `lanes`.
+    #[target_feature(enable = "avx2,fma")]
     unsafe fn pack(
         &self,
         weights: &Weights,
@@ -345,10 +388,28 @@ impl Slide {
     ) {
         let [row, column, source, destination] = self.weight_step;
         let all = if step[0] == WIDE { WIDE } else { lanes };
+        let whole = step[0] == WIDE && lanes == WIDE && block.is_multiple_of(8);
         let mut cell_to = to;
         for i in 0..self.kernel[0] as isize {
             for j in 0..self.kernel[1] as isize {
                 let cell = self.weight as isize + i * row + j * column;
+                if whole {
+                    for k in (0..block).step_by(8) {
+                        for lane in (0..WIDE).step_by(8) {
+                            let to = cell_to.wrapping_add(k * WIDE + lane);
+                            let cell = [i as usize, j as usize];
+                            // SAFETY: `whole`; eight terms of this cell, eight lanes of each.
+                            unsafe {
+                                let w = self.eight(weights, cell, c + k, first + lane);
+                                for (k, w) in w.iter().enumerate() {
+                                    _mm256_storeu_ps(to.add(k * WIDE), *w);
+                                }
+                            }
+                        }
+                    }
+                    cell_to = cell_to.wrapping_add(block * WIDE);
+                    continue;
+                }
                 for lane in 0..all {
                     let o = first + lane;
                     let at = cell + o as isize * destination;
@@ -402,9 +463,12 @@ impl Slide {
     ) {
         // SAFETY: the caller's promise.
         unsafe {
-            match winograd::takes(self) {
-                true => winograd::run(self, source, weights, ends, destination),
-                false => self.run_plain(source, weights, ends, destination),
+            if winograd::takes(self) {
+                winograd::run(self, source, weights, ends, destination);
+            } else if stem::takes(self, ends) {
+                stem::run(self, source, weights, ends, destination);
+            } else {
+                self.run_plain(source, weights, ends, destination);
             }
         }
     }
@@ -628,6 +692,14 @@ impl Piece<'_> {
         for (c, w) in weights.iter_mut().enumerate() {
             *w = w.wrapping_add(c * terms);
         }
+        let s = self.slide;
+        // places that lie beside each other
+        let dense = s.step == [1; 2]
+            && s.first == [0; 2]
+            && s.count == s.destination
+            && self.ends.activation == Activation::None;
+        let bias = self.ends.bias.and_then(|bias| bias.get(self.o..));
+        let start = bias.and_then(|bias| Some([*bias.first_chunk::<C>()?; M]));
         let mut places = self.places();
         while places.left > 0 {
             let (at, rows) = places.next_few::<M>();
@@ -635,6 +707,22 @@ impl Piece<'_> {
             let to = at.map(|[_, into]| self.destination.wrapping_add(into));
             // SAFETY: rows without a place read the strip's first window; the rest is the caller's promise.
             let sums = unsafe { dots(&a, &weights, self.segments) };
+            if dense && rows == M {
+                let from = match &start {
+                    Some(start) => start.as_flattened().as_ptr(),
+                    None => to[0],
+                };
+                let (fours, _) = sums.as_flattened().as_chunks::<4>();
+                for (i, four) in fours.iter().enumerate() {
+                    // SAFETY: `M` places of `C` channels lie beside each other, and `M` is a multiple of four.
+                    unsafe {
+                        let start = _mm_loadu_ps(from.add(4 * i));
+                        let y = _mm_add_ps(start, _mm_loadu_ps(four.as_ptr()));
+                        _mm_storeu_ps(to[0].add(4 * i), y);
+                    }
+                }
+                continue;
+            }
             for (to, sums) in to.iter().zip(&sums).take(rows) {
                 for (c, sum) in sums.iter().enumerate() {
                     // SAFETY: an element of the destination.

@@ -13,12 +13,14 @@ mod dense;
 mod gemm;
 mod many;
 pub mod peak;
+mod stem;
 #[cfg(test)]
 mod tests;
 mod tile;
 mod winograd;
 
 use super::{AddI8, Avx2, ConvF32, ConvI8, DenseF32, DenseI8, Spread, WeightsI8, Window};
+use crate::kernels::Activation;
 use conv::{ADD, Ends, Slide, Weights};
 
 /// How far a sum of `terms` products may be from the exact one, as a part of the sum of the products' magnitudes: the one
@@ -57,6 +59,9 @@ fn takes(spread: Spread, g: &Window, weights: usize, image: usize, places: usize
         && weights == cells * g.in_channels * g.out_channels
         && conv::images(g) == [image, places]
 }
+
+/// What sums start from that are not added to anything; layers with more channels are.
+static ZEROS: [f32; 512] = [0.0; 512];
 
 /// A plain convolution.
 const PLAIN: Spread = Spread {
@@ -145,6 +150,24 @@ impl Fma {
     /// As the function of this name in [`kernels`](super).
     pub fn conv_input_gradient_f32(self, g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32]) {
         self.spread_input_gradient_f32(PLAIN, g, w, gy, gx);
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn conv_set_input_gradient_f32(
+        self,
+        g: &Window,
+        w: &[f32],
+        gy: &[f32],
+        gx: &mut [f32],
+    ) -> bool {
+        let Some(zeros) = ZEROS.get(..g.in_channels) else {
+            return false;
+        };
+        let ends = Ends {
+            bias: Some(zeros),
+            activation: Activation::None,
+        };
+        self.input_gradient(PLAIN, g, &Weights::F32(w), &ends, gy, gx)
     }
 
     /// As the function of this name in [`kernels`](super).
@@ -267,7 +290,7 @@ impl Fma {
         gy: &[f32],
         gx: &mut [f32],
     ) {
-        if !self.input_gradient(spread, g, &Weights::F32(w), gy, gx) {
+        if !self.input_gradient(spread, g, &Weights::F32(w), &ADD, gy, gx) {
             match spread {
                 PLAIN => self.avx2.conv_input_gradient_f32(g, w, gy, gx),
                 _ => self.avx2.spread_input_gradient_f32(spread, g, w, gy, gx),
@@ -285,7 +308,7 @@ impl Fma {
         gx: &mut [f32],
     ) {
         // filters are the output's channels: what comes back is the source of the slide
-        if !self.input_gradient(spread, g, &Weights::I8(w), gy, gx) {
+        if !self.input_gradient(spread, g, &Weights::I8(w), &ADD, gy, gx) {
             match spread {
                 PLAIN => self.avx2.conv_input_gradient_i8(g, w, gy, gx),
                 _ => self.avx2.spread_input_gradient_i8(spread, g, w, gy, gx),
@@ -299,6 +322,7 @@ impl Fma {
         spread: Spread,
         g: &Window,
         weights: &Weights,
+        ends: &Ends,
         gy: &[f32],
         gx: &mut [f32],
     ) -> bool {
@@ -313,8 +337,8 @@ impl Fma {
         // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices have the window's sizes.
         unsafe {
             match spread.transposed {
-                false => to_image(spread, g, gy, weights, &ADD, gx),
-                true => to_places(spread, g).run(gy.as_ptr(), weights, &ADD, gx.as_mut_ptr()),
+                false => to_image(spread, g, gy, weights, ends, gx),
+                true => to_places(spread, g).run(gy.as_ptr(), weights, ends, gx.as_mut_ptr()),
             }
         }
         true

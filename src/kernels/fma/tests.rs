@@ -528,3 +528,82 @@ fn minimal_filtering_does_not_feel_the_batch() {
         }
     }
 }
+
+/// First layers: few channels in, whole vectors out, at least as wide as a block of places.
+const STEMS: [([usize; 2], [usize; 2], usize); 6] = [
+    ([9, 9], [1, 8], 0),
+    ([5, 7], [1, 16], 1),
+    ([6, 12], [3, 8], 1),
+    ([3, 8], [3, 24], 2),
+    ([28, 28], [1, 40], 1),
+    ([32, 32], [3, 16], 1),
+];
+
+#[test]
+fn first_layers_are_close_to_scalar() {
+    let bias = [0.0; 40];
+    let ends = Ends {
+        bias: Some(&bias),
+        activation: Activation::Relu,
+    };
+    let mut numbers = Numbers(9);
+    for (input, channels, padding) in STEMS {
+        let g = small(2, input, channels, padding);
+        assert!(stem::takes(&to_places(PLAIN, &g), &ends));
+        check(&g, PLAIN, &mut numbers);
+    }
+}
+
+#[test]
+fn first_layers_do_not_feel_the_batch() {
+    let Some(fma) = Fma::new() else { return };
+    let fma = Kernels::Fma(fma);
+    let mut numbers = Numbers(10);
+    for (input, [c, o], padding) in STEMS {
+        let [image, places] = conv::images(&small(1, input, [c, o], padding));
+        let x = numbers.floats(3 * image);
+        let (w, bias) = (numbers.floats(9 * c * o), numbers.floats(o));
+        let run = |n: usize, x: &[f32]| {
+            let mut y = std::vec![0.0; n * places];
+            let p = ConvF32 {
+                window: &small(n, input, [c, o], padding),
+                x,
+                w: &w,
+                bias: &bias,
+                activation: Activation::Relu6,
+            };
+            kernels::conv_f32(fma, &p, &mut y);
+            y
+        };
+        let y = run(3, &x);
+        for n in 0..3 {
+            let alone = run(1, &x[n * image..][..image]);
+            assert_eq!(alone, y[n * places..][..places]);
+        }
+    }
+}
+
+/// What is written over anything is what is added to zeros, to the bit: with whole phases and pixels that no window reaches.
+#[test]
+fn a_gradient_that_is_set_is_one_that_is_added_to_nothing() {
+    let Some(fma) = Fma::new() else { return };
+    let mut numbers = Numbers(11);
+    for (input, channels, kernel, stride) in [
+        ([7, 9], [16, 8], [3, 3], [1, 1]),
+        ([8, 8], [1, 8], [3, 3], [1, 1]),
+        ([9, 6], [3, 16], [3, 3], [1, 1]),
+        ([9, 8], [16, 32], [3, 3], [2, 2]),
+        ([8, 7], [5, 9], [1, 1], [2, 2]),
+        ([10, 11], [7, 24], [2, 3], [3, 2]),
+    ] {
+        let padding = kernel.map(|k: usize| k / 2);
+        let g = window(2, input, channels, kernel, stride, [1; 2], padding, padding).unwrap();
+        let [image, places] = conv::images(&g);
+        let gy = numbers.floats(places);
+        let w = numbers.floats(kernel[0] * kernel[1] * channels[0] * channels[1]);
+        let (mut added, mut set) = (std::vec![0.0; image], std::vec![f32::NAN; image]);
+        fma.conv_input_gradient_f32(&g, &w, &gy, &mut added);
+        assert!(fma.conv_set_input_gradient_f32(&g, &w, &gy, &mut set));
+        assert_eq!(added, set, "{g:?}");
+    }
+}

@@ -11,6 +11,12 @@ use core::arch::x86_64::*;
 
 /// Elements of a transformed tile: 4x4.
 const POINTS: usize = 16;
+/// The pixels of a row outside the image, four of them.
+static ZEROS: [f32; 4 * CHANNELS] = [0.0; 4 * CHANNELS];
+/// The most channels of the source.
+const CHANNELS: usize = 128;
+/// Elements of packed weights on the stack: 132 KiB.
+const ROOM: usize = PACKED + PACKED / 32;
 /// Tiles at once: their transforms fit a first-level cache where channels are few.
 const TILES: usize = 12;
 
@@ -23,37 +29,56 @@ pub(super) fn takes(s: &Slide) -> bool {
         && s.count.iter().all(|&n| n > 1)
         && vectors(s.source_channels)
         && vectors(s.channels)
-        && POINTS * WIDE * s.source_channels <= PACKED
+        && s.source_channels <= CHANNELS
 }
 
-/// One vector of channels of a tile's 4x4 pixels, `B^T d B`.
+/// One vector of channels of a tile's 4x4 pixels, `B^T d B`: to `to[point][8]`. Pixels are read as they are needed, twice: all sixteen and
+/// what becomes of them do not fit the registers.
+///
+/// # Safety
+/// `pixel` can read all sixteen, and `to` can be written.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-fn transform(d: [[__m256; 4]; 4]) -> [[__m256; 4]; 4] {
-    let along = |d: [__m256; 4]| {
-        [
+unsafe fn transform(pixel: impl Fn(usize, usize) -> __m256, to: *mut f32) {
+    for i in 0..4 {
+        let mut d = [_mm256_setzero_ps(); 4];
+        for (j, d) in d.iter_mut().enumerate() {
+            *d = match i {
+                0 => _mm256_sub_ps(pixel(0, j), pixel(2, j)),
+                1 => _mm256_add_ps(pixel(1, j), pixel(2, j)),
+                2 => _mm256_sub_ps(pixel(2, j), pixel(1, j)),
+                _ => _mm256_sub_ps(pixel(1, j), pixel(3, j)),
+            };
+        }
+        let row = [
             _mm256_sub_ps(d[0], d[2]),
             _mm256_add_ps(d[1], d[2]),
             _mm256_sub_ps(d[2], d[1]),
             _mm256_sub_ps(d[1], d[3]),
-        ]
-    };
-    transposed(transposed(d.map(along)).map(along))
+        ];
+        for (j, v) in row.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { _mm256_storeu_ps(to.add((4 * i + j) * 8), *v) };
+        }
+    }
 }
 
 /// `A^T m A`: four places, rows first.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-fn places(m: [[__m256; 4]; 4]) -> [[__m256; 2]; 2] {
+fn places(m: impl Fn(usize, usize) -> __m256) -> [[__m256; 2]; 2] {
     let along = |m: [__m256; 4]| {
         let sum = _mm256_add_ps(m[1], m[2]);
         let difference = _mm256_sub_ps(m[1], m[2]);
         [_mm256_add_ps(m[0], sum), _mm256_sub_ps(difference, m[3])]
     };
-    let rows = m.map(along);
-    let column = |j: usize| along([rows[0][j], rows[1][j], rows[2][j], rows[3][j]]);
-    let (left, right) = (column(0), column(1));
-    [[left[0], right[0]], [left[1], right[1]]]
+    // [column][row], then the other way
+    let mut rows = [[_mm256_setzero_ps(); 2]; 4];
+    for (j, rows) in rows.iter_mut().enumerate() {
+        *rows = along([m(0, j), m(1, j), m(2, j), m(3, j)]);
+    }
+    let row = |i: usize| along([rows[0][i], rows[1][i], rows[2][i], rows[3][i]]);
+    [row(0), row(1)]
 }
 
 /// Eight filters' weights of one channel of the source, `G g G^T`.
@@ -81,6 +106,17 @@ fn transposed<T: Copy, const N: usize>(m: [[T; N]; N]) -> [[T; N]; N] {
     core::array::from_fn(|i| core::array::from_fn(|j| m[j][i]))
 }
 
+/// Elements from point to point of packed weights of `8 V` filters: a cache line more than they are, since sixteen steps of a power of two
+/// share one place in the cache.
+fn pitch(channels: usize, v: usize) -> usize {
+    channels * 8 * v + 16
+}
+
+/// Elements from tile to tile of transformed pixels, for the same reason.
+fn tile_pitch(channels: usize) -> usize {
+    channels * POINTS + 16
+}
+
 /// Elements of a transformed tile, of eight channels: `[point][lane]`.
 const BLOCK: usize = POINTS * 8;
 
@@ -98,7 +134,7 @@ unsafe fn product<const M: usize, const V: usize>(
     to: *mut f32,
 ) {
     let mut sums = [[_mm256_setzero_ps(); V]; M];
-    let (mut a, mut b, row) = (a, b, channels * POINTS);
+    let (mut a, mut b, row) = (a, b, tile_pitch(channels));
     for _ in 0..channels / 8 {
         for k in 0..8 {
             let mut lanes = [_mm256_setzero_ps(); V];
@@ -140,7 +176,7 @@ impl Tiles<'_> {
     /// Transforms tiles `first..first + tiles` of sample `n`: to `[tile][channel / 8][point][8]`.
     ///
     /// # Safety
-    /// `source` has the slide's sizes, `to` room for `POINTS * tiles * source_channels` elements.
+    /// `source` has the slide's sizes, `to` room for `tiles` of [`tile_pitch`] elements.
     #[target_feature(enable = "avx2,fma")]
     unsafe fn transform(
         &self,
@@ -157,34 +193,27 @@ impl Tiles<'_> {
         for tile in 0..tiles {
             let [y, x] = self.at(first + tile);
             let (y, x) = (y as isize - s.padding[0], x as isize - s.padding[1]);
-            let inside = y >= 0 && x >= 0 && y + 4 <= height && x + 4 <= width;
-            for c in (0..channels).step_by(8) {
-                let mut d = [[_mm256_setzero_ps(); 4]; 4];
-                if inside {
-                    let first = image.wrapping_add(y as usize * pitch + x as usize * channels + c);
-                    for (i, d) in d.iter_mut().enumerate() {
-                        for (j, d) in d.iter_mut().enumerate() {
-                            // SAFETY: a pixel inside the image, eight channels of it.
-                            *d = unsafe { _mm256_loadu_ps(first.add(i * pitch + j * channels)) };
-                        }
-                    }
-                } else {
-                    for (i, d) in d.iter_mut().enumerate() {
-                        for (j, d) in d.iter_mut().enumerate() {
-                            let (y, x) = (y + i as isize, x + j as isize);
-                            if y >= 0 && x >= 0 && y < height && x < width {
-                                let at = y as usize * pitch + x as usize * channels + c;
-                                // SAFETY: a pixel inside the image, eight channels of it.
-                                *d = unsafe { _mm256_loadu_ps(image.add(at)) };
-                            }
-                        }
-                    }
+            // where the four rows of the tile begin; rows outside are zeros
+            let mut rows = [ZEROS.as_ptr(); 4];
+            for (row, y) in rows.iter_mut().zip(y..) {
+                if (0..height).contains(&y) {
+                    *row = image.wrapping_offset(y * pitch as isize + x * channels as isize);
                 }
-                let to = to.wrapping_add((tile * channels + c) * POINTS);
-                for (i, row) in transform(d).iter().enumerate() {
-                    for (j, v) in row.iter().enumerate() {
-                        // SAFETY: inside `to`.
-                        unsafe { _mm256_storeu_ps(to.add((i * 4 + j) * 8), *v) };
+            }
+            let mut columns = [_mm256_setzero_si256(); 4];
+            for (column, x) in columns.iter_mut().zip(x..) {
+                *column = _mm256_set1_epi32(-i32::from((0..width).contains(&x)));
+            }
+            let inside = x >= 0 && x + 4 <= width;
+            for c in (0..channels).step_by(8) {
+                let to = to.wrapping_add(tile * tile_pitch(channels) + c * POINTS);
+                let at = |i: usize, j: usize| rows[i].wrapping_add(j * channels + c);
+                // SAFETY: eight channels of pixels inside the image, or zeros, of which there are four times as many as channels; `to` has
+                // room. Columns outside are not read.
+                unsafe {
+                    match inside {
+                        true => transform(|i, j| _mm256_loadu_ps(at(i, j)), to),
+                        false => transform(|i, j| _mm256_maskload_ps(at(i, j), columns[j]), to),
                     }
                 }
             }
@@ -217,26 +246,24 @@ impl Tiles<'_> {
             for tile in 0..tiles {
                 let [y, x] = self.at(first + tile);
                 let from = from.wrapping_add((tile * V + v) * BLOCK);
-                let mut m = [[_mm256_setzero_ps(); 4]; 4];
-                for (i, m) in m.iter_mut().enumerate() {
-                    for (j, m) in m.iter_mut().enumerate() {
-                        // SAFETY: inside the products.
-                        *m = unsafe { _mm256_loadu_ps(from.add((i * 4 + j) * 8)) };
-                    }
-                }
-                let sums = places(m);
-                for (i, sums) in sums.iter().enumerate().take(s.count[0] - y) {
-                    for (j, &sum) in sums.iter().enumerate().take(s.count[1] - x) {
-                        let at = (y + i) * pitch + (x + j) * s.channels + 8 * v;
+                // SAFETY: inside the products.
+                let sums = unsafe { places(|i, j| _mm256_loadu_ps(from.add((i * 4 + j) * 8))) };
+                let to = image.wrapping_add(y * pitch + x * s.channels + 8 * v);
+                let (rows, columns) = (s.count[0] - y, s.count[1] - x);
+                let at = |i: usize, j: usize| to.wrapping_add(i * pitch + j * s.channels);
+                for (i, sums) in sums.iter().enumerate() {
+                    for (j, &sum) in sums.iter().enumerate() {
+                        if i >= rows || j >= columns {
+                            continue;
+                        }
                         // SAFETY: eight channels of a pixel of the destination.
                         unsafe {
-                            let to = image.add(at);
                             let start = match bias {
                                 Some(bias) => bias,
-                                None => _mm256_loadu_ps(to),
+                                None => _mm256_loadu_ps(at(i, j)),
                             };
                             let y = activate(ends.activation, _mm256_add_ps(start, sum));
-                            _mm256_storeu_ps(to, y);
+                            _mm256_storeu_ps(at(i, j), y);
                         }
                     }
                 }
@@ -248,45 +275,30 @@ impl Tiles<'_> {
 /// Transforms the weights of destination channels `o..o + 8 V`: to `[point][channel][8 V]`.
 ///
 /// # Safety
-/// `to` has room for `POINTS * source_channels * 8 V` elements.
+/// The weights have the slide's sizes, `to` has room for `POINTS` of [`pitch`] elements.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn pack<const V: usize>(s: &Slide, weights: &Weights, o: usize, to: *mut f32) {
-    match weights {
-        // SAFETY: the caller's promise.
-        Weights::F32(w) => unsafe { pack_from::<V>(s, |i, _| w[i], o, to) },
-        // SAFETY: the caller's promise.
-        Weights::I8(_) => unsafe { pack_from::<V>(s, |i, c| weights.get(i, c), o, to) },
-    }
-}
-
-/// # Safety
-/// As [`pack`].
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-unsafe fn pack_from<const V: usize>(
-    s: &Slide,
-    weight: impl Fn(usize, usize) -> f32,
-    o: usize,
-    to: *mut f32,
-) {
-    let [row, column, source, destination] = s.weight_step;
-    for c in 0..s.source_channels {
-        for v in 0..V {
-            let first =
-                s.weight as isize + c as isize * source + (o + 8 * v) as isize * destination;
-            let mut g = [[_mm256_setzero_ps(); 3]; 3];
-            for (i, g) in g.iter_mut().enumerate() {
-                for (j, g) in g.iter_mut().enumerate() {
-                    let cell = first + i as isize * row + j as isize * column;
-                    let w = |lane: isize| weight((cell + lane * destination) as usize, c);
-                    *g = _mm256_setr_ps(w(0), w(1), w(2), w(3), w(4), w(5), w(6), w(7));
-                }
+    let pitch = pitch(s.source_channels, V);
+    for c in (0..s.source_channels).step_by(8) {
+        let mut cells = [[[_mm256_setzero_ps(); 8]; V]; 9];
+        for (cell, w) in cells.iter_mut().enumerate() {
+            for (v, w) in w.iter_mut().enumerate() {
+                // SAFETY: the caller's promise; `takes` wants whole vectors of both channels.
+                *w = unsafe { s.eight(weights, [cell / 3, cell % 3], c, o + 8 * v) };
             }
-            for (i, row) in filters(g).iter().enumerate() {
-                for (j, g) in row.iter().enumerate() {
-                    let at = (((i * 4 + j) * s.source_channels + c) * V + v) * 8;
-                    // SAFETY: inside `to`.
-                    unsafe { _mm256_storeu_ps(to.add(at), *g) };
+        }
+        for k in 0..8 {
+            for v in 0..V {
+                let mut g = [[_mm256_setzero_ps(); 3]; 3];
+                for (cell, w) in cells.iter().enumerate() {
+                    g[cell / 3][cell % 3] = w[v][k];
+                }
+                for (i, row) in filters(g).iter().enumerate() {
+                    for (j, g) in row.iter().enumerate() {
+                        let at = (i * 4 + j) * pitch + ((c + k) * V + v) * 8;
+                        // SAFETY: inside `to`.
+                        unsafe { _mm256_storeu_ps(to.add(at), *g) };
+                    }
                 }
             }
         }
@@ -305,7 +317,7 @@ pub(super) unsafe fn run(
     ends: &Ends,
     destination: *mut f32,
 ) {
-    let (mut packed, mut strip) = (Scratch::<PACKED>::new(), Scratch::<STRIP>::new());
+    let (mut packed, mut strip) = (Scratch::<ROOM>::new(), Scratch::<STRIP>::new());
     let mut products = Scratch::<{ POINTS * TILES * WIDE }>::new();
     let (packed, strip, products) = (packed.start(), strip.start(), products.start());
     let channels = s.source_channels;
@@ -316,13 +328,13 @@ pub(super) unsafe fn run(
         count: columns * s.count[0].div_ceil(2),
     };
     // in whole blocks of six where not all fit
-    let at_once = match STRIP / (POINTS * channels) {
+    let at_once = match STRIP / tile_pitch(channels) {
         TILES.. => TILES,
         fit => fit.min(6),
     };
-    let panel = POINTS * channels * WIDE;
+    let panel = POINTS * pitch(channels, 2);
     let panels = s.channels.div_ceil(WIDE);
-    let group = PACKED / panel;
+    let group = ROOM / panel;
     for first in (0..panels).step_by(group) {
         let end = panels.min(first + group);
         for p in first..end {
@@ -375,14 +387,19 @@ unsafe fn multiply<const V: usize>(
     to: *mut f32,
 ) {
     for point in 0..POINTS {
-        let b = b.wrapping_add(point * channels * 8 * V);
+        let b = b.wrapping_add(point * pitch(channels, V));
         let mut t = 0;
         while t < tiles {
-            let a = a.wrapping_add(t * channels * POINTS + point * 8);
+            let a = a.wrapping_add(t * tile_pitch(channels) + point * 8);
             let to = to.wrapping_add(t * V * BLOCK + point * 8);
             // SAFETY: so many tiles are left.
             unsafe {
                 t += match tiles - t {
+                    // one vector of filters leaves registers for more tiles
+                    12.. if V == 1 => {
+                        product::<12, V>(channels, a, b, to);
+                        12
+                    }
                     6.. => {
                         product::<6, V>(channels, a, b, to);
                         6

@@ -1,0 +1,177 @@
+//! First layers: 3x3 windows over one or three channels that move by one pixel. Windows are so short that loops over their rows cost as much as
+//! the products; here nothing of them is left but products.
+
+use super::conv::{Ends, PACKED, STRIP, Slide, Strip, Weights};
+use super::tile::{Scratch, WIDE, activate};
+use core::arch::x86_64::*;
+
+/// Whether the loops below can do this slide: the sizes of a layer decide, not of a batch.
+pub(super) fn takes(s: &Slide, ends: &Ends) -> bool {
+    s.kernel == [3; 2]
+        && [s.stride, s.dilation, s.step] == [[1; 2]; 3]
+        && s.first == [0; 2]
+        && s.count == s.destination
+        && s.count[1] >= PLACES
+        && matches!(s.source_channels, 1 | 3)
+        && s.channels.is_multiple_of(8)
+        && 9 * s.source_channels * s.channels <= PACKED
+        && ends.bias.is_some()
+}
+
+/// The most places at once.
+const PLACES: usize = 7;
+
+/// As [`Slide::run`], for slides that [`takes`] names.
+///
+/// # Safety
+/// As [`Slide::run`].
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn run(
+    s: &Slide,
+    source: *const f32,
+    weights: &Weights,
+    ends: &Ends,
+    destination: *mut f32,
+) {
+    let (mut packed, mut strip) = (Scratch::<PACKED>::new(), Scratch::<STRIP>::new());
+    let (packed, strip) = (packed.start(), strip.start());
+    let channels = s.source_channels;
+    let (_, rows) = s.cut(9 * channels);
+    for o in (0..s.channels).step_by(WIDE) {
+        let to = packed.wrapping_add(9 * channels * o);
+        // SAFETY: `takes` saw that all weights fit.
+        unsafe { pack(s, weights, o, to) };
+    }
+    for n in 0..s.batch {
+        for y in (0..s.count[0]).step_by(rows) {
+            let rows = rows.min(s.count[0] - y);
+            // SAFETY: `cut` gave the rows, for all channels.
+            let strip = unsafe { s.strip(source, n, [y, rows], [0, channels], strip) };
+            for o in (0..s.channels).step_by(WIDE) {
+                let part = Part {
+                    slide: s,
+                    strip,
+                    weights: packed.wrapping_add(9 * channels * o),
+                    ends,
+                    o,
+                };
+                let first = (n * s.count[0] + y) * s.count[1] * s.channels + o;
+                let to = destination.wrapping_add(first);
+                // SAFETY: the strip holds the windows of these rows, the panel has the filters' weights; the rest is the caller's promise.
+                unsafe {
+                    match (channels, s.channels - o) {
+                        (1, 8) => part.rows::<1, PLACES, 1>(rows, to),
+                        (1, _) => part.rows::<1, 4, 2>(rows, to),
+                        (_, 8) => part.rows::<3, PLACES, 1>(rows, to),
+                        _ => part.rows::<3, 4, 2>(rows, to),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The weights of up to 16 filters, from `o` on: to `[term][filter]`.
+///
+/// # Safety
+/// The filters exist, and `to` has room.
+unsafe fn pack(s: &Slide, weights: &Weights, o: usize, to: *mut f32) {
+    let [row, column, source, destination] = s.weight_step;
+    let lanes = WIDE.min(s.channels - o);
+    let mut to = to;
+    for i in 0..3 {
+        for j in 0..3 {
+            let cell = s.weight as isize + i * row + j * column;
+            for c in 0..s.source_channels {
+                for lane in 0..lanes {
+                    let at = cell + c as isize * source + (o + lane) as isize * destination;
+                    // SAFETY: the caller's promise.
+                    unsafe { to.write(weights.get(at as usize, c)) };
+                    to = to.wrapping_add(1);
+                }
+            }
+        }
+    }
+}
+
+/// Some rows of places, for one panel of filters.
+struct Part<'a> {
+    slide: &'a Slide,
+    strip: Strip,
+    weights: *const f32,
+    ends: &'a Ends<'a>,
+    o: usize,
+}
+
+impl Part<'_> {
+    /// `C` channels, `M` places at a time, `8 V` filters.
+    ///
+    /// # Safety
+    /// The strip holds the windows of `rows` rows of places, which are written from `to` on; the weights are of `8 V` filters.
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn rows<const C: usize, const M: usize, const V: usize>(
+        &self,
+        rows: usize,
+        to: *mut f32,
+    ) {
+        let (columns, channels) = (self.slide.count[1], self.slide.channels);
+        let mut bias = [_mm256_setzero_ps(); V];
+        for (v, bias) in bias.iter_mut().enumerate() {
+            let from = self.ends.bias.and_then(|bias| bias.get(self.o + 8 * v..));
+            if let Some(from) = from.and_then(|bias| bias.first_chunk::<8>()) {
+                // SAFETY: eight elements.
+                *bias = unsafe { _mm256_loadu_ps(from.as_ptr()) };
+            }
+        }
+        for y in 0..rows {
+            let pixels = self.strip.start.wrapping_add(y * self.strip.row);
+            for x in (0..columns).step_by(M) {
+                // the last ones of a row are computed again where they do not fill a block
+                let x = x.min(columns - M);
+                let to = to.wrapping_add((y * columns + x) * channels);
+                // SAFETY: the caller's promise.
+                unsafe {
+                    self.places::<C, M, V>(pixels.add(x * C), &bias, to);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// The windows from `pixels` on can be read, and `M` pixels from `to` on be written.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    unsafe fn places<const C: usize, const M: usize, const V: usize>(
+        &self,
+        pixels: *const f32,
+        bias: &[__m256; V],
+        to: *mut f32,
+    ) {
+        let mut sums = [*bias; M];
+        for i in 0..3 {
+            let pixels = pixels.wrapping_add(i * self.strip.row);
+            let weights = self.weights.wrapping_add(i * 3 * C * 8 * V);
+            for k in 0..3 * C {
+                let mut lanes = [_mm256_setzero_ps(); V];
+                for (v, lanes) in lanes.iter_mut().enumerate() {
+                    // SAFETY: the caller's promise.
+                    *lanes = unsafe { _mm256_loadu_ps(weights.add((k * V + v) * 8)) };
+                }
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    // SAFETY: the caller's promise.
+                    let x = unsafe { _mm256_broadcast_ss(&*pixels.add(r * C + k)) };
+                    for (sum, lanes) in sums.iter_mut().zip(lanes) {
+                        *sum = _mm256_fmadd_ps(x, lanes, *sum);
+                    }
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (v, sum) in sums.iter().enumerate() {
+                let y = activate(self.ends.activation, *sum);
+                // SAFETY: the caller's promise.
+                unsafe { _mm256_storeu_ps(to.add(r * self.slide.channels + 8 * v), y) };
+            }
+        }
+    }
+}
