@@ -107,20 +107,29 @@ fn an_unknown_board_is_told_the_known_ones() {
     assert!(!text.contains("--board"), "{text}");
 }
 
-/// Whatever ends an attack, the program that it attacks ends with it, and what that has started.
+/// Whatever ends an attack, the program that it attacks ends with it, and what that has started; also where the attack was started
+/// to ignore hangups, as `nohup` does.
 #[test]
 #[cfg(target_os = "linux")]
 fn no_program_outlives_an_attack_that_is_killed() {
+    for start in ["exec", "trap '' HUP; exec"] {
+        outlives(start);
+    }
+}
+
+/// `start`: how a shell starts the attack.
+#[cfg(target_os = "linux")]
+fn outlives(start: &str) {
     use std::time::{Duration, Instant};
     let bench = Bench::new();
     let rest = "--data digits --limit 2 --attack square --eps 0.1 --out a.npz";
-    let mut child = std::process::Command::new(SERVED)
-        .arg("attack")
-        .args(rest.split_whitespace())
-        .args(["--target", "program:sh -c 'sleep 300 & echo $! > id; wait'"])
+    let target = "--target \"program:sh -c 'sleep 300 & echo \\$! > id; wait'\"";
+    let mut child = std::process::Command::new("sh")
+        .arg("-c")
+        .arg(format!("{start} {SERVED} attack {rest} {target}"))
         .current_dir(bench.path("."))
         .spawn()
-        .expect("the foolproof binary runs");
+        .expect("a shell runs");
     let wait = |is_so: &dyn Fn() -> bool| {
         let start = Instant::now();
         while !is_so() && start.elapsed() < Duration::from_secs(60) {
@@ -134,10 +143,10 @@ fn no_program_outlives_an_attack_that_is_killed() {
         let line = std::fs::read(format!("/proc/{}/cmdline", id().trim()));
         !line.unwrap_or_default().is_empty()
     };
-    assert!(wait(&|| id().ends_with('\n') && runs()));
+    assert!(wait(&|| id().ends_with('\n') && runs()), "{start}");
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(wait(&|| !runs()), "{} still runs", id());
+    assert!(wait(&|| !runs()), "{start}: {} still runs", id());
 }
 
 /// What `foolproof serve` answers to lines.

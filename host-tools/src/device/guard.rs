@@ -14,12 +14,13 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::spawn;
 
 use anyhow::{Context, Result};
 use pty_process::blocking::{Command, Pty, open};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
@@ -115,6 +116,10 @@ pub(crate) fn spawn_on_leash(
     stderr: Stdio,
 ) -> pty_process::Result<(Child, Leash)> {
     let (end, other) = open()?;
+    if is_ignored(SIGHUP) {
+        // as by `nohup`; the child would ignore it too. A signal that does nothing here is the child's to die of.
+        flag::register(SIGHUP, Arc::default())?;
+    }
     // What is not set here would be the pseudo-terminal.
     let child = Command::from(command)
         .stdin(stdin)
@@ -130,10 +135,9 @@ pub(crate) fn spawn_on_leash(
 /// # Errors
 /// The system refuses a handler.
 pub fn remove_folders_on_signals() -> Result<()> {
-    let ignored = ignored_signals();
     let handled = [SIGINT, SIGTERM, SIGHUP]
         .into_iter()
-        .filter(|signal| ignored >> (signal - 1) & 1 == 0);
+        .filter(|&signal| !is_ignored(signal));
     let mut signals = Signals::new(handled).context("handling signals")?;
     spawn(move || {
         for signal in signals.forever() {
@@ -149,14 +153,14 @@ pub fn remove_folders_on_signals() -> Result<()> {
     Ok(())
 }
 
-/// A bit for each signal that is ignored, 1 first; none where the system does not say.
-fn ignored_signals() -> u64 {
+/// Whether this process ignores a signal; no where the system does not say.
+fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status
         .lines()
         .find_map(|line| line.strip_prefix("SigIgn:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.unwrap_or(0)
+    mask.unwrap_or(0) >> (signal - 1) & 1 == 1
 }
 
 fn folders() -> MutexGuard<'static, BTreeSet<PathBuf>> {
