@@ -184,6 +184,86 @@ fn the_parameters_gradients_alone_are_those_of_both() {
     );
 }
 
+/// Layers that write the first gradient of a tensor, in every order: convolutions with one and two readers, sums (of a tensor and itself too), 2x2
+/// pools with and without a remainder, vectors of channels and fewer.
+fn first_writers(channels: u32) -> Graph {
+    let mut b = Builder::new(&[10, 10, 3], (-1.0, 1.0), 7).unwrap();
+    let same = Window::same(3);
+    let pool = Window {
+        same: false,
+        ..Window::same(2).stride(2)
+    };
+    let x = b
+        .conv2d(b.input(), channels, same, Activation::Relu)
+        .unwrap();
+    let side = b.conv2d(x, channels, same, Activation::None).unwrap();
+    let x = b.add(x, side, Activation::Relu).unwrap();
+    let x = b.max_pool2d(x, pool).unwrap();
+    let x = b.add(x, x, Activation::None).unwrap();
+    let x = b.max_pool2d(x, pool).unwrap();
+    let strided = Window::same(3).stride(2);
+    let x = b
+        .conv2d(x, 2 * channels, strided, Activation::Relu)
+        .unwrap();
+    let x = b.reshape(x, &[1, 2 * channels]).unwrap();
+    let x = b.dense(x, 5, Activation::None).unwrap();
+    b.finish(x)
+}
+
+#[test]
+fn what_was_in_the_buffer_changes_no_gradient() {
+    for channels in [3, 8] {
+        let image = to_image(&first_writers(channels)).unwrap();
+        let model = image.model().unwrap();
+        for (mode, batch) in [Mode::Attack, Mode::Train]
+            .into_iter()
+            .flat_map(|mode| [(mode, 1), (mode, 3)])
+        {
+            let (x, seed) = (sample(300 * batch, 9), sample(5 * batch, 2));
+            let run = |kernels, before: u128| {
+                let mut memory = buffer(&model, mode, batch);
+                memory.fill(before);
+                let options = Options {
+                    mode,
+                    batch,
+                    kernels,
+                };
+                let mut session =
+                    Session::with_options(&model, options, bytes(&mut memory)).unwrap();
+                let mut found = Vec::new();
+                // the second time after a backward has used the slots
+                for _ in 0..2 {
+                    if mode == Mode::Train {
+                        session.zero_parameter_gradients().unwrap();
+                    }
+                    session.forward_f32(&x).unwrap();
+                    found.extend_from_slice(session.backward(&seed).unwrap());
+                    if mode == Mode::Train {
+                        found.extend_from_slice(session.parameter_gradients().unwrap());
+                    }
+                }
+                found
+            };
+            let exact = run(Kernels::detect_exact(), 0);
+            let clean = run(Kernels::detect(), 0);
+            // all bits set are no numbers
+            let used = run(Kernels::detect(), u128::MAX);
+            assert_eq!(bits(&clean), bits(&used), "{mode:?} {batch} {channels}");
+            let (first, second) = clean.split_at(clean.len() / 2);
+            assert_eq!(bits(first), bits(second), "{mode:?} {batch} {channels}");
+            let largest = exact.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            assert!(largest > 0.0);
+            for (a, b) in clean.iter().zip(&exact) {
+                assert!((a - b).abs() <= 1e-4 * largest, "{a} {b}");
+            }
+        }
+    }
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|v| v.to_bits()).collect()
+}
+
 #[test]
 fn a_batch_gives_each_sample_what_it_gets_alone() {
     let image = to_image(&network()).unwrap();

@@ -103,8 +103,8 @@ impl Avx2 {
             return false;
         }
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2; the slices were checked.
-        unsafe { f32_avx2::set_maximum_gradient(g, index, gy, gx) };
+        // SAFETY: `self` exists, so the CPU has AVX2; the slices and the window were checked.
+        unsafe { f32_avx2::maximum_gradient_2x2::<true>(g, index, gy, gx) };
         true
     }
 

@@ -266,6 +266,8 @@ pub fn train(
         step = checkpoint.step;
         sums = ["loss.sum", "success.sum"].map(|name| checkpoint.number(name));
     }
+    g.spread()?;
+    d.spread()?;
     let mut order: Vec<usize> = Vec::new();
     while step < steps {
         let epoch = (step / per_epoch) as usize + 1;
@@ -278,8 +280,6 @@ pub fn train(
         let batch = &order[within * config.batch..(within + 1) * config.batch];
         let left = 1.0 - (1.0 - config.final_rate) * step as f64 / steps as f64;
         step += 1;
-        g.spread()?;
-        d.spread()?;
         let parts: Vec<Result<[f64; 2], SessionError>> = g
             .replicas
             .par_iter_mut()

@@ -173,8 +173,8 @@ fn train(
     let mut d = Player::new(&model, &mut memory, SHARD, [0.9, 0.999])?;
     let mut average = Average::new(&d.parameters, 0.998);
     let weight = 1.0 / fit.batch as f32;
+    d.spread()?;
     for step in 0..fit.steps {
-        d.spread()?;
         let shards = d.replicas.len() as u64;
         let losses: Vec<Result<f64, SessionError>> = d
             .replicas

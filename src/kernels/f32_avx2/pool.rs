@@ -177,7 +177,7 @@ pub(in super::super) unsafe fn maximum_gradient(
 ) {
     if pool_2x2::takes(g) {
         // SAFETY: the caller's promise.
-        return unsafe { pool_2x2::maximum_gradient(g, index, gy, gx) };
+        return unsafe { pool_2x2::maximum_gradient::<false>(g, index, gy, gx) };
     }
     each(g, |cells, lanes, to| {
         let mut bytes = [0; 8];

@@ -91,40 +91,12 @@ pub(super) unsafe fn argmax(g: &Window, x: &[f32], index: &mut [u8]) {
     });
 }
 
-/// As the function of this name in `pool`.
+/// As the function of this name in `pool`; with `SET`, for windows that [`covers`] names, `gx` holds nothing yet.
 ///
 /// # Safety
 /// As [`maximum`], of `gx` and `gy`, and of `gx` and `index`.
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn maximum_gradient(g: &Window, index: &[u8], gy: &[f32], gx: &mut [f32]) {
-    each(g, |cells, to| {
-        // SAFETY: the channels of one place.
-        let (number, gy) = unsafe {
-            (
-                _mm_loadl_epi64(index.as_ptr().add(to).cast()),
-                _mm256_loadu_ps(gy.as_ptr().add(to)),
-            )
-        };
-        let number = _mm256_cvtepu8_epi32(number);
-        for (cell, at) in (0..).zip(cells) {
-            let here = _mm256_cmpeq_epi32(number, _mm256_set1_epi32(cell));
-            // minus zero changes no sum
-            let more = _mm256_blendv_ps(_mm256_set1_ps(-0.0), gy, _mm256_castsi256_ps(here));
-            // SAFETY: a cell of the image.
-            unsafe {
-                let gx = gx.as_mut_ptr().add(at);
-                _mm256_storeu_ps(gx, _mm256_add_ps(_mm256_loadu_ps(gx), more));
-            }
-        }
-    });
-}
-
-/// The same where `gx` holds nothing yet.
-///
-/// # Safety
-/// As [`maximum_gradient`]; [`covers`] said yes too.
-#[target_feature(enable = "avx2")]
-pub(in super::super) unsafe fn set_maximum_gradient(
+pub(in super::super) unsafe fn maximum_gradient<const SET: bool>(
     g: &Window,
     index: &[u8],
     gy: &[f32],
@@ -140,10 +112,20 @@ pub(in super::super) unsafe fn set_maximum_gradient(
         };
         let number = _mm256_cvtepu8_epi32(number);
         for (cell, at) in (0..).zip(cells) {
-            let here = _mm256_cmpeq_epi32(number, _mm256_set1_epi32(cell));
-            let g = _mm256_and_ps(_mm256_castsi256_ps(here), gy);
+            let here = _mm256_castsi256_ps(_mm256_cmpeq_epi32(number, _mm256_set1_epi32(cell)));
             // SAFETY: a cell of the image.
-            unsafe { _mm256_storeu_ps(gx.as_mut_ptr().add(at), g) };
+            unsafe {
+                let gx = gx.as_mut_ptr().add(at);
+                let sum = match SET {
+                    true => _mm256_and_ps(here, gy),
+                    false => {
+                        // minus zero changes no sum
+                        let more = _mm256_blendv_ps(_mm256_set1_ps(-0.0), gy, here);
+                        _mm256_add_ps(_mm256_loadu_ps(gx), more)
+                    }
+                };
+                _mm256_storeu_ps(gx, sum);
+            }
         }
     });
 }

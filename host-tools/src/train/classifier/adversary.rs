@@ -45,7 +45,7 @@ pub struct Adversary {
     /// `free`: how many steps a batch is used for.
     pub replays: usize,
     /// Share of all training steps over which `epsilon` and `step` grow evenly from 0 to what they are. From the first weights a wide
-    /// adversary is hard to learn from (Liu et al., "On the loss landscape of adversarial training", 2020, section 4).
+    /// adversary is hard to learn from (Liu et al., "On the loss landscape of adversarial training", 2020).
     pub ramp: f32,
 }
 

@@ -29,7 +29,7 @@ pub struct Config {
     /// Weight decay (decoupled for Adam).
     pub weight_decay: f32,
     /// Decay of the average of the parameters, taken after every step, that is judged and given back; 0 is the last ones themselves
-    /// (Gowal et al., "Uncovering the limits of adversarial training", 2020, section 4.3).
+    /// (Gowal et al., "Uncovering the limits of adversarial training", 2020).
     pub ema: f32,
     /// Images are shifted by up to this many pixels in each direction, at random.
     pub shift: usize,
@@ -126,7 +126,7 @@ impl Config {
     /// Fast adversarial training on MNIST after Wong, Rice, Kolter, "Fast is better than free: revisiting adversarial training" (2020),
     /// section 4.1 and the code that they published (one step of 0.375 from a random start in the ball of 0.3, a cyclic learning
     /// rate, 10 epochs), and what keeps it from overfitting for 30 epochs: noise on the samples before the step (de Jorge et al.,
-    /// "Make some noise: reliable and efficient single-step adversarial training", 2022, section 4), an adversary that grows from 0
+    /// "Make some noise: reliable and efficient single-step adversarial training", 2022), an adversary that grows from 0
     /// over the first 0.15 of all steps, and averaged parameters.
     pub fn fast_mnist() -> Config {
         Config {

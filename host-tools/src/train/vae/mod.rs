@@ -157,6 +157,8 @@ pub fn train(
         step = checkpoint.step;
         sums = ["reconstruction.sum", "divergence.sum"].map(|name| checkpoint.number(name));
     }
+    e.spread()?;
+    d.spread()?;
     let mut order: Vec<usize> = Vec::new();
     while step < steps {
         let epoch = (step / per_epoch) as usize + 1;
@@ -169,8 +171,6 @@ pub fn train(
         let batch = &order[within * config.batch..(within + 1) * config.batch];
         let left = 1.0 - (1.0 - config.final_rate) * step as f64 / steps as f64;
         step += 1;
-        e.spread()?;
-        d.spread()?;
         let losses: Vec<Result<[f64; 2], SessionError>> = e
             .replicas
             .par_iter_mut()
