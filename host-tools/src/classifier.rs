@@ -1,6 +1,7 @@
 //! A model as a classifier on the host: it converts inputs to what the model takes, and answers for many samples
 //! at once.
 
+use crate::lines::Lines;
 use foolproof::attack::{Ball, Norm};
 use foolproof::kernels::Kernels;
 use foolproof::loss;
@@ -266,19 +267,15 @@ impl<'a> Classifier<'a> {
     }
 
     /// A buffer for [`Classifier::session`].
-    pub fn buffer(&self, mode: Mode) -> Vec<u128> {
-        vec![0; self.model.required_buffer(mode).div_ceil(16)]
+    pub fn buffer(&self, mode: Mode) -> Lines {
+        Lines::zeroed(self.model.required_buffer(mode))
     }
 
     /// A session for one sample at a time.
     ///
     /// # Errors
     /// As [`Session::with_options`].
-    pub fn session<'s>(
-        &self,
-        mode: Mode,
-        buffer: &'s mut [u128],
-    ) -> Result<Session<'s>, SessionError>
+    pub fn session<'s>(&self, mode: Mode, buffer: &'s mut [u8]) -> Result<Session<'s>, SessionError>
     where
         'a: 's,
     {
@@ -286,7 +283,7 @@ impl<'a> Classifier<'a> {
             kernels: self.kernels,
             ..Options::new(mode)
         };
-        Session::with_options(&self.model, options, buffer.as_mut_bytes())
+        Session::with_options(&self.model, options, buffer)
     }
 
     /// What the model says about every sample, each on its own: one that keeps a state begins each time with the reset one.

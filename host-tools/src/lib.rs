@@ -20,6 +20,7 @@ pub mod graph;
 pub mod honest;
 pub mod import;
 pub mod inspect;
+pub mod lines;
 pub mod networks;
 pub mod preprocess;
 pub mod quantize;

@@ -6,6 +6,7 @@ use super::minimum::Bisection;
 use super::problem::image_shape;
 use super::{Aim, Attack, Hunt, InputKind, Portable, Problem, Stop, Stream, universal};
 use crate::classifier::{Classifier, Inputs};
+use crate::lines::Lines;
 use foolproof::attack::{AttackError, Ball, Kind, Norm, Outcome, Spec, Task};
 use foolproof::loss::Goal;
 use foolproof::memory::Mode;
@@ -217,7 +218,7 @@ where
     for<'s> Session<'s>: GradientOracle<E, Error = SessionError>,
 {
     let n = classifier.input_len();
-    let one = |buffer: &mut Vec<u128>, i: usize, budget: Budget| {
+    let one = |buffer: &mut Lines, i: usize, budget: Budget| {
         if let Some(found) = run.page.and_then(|page| page.find(i, n)) {
             return Ok(found);
         }
@@ -317,7 +318,7 @@ pub(super) fn unasked<E: Element>(x: &[E], class: usize, targeted: bool) -> Foun
 
 fn attack_one<E>(
     classifier: &Classifier<'_>,
-    buffer: &mut [u128],
+    buffer: &mut [u8],
     (x, i): (&[E], usize),
     run: &Run<'_>,
 ) -> Result<Found<E>, AttackError<SessionError>>

@@ -26,6 +26,7 @@ use zerocopy::IntoBytes;
 
 use super::{Hunt, Problem, Stop, Stream};
 use crate::evaluate::Plan;
+use crate::lines::Lines;
 use foolproof::attack::Outcome;
 use foolproof::threat::Budget;
 
@@ -84,7 +85,7 @@ impl<'a> Surrogates<'a> {
     }
 
     /// Memory for [`Surrogates::ensemble`].
-    pub fn buffers(&self) -> Vec<Vec<u128>> {
+    pub fn buffers(&self) -> Vec<Lines> {
         let buffer = |member: &Classifier<'_>| member.buffer(Mode::Attack);
         self.members.iter().map(buffer).collect()
     }
@@ -95,7 +96,7 @@ impl<'a> Surrogates<'a> {
     /// As [`Session::with_options`].
     pub fn ensemble<'s>(
         &'s self,
-        buffers: &'s mut [Vec<u128>],
+        buffers: &'s mut [Lines],
         stream: Stream,
     ) -> std::result::Result<Ensemble<'s>, SessionError> {
         let n = self.form.input_len();

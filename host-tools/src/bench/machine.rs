@@ -3,6 +3,7 @@
 use super::{Subject, measure, pool};
 use crate::document::BenchRow;
 use crate::error::{Error, Result};
+use crate::lines::Lines;
 use foolproof::kernels::{Activation, DenseF32, Kernels, dense_f32};
 use rayon::prelude::*;
 use std::convert::Infallible;
@@ -111,21 +112,27 @@ fn peak(threads: usize, seconds: f64) -> Result<Option<(f64, Vec<f64>)>> {
 }
 
 fn gemm(n: usize, seconds: f64) -> Vec<f64> {
-    let matrix = |scale: usize| (0..n * n).map(|i| (i * scale % 17) as f32 / 17.0).collect();
-    let (x, w): (Vec<f32>, Vec<f32>) = (matrix(3), matrix(5));
+    // as a session's tensors lie
+    let matrix = |scale: usize| {
+        let mut matrix = Lines::zeroed(n * n * size_of::<f32>());
+        let elements = matrix.floats_mut().iter_mut().enumerate();
+        elements.for_each(|(i, v)| *v = (i * scale % 17) as f32 / 17.0);
+        matrix
+    };
+    let (mut x, mut w, mut y) = (matrix(3), matrix(5), matrix(0));
+    let y = y.floats_mut();
     let bias = vec![0.0; n];
-    let mut y = vec![0.0; n * n];
     let layer = DenseF32 {
         depth: n,
-        x: &x,
-        w: &w,
+        x: x.floats_mut(),
+        w: w.floats_mut(),
         bias: &bias,
         activation: Activation::None,
     };
     let kernels = Kernels::detect();
     timed(seconds, || {
-        dense_f32(kernels, black_box(&layer), &mut y);
-        black_box(&mut y);
+        dense_f32(kernels, black_box(&layer), y);
+        black_box(&mut *y);
     })
 }
 

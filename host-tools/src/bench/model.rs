@@ -6,6 +6,7 @@
 use super::{Subject, measure, pool, repeats};
 use crate::document::BenchRow;
 use crate::error::{Error, Result};
+use crate::lines::Lines;
 use foolproof::kernels::Kernels;
 use foolproof::loss::{Loss, argmax};
 use foolproof::memory::Mode;
@@ -107,11 +108,11 @@ impl Setup<'_> {
             .model
             .required_buffer_for(work.mode(), self.batch)
             .ok_or_else(|| fail(SessionError::Batch { batch: self.batch }))?;
-        let mut buffers = vec![vec![0u128; bytes.div_ceil(16)]; self.threads];
+        let mut buffers = vec![Lines::zeroed(bytes); self.threads];
         let workers: std::result::Result<Vec<Worker<'_>>, SessionError> = buffers
             .iter_mut()
             .enumerate()
-            .map(|(i, buffer)| self.worker(work, i, buffer.as_mut_bytes()))
+            .map(|(i, buffer)| self.worker(work, i, buffer))
             .collect();
         let mut workers = workers.map_err(fail)?;
         let pool =
@@ -198,10 +199,10 @@ impl Setup<'_> {
             kernels: Kernels::Scalar,
             ..alone
         };
-        let words = self.model.required_buffer(Mode::Infer).div_ceil(16);
-        let (mut ours, mut reference) = (vec![0u128; words], vec![0u128; words]);
-        let mut ours = alone.worker(Work::Infer, 0, ours.as_mut_bytes())?;
-        let mut reference = scalar.worker(Work::Infer, 0, reference.as_mut_bytes())?;
+        let bytes = self.model.required_buffer(Mode::Infer);
+        let (mut ours, mut reference) = (Lines::zeroed(bytes), Lines::zeroed(bytes));
+        let mut ours = alone.worker(Work::Infer, 0, &mut ours)?;
+        let mut reference = scalar.worker(Work::Infer, 0, &mut reference)?;
         let mut rng = foolproof::attack::rng(self.seed, u64::MAX);
         let mut different = 0;
         for _ in 0..inputs {

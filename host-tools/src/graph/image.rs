@@ -2,6 +2,7 @@
 
 use super::plan::{AttackPlan, Passes, Plan};
 use super::{Graph, Node, Quant, Tensor, TensorData};
+use crate::lines::{LINE, Lines};
 use foolproof::memory::{Mode, Role};
 use foolproof::model::format::{
     self, ALIGN, Header, MAGIC, NO_OP, OpRecord, Span, TensorRecord, TensorRole, VERSION,
@@ -40,33 +41,31 @@ pub enum GraphError {
     Invalid(#[from] ModelError),
 }
 
-/// An image in memory, aligned as [`Model::from_bytes`] asks for.
+/// Constants of this many bytes or more begin with a cache line; the space in front of them would be much beside fewer.
+const LARGE: usize = 1024;
+
+/// An image in memory, aligned as [`Model::from_bytes`] asks for, and more (see [`Lines`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    words: Vec<u128>,
-    len: usize,
+    bytes: Lines,
 }
 
 impl Image {
     /// Copies bytes to an aligned place.
     pub fn from_bytes(bytes: &[u8]) -> Image {
-        let mut image = Image {
-            words: vec![0; bytes.len().div_ceil(ALIGN)],
-            len: bytes.len(),
-        };
-        image.bytes_mut().copy_from_slice(bytes);
-        image
+        Image {
+            bytes: Lines::from(bytes),
+        }
     }
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.words.as_bytes()[..self.len]
+        &self.bytes
     }
 
     /// The bytes, to change.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        let len = self.len;
-        &mut self.words.as_mut_bytes()[..len]
+        &mut self.bytes
     }
 
     /// Checks the bytes and gives a view of them.
@@ -316,9 +315,9 @@ fn put_parameters(tables: &Tables<'_>, bytes: &mut [u8]) -> u32 {
 fn tensor_record(tensor: &Tensor, producer: Option<usize>, bytes: &mut Vec<u8>) -> TensorRecord {
     let data = match &tensor.data {
         TensorData::Runtime(_) => 0,
-        TensorData::F32(v) => append(bytes, v.as_bytes(), 4),
-        TensorData::I8(v) => append(bytes, v.as_bytes(), 4),
-        TensorData::I32(v) => append(bytes, v.as_bytes(), 4),
+        TensorData::F32(v) => append_constants(bytes, v.as_bytes()),
+        TensorData::I8(v) => append_constants(bytes, v.as_bytes()),
+        TensorData::I32(v) => append_constants(bytes, v.as_bytes()),
     };
     let scales = append(bytes, tensor.quant.channel_scales.as_bytes(), 4);
     let name: String = tensor.name.chars().take(MAX_NAME).collect();
@@ -363,6 +362,11 @@ fn op_record(node: &Node) -> OpRecord {
         inputs,
         words,
     }
+}
+
+fn append_constants(bytes: &mut Vec<u8>, constants: &[u8]) -> u32 {
+    let is_large = constants.len() >= LARGE;
+    append(bytes, constants, if is_large { LINE } else { 4 })
 }
 
 fn append(bytes: &mut Vec<u8>, part: &[u8], align: usize) -> u32 {

@@ -2,6 +2,7 @@
 
 use super::QuantizeError;
 use crate::graph::{Graph, TensorData, to_image};
+use crate::lines::Lines;
 use foolproof::memory::Mode;
 use foolproof::session::Session;
 use foolproof::tensor::Data;
@@ -77,8 +78,8 @@ pub(super) fn observe(graph: &Graph, samples: &[f32]) -> Result<Vec<Range>, Quan
     ranges[graph.input] = Range::of(samples);
     let image = to_image(graph)?;
     let model = image.model().map_err(crate::graph::GraphError::from)?;
-    let mut buffer = vec![0_u128; model.required_buffer(Mode::Infer).div_ceil(16)];
-    let mut session = Session::new(&model, Mode::Infer, buffer.as_mut_bytes())?;
+    let mut buffer = Lines::zeroed(model.required_buffer(Mode::Infer));
+    let mut session = Session::new(&model, Mode::Infer, &mut buffer)?;
     for (sample, x) in samples.chunks_exact(input_len).enumerate() {
         let mut bad = None;
         session.trace(x.as_bytes(), &mut |t, data| {

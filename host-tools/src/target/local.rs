@@ -4,6 +4,7 @@ use super::{Sample, Target};
 use crate::attack::Access;
 use crate::classifier::{Classifier, InputForm};
 use crate::error::{Error, Result};
+use crate::lines::Lines;
 use foolproof::memory::Mode;
 use foolproof::session::SessionError;
 use zerocopy::IntoBytes;
@@ -14,7 +15,7 @@ pub struct Local<'a> {
     classifier: Classifier<'a>,
     form: InputForm,
     name: String,
-    buffer: Vec<u128>,
+    buffer: Lines,
 }
 
 impl<'a> Local<'a> {

@@ -13,6 +13,7 @@ use super::run::{Checkpoint, Run};
 use super::{Replica, TrainError, buffers, store};
 use crate::classifier::{Classifier, InputForm};
 use crate::graph::{Builder, Graph, GraphError, Window, to_image};
+use crate::lines::Lines;
 use foolproof::memory::Mode;
 use foolproof::model::format::TensorRole;
 use foolproof::ops::{Activation, OpError, Unary};
@@ -249,7 +250,7 @@ pub fn train(
         .model()
         .required_buffer_for(Mode::Attack, config.shard)
         .ok_or(SessionError::ModeUnsupported { mode: Mode::Attack })?;
-    let mut t_memory = vec![vec![0u128; bytes.div_ceil(16)]; shards];
+    let mut t_memory = vec![Lines::zeroed(bytes); shards];
     let options = Options {
         mode: Mode::Attack,
         batch: config.shard,
@@ -257,7 +258,7 @@ pub fn train(
     };
     let mut targets: Vec<Session<'_>> = t_memory
         .iter_mut()
-        .map(|memory| Session::with_options(task.target.model(), options, memory.as_mut_bytes()))
+        .map(|memory| Session::with_options(task.target.model(), options, memory))
         .collect::<Result<_, _>>()?;
     let (mut step, mut sums) = (0, [0.0; 2]);
     if let Some(checkpoint) = checkpoint {

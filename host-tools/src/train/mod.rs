@@ -16,6 +16,7 @@ pub mod theory;
 pub mod vae;
 
 use crate::graph::{Graph, GraphError, TensorData};
+use crate::lines::Lines;
 use crate::quantize::QuantizeError;
 use foolproof::kernels::Kernels;
 use foolproof::memory::Mode;
@@ -23,7 +24,6 @@ use foolproof::model::Model;
 use foolproof::model::format::TensorRole;
 use foolproof::session::{Options, Session, SessionError};
 use std::ops::Range;
-use zerocopy::IntoBytes;
 
 /// Why training stopped.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -70,15 +70,11 @@ pub struct Replica<'a> {
 ///
 /// # Errors
 /// The model cannot be trained with this many samples at once.
-pub fn buffers(
-    model: &Model<'_>,
-    shard: usize,
-    count: usize,
-) -> Result<Vec<Vec<u128>>, SessionError> {
+pub fn buffers(model: &Model<'_>, shard: usize, count: usize) -> Result<Vec<Lines>, SessionError> {
     let bytes = model
         .required_buffer_for(Mode::Train, shard)
         .ok_or(SessionError::ModeUnsupported { mode: Mode::Train })?;
-    Ok(vec![vec![0; bytes.div_ceil(16)]; count])
+    Ok(vec![Lines::zeroed(bytes); count])
 }
 
 /// One replica per buffer.
@@ -89,7 +85,7 @@ pub fn replicas<'a>(
     model: &Model<'a>,
     shard: usize,
     kernels: Kernels,
-    buffers: &'a mut [Vec<u128>],
+    buffers: &'a mut [Lines],
 ) -> Result<Vec<Replica<'a>>, SessionError> {
     let options = Options {
         mode: Mode::Train,
@@ -100,7 +96,7 @@ pub fn replicas<'a>(
         .iter_mut()
         .map(|buffer| {
             Ok(Replica {
-                session: Session::with_options(model, options, buffer.as_mut_bytes())?,
+                session: Session::with_options(model, options, buffer)?,
                 loss: 0.0,
             })
         })

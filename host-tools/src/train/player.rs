@@ -3,6 +3,7 @@
 use super::run::Checkpoint;
 use super::{ParameterTable, Replica, TrainError, replicas};
 use crate::error::Result;
+use crate::lines::Lines;
 use foolproof::kernels::Kernels;
 use foolproof::model::Model;
 use foolproof::model::format::TensorRole;
@@ -38,7 +39,7 @@ impl<'a> Player<'a> {
     /// The model cannot be trained.
     pub fn new(
         model: &Model<'a>,
-        memory: &'a mut [Vec<u128>],
+        memory: &'a mut [Lines],
         shard: usize,
         betas: [f32; 2],
     ) -> std::result::Result<Player<'a>, TrainError> {

@@ -4,13 +4,13 @@
 use super::TrainError;
 use super::source::Mixture;
 use crate::graph::{Graph, GraphError, to_image};
+use crate::lines::Lines;
 use foolproof::kernels::Kernels;
 use foolproof::memory::Mode;
 use foolproof::ops::Op;
 use foolproof::session::{Options, Session, SessionError};
 use nalgebra::DMatrix;
 use rayon::prelude::*;
-use zerocopy::IntoBytes;
 
 /// Samples beside a mixture of Gaussians.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -173,13 +173,13 @@ fn forward(graph: &Graph, x: &[f32]) -> Result<Vec<f32>, TrainError> {
     let parts: Vec<Result<Vec<f32>, SessionError>> = x
         .par_chunks(BATCH * len)
         .map(|x| {
-            let mut buffer = vec![0u128; bytes.div_ceil(16)];
+            let mut buffer = Lines::zeroed(bytes);
             let options = Options {
                 mode: Mode::Infer,
                 batch: x.len() / len,
                 kernels: Kernels::detect(),
             };
-            let mut session = Session::with_options(&model, options, buffer.as_mut_bytes())?;
+            let mut session = Session::with_options(&model, options, &mut buffer)?;
             Ok(session.forward_f32(x)?.to_vec())
         })
         .collect();

@@ -9,12 +9,12 @@ use super::player::{Average, Player};
 use super::source::Mixture;
 use super::{TrainError, buffers, store};
 use crate::graph::{Builder, Graph, GraphError, to_image};
+use crate::lines::Lines;
 use foolproof::kernels::Kernels;
 use foolproof::memory::Mode;
 use foolproof::ops::{Activation, Unary};
 use foolproof::session::{Options, Session, SessionError};
 use rayon::prelude::*;
-use zerocopy::IntoBytes;
 
 /// How the discriminator is trained.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -236,13 +236,13 @@ fn answers(graph: &Graph, points: &[Vec<f64>]) -> Result<Vec<f32>, TrainError> {
     let parts: Vec<Result<Vec<f32>, SessionError>> = points
         .par_chunks(SHARD)
         .map(|points| {
-            let mut buffer = vec![0u128; bytes.div_ceil(16)];
+            let mut buffer = Lines::zeroed(bytes);
             let options = Options {
                 mode: Mode::Infer,
                 batch: points.len(),
                 kernels: Kernels::detect(),
             };
-            let mut session = Session::with_options(&model, options, buffer.as_mut_bytes())?;
+            let mut session = Session::with_options(&model, options, &mut buffer)?;
             let x: Vec<f32> = points.iter().flatten().map(|&v| v as f32).collect();
             Ok(session.forward_f32(&x)?.to_vec())
         })

@@ -55,20 +55,24 @@ pub(super) fn conv_of(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
     for first in (0..outputs).step_by(group) {
         let tiles = (outputs - first).min(group).div_ceil(TILE);
         let weights = weights.uncleared(tiles * tile);
-        for (i, packed) in weights.chunks_exact_mut(tile).enumerate() {
-            pack(p, layout, &finish, first + i * TILE, packed);
-        }
-        for strip in cut.strips(g) {
+        for (n, strip) in cut.strips(g).enumerate() {
             let rows = strip.input_rows(g);
-            let x = widened.take(rows * strip.pitch + 1);
+            let x = widened.uncleared(rows * strip.pitch + 1);
+            x[rows * strip.pitch].write(0);
             for (r, row) in x.chunks_exact_mut(strip.pitch).take(rows).enumerate() {
-                strip.row(p, r, row);
+                strip.row(p, &finish, r, row);
             }
-            for (i, w) in weights.chunks_exact(tile).enumerate() {
+            // SAFETY: all rows have been written, and the element behind them.
+            let x = unsafe { x.assume_init_ref() };
+            for (i, w) in weights.chunks_exact_mut(tile).enumerate() {
                 let o = first + i * TILE;
                 let valid = (outputs - o).min(TILE);
+                if n == 0 {
+                    // used at once, while it is near
+                    pack(p, layout, o, w);
+                }
                 let w = &w[..tile / 2 * halves(valid)];
-                // SAFETY: `pack` has written so many.
+                // SAFETY: `pack` has written so many, for this strip or the first one.
                 let w = unsafe { w.assume_init_ref() };
                 match halves(valid) {
                     2 => part::<2>(p, &finish, &strip, x, w, o, valid, y),
@@ -101,20 +105,13 @@ fn flattened(g: &Window) -> Window {
 }
 
 /// Sixteen filters from `first` on (the last one again where there are fewer), their elements in pairs: `[rows, pairs, 16, 2]`. Up to
-/// eight filters: `[rows, pairs, 8, 2]`. An odd last element is paired with a zero. Doubled where `finish` wants that.
+/// eight filters: `[rows, pairs, 8, 2]`. An odd last element is paired with a zero.
 #[target_feature(enable = "avx2")]
-fn pack(
-    p: &ConvI8,
-    layout: Layout,
-    finish: &Finish,
-    first: usize,
-    packed: &mut [MaybeUninit<i16>],
-) {
+fn pack(p: &ConvI8, layout: Layout, first: usize, packed: &mut [MaybeUninit<i16>]) {
     let g = p.window;
     let run = g.kernel[1] * g.in_channels;
     let halves = halves(g.out_channels - first);
     let step = halves * 16;
-    let doubling = _mm_cvtsi32_si128(finish.doubling() as i32);
     let rows = packed.chunks_exact_mut(run.div_ceil(2) * step);
     for (r, packed) in rows.take(g.kernel[0]).enumerate() {
         for half in 0..halves {
@@ -123,30 +120,15 @@ fn pack(
                 let o = (first + half * 8 + i).min(g.out_channels - 1);
                 *filter = o * layout.filter + r * run * layout.element;
             }
-            let mut k = 0;
-            if layout.element == 1 {
-                while k + 16 <= run {
-                    let mut v = [_mm256_setzero_si256(); 8];
-                    for i in 0..8 {
-                        let w = &p.w[filters[i] + k..][..16];
-                        // SAFETY: `w` is 16 bytes long.
-                        let w = unsafe { _mm_loadu_si128(w.as_ptr().cast()) };
-                        v[i] = _mm256_sll_epi16(_mm256_cvtepi8_epi16(w), doubling);
-                    }
-                    let v = transposed(v);
-                    for i in 0..8 {
-                        let to = &mut packed[(k / 2 + i) * step + half * 16..][..16];
-                        // SAFETY: `to` is 32 bytes long.
-                        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), v[i]) };
-                    }
-                    k += 16;
-                }
-            }
-            for k in k..run {
-                let to = &mut packed[k / 2 * step + half * 16..][..16];
+            let packed = &mut packed[half * 16..];
+            let done = match layout.element {
+                1 => pack_in_order(filters.map(|at| &p.w[at..][..run]), step, packed),
+                _ => 0,
+            };
+            for k in done..run {
+                let to = &mut packed[k / 2 * step..][..16];
                 for (i, filter) in filters.into_iter().enumerate() {
-                    let w = i16::from(p.w[filter + k * layout.element]);
-                    to[2 * i + k % 2].write(w << finish.doubling());
+                    to[2 * i + k % 2].write(i16::from(p.w[filter + k * layout.element]));
                     if k + 1 == run && k % 2 == 0 {
                         to[2 * i + 1].write(0);
                     }
@@ -156,26 +138,62 @@ fn pack(
     }
 }
 
-/// Eight rows of eight 32-bit elements, columns for rows.
+/// Packs sixteen elements at a time of eight filters whose elements lie in order. Returns how many of each: all, or with an odd number
+/// of them as long as there are sixteen more. The next eight pairs are `step` further on.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn transposed(v: [__m256i; 8]) -> [__m256i; 8] {
-    let mut t = [_mm256_setzero_si256(); 8];
-    for i in 0..4 {
-        t[2 * i] = _mm256_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
-        t[2 * i + 1] = _mm256_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+fn pack_in_order(filters: [&[i8]; 8], step: usize, packed: &mut [MaybeUninit<i16>]) -> usize {
+    let run = filters[0].len();
+    let all = filters.iter().all(|filter| filter.len() == run);
+    let Some(last) = run.checked_sub(16).filter(|_| all) else {
+        return 0;
+    };
+    let end = if run.is_multiple_of(2) {
+        run
+    } else {
+        run / 16 * 16
+    };
+    let packed = &mut packed[..(end / 2 - 1) * step + 16];
+    for k in (0..end).step_by(16) {
+        // at the end perhaps some once more
+        let k = k.min(last);
+        let mut v = [_mm_setzero_si128(); 8];
+        for i in 0..8 {
+            // SAFETY: 16 elements from `k` on, which is `run - 16` at most, of the `run` of each filter.
+            v[i] = unsafe { _mm_loadu_si128(filters[i].as_ptr().add(k).cast()) };
+        }
+        for (i, pairs) in transposed(v).into_iter().enumerate() {
+            // SAFETY: 16 elements from pair `k / 2 + i` on; the last one of all is `end / 2 - 1`, with which `packed` ends.
+            unsafe {
+                let to = packed.as_mut_ptr().add((k / 2 + i) * step);
+                _mm256_storeu_si256(to.cast(), _mm256_cvtepi8_epi16(pairs));
+            }
+        }
     }
+    end
+}
+
+/// Eight rows of eight 16-bit elements, columns for rows.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn transposed(v: [__m128i; 8]) -> [__m128i; 8] {
+    let mut t = v;
+    for i in 0..4 {
+        t[2 * i] = _mm_unpacklo_epi16(v[2 * i], v[2 * i + 1]);
+        t[2 * i + 1] = _mm_unpackhi_epi16(v[2 * i], v[2 * i + 1]);
+    }
+    // columns 2 j and 2 j + 1 of rows 0 to 3, then of rows 4 to 7
     let mut u = t;
     for i in [0, 4] {
         for j in 0..2 {
-            u[i + 2 * j] = _mm256_unpacklo_epi64(t[i + j], t[i + j + 2]);
-            u[i + 2 * j + 1] = _mm256_unpackhi_epi64(t[i + j], t[i + j + 2]);
+            u[i + 2 * j] = _mm_unpacklo_epi32(t[i + j], t[i + j + 2]);
+            u[i + 2 * j + 1] = _mm_unpackhi_epi32(t[i + j], t[i + j + 2]);
         }
     }
     let mut columns = u;
-    for i in 0..4 {
-        columns[i] = _mm256_permute2x128_si256::<0x20>(u[i], u[i + 4]);
-        columns[i + 4] = _mm256_permute2x128_si256::<0x31>(u[i], u[i + 4]);
+    for j in 0..4 {
+        columns[2 * j] = _mm_unpacklo_epi64(u[j], u[j + 4]);
+        columns[2 * j + 1] = _mm_unpackhi_epi64(u[j], u[j + 4]);
     }
     columns
 }

@@ -7,6 +7,7 @@ use super::conv::{Layout, Target, conv_of};
 use super::strip::{Cut, Pixels, STRIP, Strip};
 use super::{Finish, Lanes, Scratch};
 use core::arch::x86_64::*;
+use core::mem::MaybeUninit;
 
 /// Elements of packed weights: 64 KiB.
 const PACKED: usize = 32 * 1024;
@@ -45,23 +46,30 @@ pub(in super::super) fn depthwise(p: &ConvI8, y: &mut [i8]) -> bool {
         return false;
     };
     let mut weights = Scratch::<PACKED>::new();
-    let weights = weights.take(c.div_ceil(8) * group);
+    let weights = weights.uncleared(c.div_ceil(8) * group);
     for (i, packed) in weights.chunks_exact_mut(group).enumerate() {
-        pack(p, &finish, first_of(i, c), packed);
+        pack(p, first_of(i, c), packed);
     }
+    // SAFETY: `pack` has written every group.
+    let weights = unsafe { weights.assume_init_ref() };
     let (mut row, mut paired) = (Scratch::<STRIP>::new(), Scratch::<STRIP>::new());
     for strip in cut.strips(g) {
         let (rows, pitch) = (strip.input_rows(g), strip.pitch);
-        let x = paired.take(2 * rows * pitch + 32);
-        let row = row.take(pitch.next_multiple_of(16) + c);
+        let (x, whole) = (
+            paired.uncleared(2 * rows * pitch + 32),
+            pitch.next_multiple_of(16),
+        );
+        x[2 * rows * pitch..].fill(MaybeUninit::new(0));
+        let row = row.uncleared(whole + c);
+        row[pitch..].fill(MaybeUninit::new(0));
         for r in 0..rows {
-            strip.row(p, r, &mut row[..pitch]);
-            pair(
-                row,
-                c,
-                &mut x[2 * r * pitch..][..2 * pitch.next_multiple_of(16)],
-            );
+            strip.row(p, &finish, r, &mut row[..pitch]);
+            // SAFETY: all of it has been written.
+            let row = unsafe { row.assume_init_ref() };
+            pair(row, c, &mut x[2 * r * pitch..][..2 * whole]);
         }
+        // SAFETY: every row's pairs have been written, and what is behind them.
+        let x = unsafe { x.assume_init_ref() };
         let mut groups = weights.chunks_exact(group).enumerate().peekable();
         while let Some((i, w)) = groups.next() {
             let o = first_of(i, c);
@@ -99,7 +107,7 @@ fn first_of(i: usize, c: usize) -> usize {
 
 /// The weights of eight channels from `o` on, `[rows, pairs of columns, 8, 2]`; the column behind the last is zero.
 #[target_feature(enable = "avx2")]
-fn pack(p: &ConvI8, finish: &Finish, o: usize, packed: &mut [i16]) {
+fn pack(p: &ConvI8, o: usize, packed: &mut [MaybeUninit<i16>]) {
     let g = p.window;
     let weights = |row: usize, column: usize| {
         if column >= g.kernel[1] {
@@ -109,21 +117,20 @@ fn pack(p: &ConvI8, finish: &Finish, o: usize, packed: &mut [i16]) {
         // SAFETY: `w` is 8 bytes long.
         _mm_cvtepi8_epi16(unsafe { _mm_loadl_epi64(w.as_ptr().cast()) })
     };
-    let doubling = _mm_cvtsi32_si128(finish.doubling() as i32);
     let pairs = g.kernel[1].div_ceil(2);
     for (i, to) in packed.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let (row, column) = (i / pairs, i % pairs * 2);
         let (a, b) = (weights(row, column), weights(row, column + 1));
         let both = _mm256_set_m128i(_mm_unpackhi_epi16(a, b), _mm_unpacklo_epi16(a, b));
         // SAFETY: `to` is 32 bytes long.
-        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm256_sll_epi16(both, doubling)) };
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), both) };
     }
 }
 
 /// Each element of a row beside the one that is `c` further on.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn pair(row: &[i16], c: usize, to: &mut [i16]) {
+fn pair(row: &[i16], c: usize, to: &mut [MaybeUninit<i16>]) {
     for (i, to) in to.as_chunks_mut::<32>().0.iter_mut().enumerate() {
         let (a, b) = (&row[16 * i..][..16], &row[16 * i + c..][..16]);
         // SAFETY: both are 32 bytes long.

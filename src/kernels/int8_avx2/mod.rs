@@ -312,12 +312,10 @@ fn store(q: __m128i, y: &mut [i8]) {
     y.copy_from_slice(&all[..y.len()]);
 }
 
-/// A buffer on the stack, of which no more is cleared than is used. In cache lines of its own, so that few loads straddle two.
+/// A buffer on the stack. In cache lines of its own, so that few loads straddle two.
 #[repr(C, align(64))]
 struct Scratch<const N: usize> {
     elements: [MaybeUninit<i16>; N],
-    /// So many, from the first on, have been written.
-    written: usize,
 }
 
 impl<const N: usize> Scratch<N> {
@@ -325,7 +323,6 @@ impl<const N: usize> Scratch<N> {
     fn new() -> Self {
         Scratch {
             elements: [MaybeUninit::uninit(); N],
-            written: 0,
         }
     }
 
@@ -333,19 +330,5 @@ impl<const N: usize> Scratch<N> {
     #[inline(always)]
     fn uncleared(&mut self, n: usize) -> &mut [MaybeUninit<i16>] {
         &mut self.elements[..n.min(N)]
-    }
-
-    /// The first `n` elements, `N` at most: zeros, or what an earlier user of them has left there.
-    #[inline(always)]
-    fn take(&mut self, n: usize) -> &mut [i16] {
-        let n = n.min(N);
-        let start: *mut i16 = self.elements.as_mut_ptr().cast();
-        if n > self.written {
-            // SAFETY: elements `written..n` of the array.
-            unsafe { start.add(self.written).write_bytes(0, n - self.written) };
-            self.written = n;
-        }
-        // SAFETY: the first `written >= n` elements of the array have been written, and the slice borrows `self`.
-        unsafe { core::slice::from_raw_parts_mut(start, n) }
     }
 }

@@ -1,6 +1,8 @@
 //! Part of an input image, widened to 16 bits less the zero point: cells outside the image are zero.
 
 use super::super::{ConvI8, Window};
+use super::Finish;
+use core::mem::MaybeUninit;
 
 /// Elements of a strip: 24 KiB, of which the first-level cache keeps the greater part.
 pub(super) const STRIP: usize = 12 * 1024;
@@ -67,9 +69,9 @@ impl Strip {
         (self.rows - 1) * g.stride[0] + g.kernel[0]
     }
 
-    /// Writes row `r` of the strip's input to `to`, which is one `pitch` long.
+    /// Writes row `r` of the strip's input to all of `to`, which is one `pitch` long. Doubled where `finish` wants that.
     #[inline(always)]
-    pub(super) fn row(&self, p: &ConvI8, r: usize, to: &mut [i16]) {
+    pub(super) fn row(&self, p: &ConvI8, finish: &Finish, r: usize, to: &mut [MaybeUninit<i16>]) {
         let g = p.window;
         let c = g.in_channels;
         let row = g.input[1] * c;
@@ -80,15 +82,16 @@ impl Strip {
         let count = (row - from).min(to.len() - left);
         let image_row = (self.at[0] * g.stride[0] + r).checked_sub(g.padding[0]);
         let Some(iy) = image_row.filter(|&iy| iy < g.input[0]) else {
-            to.fill(0);
+            to.fill(MaybeUninit::new(0));
             return;
         };
         let x = &p.x[(self.n * g.input[0] + iy) * row + from..][..count];
-        to[..left].fill(0);
+        let doubling = finish.doubling();
+        to[..left].fill(MaybeUninit::new(0));
         for (to, &x) in to[left..][..count].iter_mut().zip(x) {
-            *to = i16::from(x) - p.x_zero_point;
+            to.write((i16::from(x) - p.x_zero_point) << doubling);
         }
-        to[left + count..].fill(0);
+        to[left + count..].fill(MaybeUninit::new(0));
     }
 }
 

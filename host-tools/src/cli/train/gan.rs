@@ -38,6 +38,9 @@ pub(super) fn run(args: &GanArgs, seed: u64, console: &Console) -> Result<Ended>
         error => Error::new(error, &args.data, ""),
     };
     let mut config = run::configure(&defaults(&args.data, &source), args.config.as_deref())?;
+    if let Source::Set(_) = source {
+        config = run::configure(&Config::beside(&config), args.config.as_deref())?;
+    }
     if let Some(epochs) = args.epochs {
         config.epochs = epochs;
     }

@@ -1,6 +1,7 @@
 //! Files whose batch is fixed: whether one sample can be taken out of it.
 
 use crate::graph::{Graph, to_image};
+use crate::lines::Lines;
 use foolproof::kernels::Kernels;
 use foolproof::memory::Mode;
 use foolproof::model::Model;
@@ -81,9 +82,9 @@ fn run(model: &Model<'_>, x: &[u8]) -> Result<Vec<u8>, String> {
         kernels: Kernels::detect_exact(),
         ..Options::new(Mode::Infer)
     };
-    let mut buffer = vec![0u128; model.required_buffer(Mode::Infer).div_ceil(16)];
-    let mut session = Session::with_options(model, options, buffer.as_mut_bytes())
-        .map_err(|error| error.to_string())?;
+    let mut buffer = Lines::zeroed(model.required_buffer(Mode::Infer));
+    let mut session =
+        Session::with_options(model, options, &mut buffer).map_err(|error| error.to_string())?;
     match session
         .forward_bytes(x)
         .map_err(|error| error.to_string())?

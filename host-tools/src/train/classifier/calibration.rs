@@ -4,13 +4,13 @@ use super::Samples;
 use super::adversary::{Adversary, Method};
 use super::config::Config;
 use crate::graph::{Graph, GraphError, to_image};
+use crate::lines::Lines;
 use crate::train::TrainError;
 use foolproof::kernels::Kernels;
 use foolproof::loss::Loss;
 use foolproof::memory::Mode;
 use foolproof::session::{Options, Session, SessionError};
 use rayon::prelude::*;
-use zerocopy::IntoBytes;
 
 /// Rows that are enough.
 pub const ROWS: usize = 500;
@@ -61,14 +61,13 @@ pub fn calibration(
                 .zip(x.par_chunks(CHUNK * n))
                 .enumerate()
                 .map(|(chunk, (rows, x))| {
-                    let mut buffer = vec![0u128; bytes.div_ceil(16)];
+                    let mut buffer = Lines::zeroed(bytes);
                     let options = Options {
                         mode: Mode::Attack,
                         batch: rows.len(),
                         kernels: Kernels::detect(),
                     };
-                    let mut session =
-                        Session::with_options(&model, options, buffer.as_mut_bytes())?;
+                    let mut session = Session::with_options(&model, options, &mut buffer)?;
                     let mut random = foolproof::attack::rng(seed, chunk as u64);
                     let away = |i: usize, z: &mut [f32]| {
                         Loss::CrossEntropy.differentiate(samples.y[rows[i]], z);

@@ -6,6 +6,7 @@ use super::Samples;
 use super::adversary::{Adversary, Method};
 use super::config::Config;
 use crate::graph::{Graph, GraphError, to_image};
+use crate::lines::Lines;
 use crate::train::TrainError;
 use foolproof::kernels::Kernels;
 use foolproof::loss::{Loss, argmax};
@@ -13,7 +14,6 @@ use foolproof::memory::Mode;
 use foolproof::session::{Options, Session, SessionError};
 use rayon::prelude::*;
 use serde::Serialize;
-use zerocopy::IntoBytes;
 
 /// Accuracies on held-out training samples.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -83,13 +83,13 @@ pub(super) fn judge(
         .par_chunks(CHUNK)
         .enumerate()
         .map(|(chunk, rows)| {
-            let mut buffer = vec![0u128; bytes.div_ceil(16)];
+            let mut buffer = Lines::zeroed(bytes);
             let options = Options {
                 mode: Mode::Attack,
                 batch: rows.len(),
                 kernels: Kernels::detect(),
             };
-            let mut session = Session::with_options(&model, options, buffer.as_mut_bytes())?;
+            let mut session = Session::with_options(&model, options, &mut buffer)?;
             let mut x = Vec::with_capacity(n * rows.len());
             for &row in rows {
                 x.extend_from_slice(&samples.x[row * n..(row + 1) * n]);

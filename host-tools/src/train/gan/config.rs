@@ -72,7 +72,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Defaults for images and other data sets: those of the reference in `docs/training.md`.
+    /// The game of the reference in `docs/training.md`.
     pub fn for_samples() -> Config {
         Config {
             network: Network::Mlp,
@@ -98,6 +98,19 @@ impl Config {
             ema: 0.0,
             conditional: false,
             patience: 0,
+        }
+    }
+
+    /// Defaults for images, where `given` is [`Config::for_samples`] with what a user wants otherwise. The dense players of a game of
+    /// probabilities get the penalty R1: generators end nearer to the data (`docs/training.md`). Convolutional ones would lose their
+    /// batch normalization by it ([`Config::penalizes`]).
+    pub fn beside(given: &Config) -> Config {
+        let gains = given.network == Network::Mlp
+            && given.objective.has_probabilities()
+            && given.gradient_penalty == 0.0;
+        Config {
+            r1: if gains { 0.05 } else { 0.0 },
+            ..Config::for_samples()
         }
     }
 
@@ -226,5 +239,28 @@ mod tests {
             assert!((config.noise_left(done) - noise).abs() < 1e-9, "{done}");
         }
         assert_eq!(Config::for_samples().noise_left(0.0), 0.0);
+    }
+
+    #[test]
+    fn only_dense_players_without_another_penalty_get_r1() {
+        let plain = Config::for_samples();
+        let r1 = |given: Config| Config::beside(&given).r1;
+        assert!(r1(plain.clone()) > 0.0);
+        let others = [
+            Config {
+                network: Network::Dcgan,
+                ..plain.clone()
+            },
+            Config {
+                objective: Objective::WganGp,
+                gradient_penalty: 10.0,
+                ..plain.clone()
+            },
+            Config {
+                objective: Objective::Hinge,
+                ..plain
+            },
+        ];
+        assert!(others.into_iter().all(|given| r1(given) == 0.0));
     }
 }

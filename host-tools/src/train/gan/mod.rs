@@ -20,6 +20,7 @@ use super::run::{Checkpoint, Run};
 use super::source::{Source, normal};
 use super::{Replica, TrainError, buffers, store};
 use crate::graph::{Graph, GraphError, Image, to_image};
+use crate::lines::Lines;
 use condition::Condition;
 use early::Early;
 use foolproof::attack::AttackRng;
@@ -27,11 +28,11 @@ use foolproof::kernels::Kernels;
 use foolproof::latent::Latent;
 use foolproof::memory::Mode;
 use foolproof::session::{Options, Session, SessionError};
+use foolproof::tensor::Data;
 use objective::Objective;
 use penalty::Penalty;
 use rand_core::Rng;
 use rayon::prelude::*;
-use zerocopy::IntoBytes;
 
 /// Steps of an epoch where the data never ends.
 pub const ENDLESS: usize = 1000;
@@ -301,7 +302,6 @@ enum Purpose {
     Order,
     Real,
     Fake,
-    Turn,
     Between,
     BlurReal,
     BlurFake,
@@ -428,7 +428,8 @@ impl Shared<'_> {
         })
     }
 
-    /// The generator's turn: gradients of its mean loss, handed on by the discriminator's backward.
+    /// The generator's turn: gradients of its mean loss, handed on by the discriminator's backward. The samples are those that
+    /// the discriminator just learned to tell apart: the generator's sessions still hold them, so they cost no second forward.
     fn generate(
         &self,
         g: &mut Player<'_>,
@@ -451,10 +452,7 @@ impl Shared<'_> {
                         .1
                 }
             };
-            let mut fake = g
-                .session
-                .forward_f32(&self.noise(Purpose::Turn, stream, &labels))?
-                .to_vec();
+            let mut fake = made(&g.session).to_vec();
             self.blur(&mut fake, turn.blur, (Purpose::BlurTurn, stream));
             let made = self.condition.join(&fake, len, &labels);
             let (loss, gradient) = hand_on(&mut d.session, &made, weight, |a| {
@@ -464,6 +462,14 @@ impl Shared<'_> {
                 .backward_parameters(&self.condition.part(&gradient))?;
             Ok(loss)
         })
+    }
+}
+
+/// What a generator's last forward made.
+fn made<'a>(session: &'a Session<'_>) -> &'a [f32] {
+    match session.output() {
+        Data::F32(samples) => samples,
+        Data::I8(_) | Data::I32(_) | Data::Absent => &[],
     }
 }
 
@@ -538,13 +544,13 @@ pub fn run(graph: &Graph, inputs: &[f32]) -> Result<Vec<f32>, TrainError> {
     let parts: Vec<Result<Vec<f32>, SessionError>> = inputs
         .par_chunks(DRAW * len)
         .map(|z| {
-            let mut buffer = vec![0u128; bytes.div_ceil(16)];
+            let mut buffer = Lines::zeroed(bytes);
             let options = Options {
                 mode: Mode::Infer,
                 batch: z.len() / len,
                 kernels: Kernels::detect(),
             };
-            let mut session = Session::with_options(&model, options, buffer.as_mut_bytes())?;
+            let mut session = Session::with_options(&model, options, &mut buffer)?;
             Ok(session.forward_f32(z)?.to_vec())
         })
         .collect();
