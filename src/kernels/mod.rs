@@ -259,14 +259,21 @@ pub fn max_pool_f32(
     }
 }
 
-/// The number of the cell, in its window, that max pooling took: the first of equals. Windows have at most 256 cells.
-pub fn max_pool_index_f32(kernels: Kernels, g: &Window, x: &[f32], index: &mut [u8]) {
+/// The number of the cell, in its window, that max pooling took: the first of equals. Windows have at most 256 cells. Whoever has the
+/// `maxima`, not changed by an activation, spares the search for them.
+pub fn max_pool_index_f32(
+    kernels: Kernels,
+    g: &Window,
+    x: &[f32],
+    maxima: Option<&[f32]>,
+    index: &mut [u8],
+) {
     match kernels {
         Kernels::Scalar => scalar::pool::argmax(g, x, scalar::pool::greater, index),
         #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.max_pool_index_f32(g, x, index),
+        Kernels::Avx2(avx2) => avx2.max_pool_index_f32(g, x, maxima, index),
         #[cfg(target_arch = "x86_64")]
-        Kernels::Fma(fma) => fma.avx2().max_pool_index_f32(g, x, index),
+        Kernels::Fma(fma) => fma.avx2().max_pool_index_f32(g, x, maxima, index),
     }
 }
 

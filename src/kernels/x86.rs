@@ -69,13 +69,26 @@ impl Avx2 {
 
     /// As the function of this name in [`kernels`](super).
     #[inline]
-    pub fn max_pool_index_f32(self, g: &Window, x: &[f32], index: &mut [u8]) {
+    pub fn max_pool_index_f32(
+        self,
+        g: &Window,
+        x: &[f32],
+        maxima: Option<&[f32]>,
+        index: &mut [u8],
+    ) {
         if !f32_avx2::fits(g, x.len(), index.len()) {
             return pool::argmax(g, x, pool::greater, index);
         }
         ran();
         // SAFETY: `self` exists, so the CPU has AVX2; the slices were checked.
-        unsafe { f32_avx2::argmax(g, x, index) }
+        unsafe {
+            match maxima {
+                Some(y) if y.len() == index.len() && f32_avx2::is_2x2(g) => {
+                    f32_avx2::find_2x2(g, x, y, index);
+                }
+                _ => f32_avx2::argmax(g, x, index),
+            }
+        }
     }
 
     /// As the function of this name in [`kernels`](super).

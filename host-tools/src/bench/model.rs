@@ -298,8 +298,8 @@ impl Worker<'_> {
         match (&mut self.x, &self.clean) {
             (Samples::F32(x), Samples::F32(clean)) => {
                 for ((x, &c), &g) in x.iter_mut().zip(clean).zip(slopes) {
-                    let moved = *x + step * sign(g) as f32;
-                    *x = moved.max(c - radius).min(c + radius).max(low).min(high);
+                    let ball = between(*x + along(g, step), c - radius, c + radius);
+                    *x = between(ball, low, high);
                 }
             }
             (Samples::I8(x), Samples::I8(clean)) => {
@@ -315,6 +315,18 @@ impl Worker<'_> {
         }
         Ok(())
     }
+}
+
+/// A step along the sign of `v`.
+fn along(v: f32, step: f32) -> f32 {
+    let up = if v > 0.0 { step } else { 0.0 };
+    up - if v < 0.0 { step } else { 0.0 }
+}
+
+/// `v`, `low` or `high`. Of numbers only, so that it is two instructions.
+fn between(v: f32, low: f32, high: f32) -> f32 {
+    let v = if v < low { low } else { v };
+    if v > high { high } else { v }
 }
 
 fn sign(v: f32) -> i32 {

@@ -16,7 +16,9 @@ use core::arch::x86_64::*;
 pub(super) use adam::adam;
 pub(super) use elementwise::{add, block, passing};
 pub(super) use pool::{argmax, fits, maximum, maximum_gradient};
-pub(super) use pool_2x2::{covers, maximum_gradient as maximum_gradient_2x2};
+pub(super) use pool_2x2::{
+    covers, find as find_2x2, maximum_gradient as maximum_gradient_2x2, takes as is_2x2,
+};
 pub(super) use tanh::tanh;
 
 /// The first `lanes` of eight.

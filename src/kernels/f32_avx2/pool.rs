@@ -129,10 +129,6 @@ pub(in super::super) unsafe fn maximum(
 /// The CPU has AVX2, and [`fits`] said yes to `x` and `index`.
 #[target_feature(enable = "avx2")]
 pub(in super::super) unsafe fn argmax(g: &Window, x: &[f32], index: &mut [u8]) {
-    if pool_2x2::takes(g) {
-        // SAFETY: the caller's promise.
-        return unsafe { pool_2x2::argmax(g, x, index) };
-    }
     each(g, |cells, lanes, to| {
         if cells.rows.count * cells.columns.count == 0 {
             return;

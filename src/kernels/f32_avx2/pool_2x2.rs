@@ -7,7 +7,7 @@ use crate::kernels::{Activation, Window};
 use core::arch::x86_64::*;
 
 /// Whether the loops below can do this window.
-pub(super) fn takes(g: &Window) -> bool {
+pub(in super::super) fn takes(g: &Window) -> bool {
     [g.kernel, g.stride, g.dilation] == [[2; 2], [2; 2], [1; 2]]
         && g.padding == [0; 2]
         && (0..2).all(|axis| 2 * g.output[axis] <= g.input[axis])
@@ -58,24 +58,22 @@ pub(super) unsafe fn maximum(g: &Window, x: &[f32], activation: Activation, y: &
     });
 }
 
-/// As the function of this name in `pool`.
+/// Where the maxima `y` are, the first of equals in each window: [`maximum`] has copied one cell, bit for bit.
 ///
 /// # Safety
-/// As [`maximum`], of `x` and `index`.
+/// As [`maximum`], of `x` and `y`, and of `x` and `index`.
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn argmax(g: &Window, x: &[f32], index: &mut [u8]) {
+pub(in super::super) unsafe fn find(g: &Window, x: &[f32], y: &[f32], index: &mut [u8]) {
     each(g, |cells, to| {
-        // SAFETY: cells of the image.
-        let cells = cells.map(|at| unsafe { _mm256_loadu_ps(x.as_ptr().add(at)) });
-        let mut best = cells[0];
-        let mut number = _mm256_setzero_ps();
-        for (cell, &x) in (1..).zip(&cells[1..]) {
-            let more = greater(x, best);
-            best = _mm256_blendv_ps(best, x, more);
-            let cell = _mm256_castsi256_ps(_mm256_set1_epi32(cell));
-            number = _mm256_blendv_ps(number, cell, more);
+        // SAFETY: the channels of one place.
+        let y = unsafe { _mm256_loadu_si256(y.as_ptr().add(to).cast()) };
+        let mut number = _mm256_set1_epi32(3);
+        for cell in [2, 1, 0] {
+            // SAFETY: a cell of the image.
+            let x = unsafe { _mm256_loadu_si256(x.as_ptr().add(cells[cell]).cast()) };
+            let here = _mm256_cmpeq_epi32(x, y);
+            number = _mm256_blendv_epi8(number, _mm256_set1_epi32(cell as i32), here);
         }
-        let number = _mm256_castps_si256(number);
         let halves = [
             _mm256_castsi256_si128(number),
             _mm256_extracti128_si256::<1>(number),

@@ -90,11 +90,15 @@ fn max_pooling_has_the_bits_of_scalar() {
             });
         }
         let wide = |x: &[u8]| x.iter().map(|&x| u32::from(x)).collect();
-        same(avx2, &vec![0xaa; places], g, wide, |k, index| {
-            kernels::max_pool_index_f32(k, g, &x, index);
-        });
+        let mut maxima = vec![0.0; places];
+        kernels::max_pool_f32(Kernels::Scalar, g, &x, Activation::None, &mut maxima);
+        for maxima in [None, Some(&maxima[..])] {
+            same(avx2, &vec![0xaa; places], g, wide, |k, index| {
+                kernels::max_pool_index_f32(k, g, &x, maxima, index);
+            });
+        }
         let mut index = vec![0; places];
-        kernels::max_pool_index_f32(Kernels::Scalar, g, &x, &mut index);
+        kernels::max_pool_index_f32(Kernels::Scalar, g, &x, None, &mut index);
         // what a fused activation stops is no cell's
         index.iter_mut().step_by(3).for_each(|i| *i = 255);
         let gy = awkward(places, 100 + i as u32);

@@ -5,7 +5,7 @@
 //! steps, and they matter only when weights are packed.
 
 use super::tile::{Outcome, Scratch, Segment, Sides, WIDE, block, dots, transpose};
-use super::{stem, winograd};
+use super::{one, stem, winograd};
 use crate::kernels::{Activation, WeightsI8, Window};
 use core::arch::x86_64::*;
 
@@ -378,7 +378,7 @@ impl Slide {
     /// # Safety
     /// The weights have the slide's sizes, `to` has room for `kernel * block` terms of 16 channels, or of `lanes`.
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn pack(
+    pub(super) unsafe fn pack(
         &self,
         weights: &Weights,
         [c, block]: [usize; 2],
@@ -467,6 +467,8 @@ impl Slide {
                 winograd::run(self, source, weights, ends, destination);
             } else if stem::takes(self, ends) {
                 stem::run(self, source, weights, ends, destination);
+            } else if one::takes(self, ends) {
+                one::run(self, source, weights, ends, destination);
             } else {
                 self.run_plain(source, weights, ends, destination);
             }
@@ -478,7 +480,7 @@ impl Slide {
     /// # Safety
     /// As [`Slide::run`].
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn run_plain(
+    pub(super) unsafe fn run_plain(
         &self,
         source: *const f32,
         weights: &Weights,

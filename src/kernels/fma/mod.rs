@@ -12,6 +12,7 @@ mod conv_weights;
 mod dense;
 mod gemm;
 mod many;
+mod one;
 pub mod peak;
 mod stem;
 #[cfg(test)]

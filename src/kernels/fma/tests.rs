@@ -607,3 +607,41 @@ fn a_gradient_that_is_set_is_one_that_is_added_to_nothing() {
         assert_eq!(added, set, "{g:?}");
     }
 }
+
+/// Sums of one number each are those of the loops for any slide, to the bit, added to zeros or set.
+#[test]
+fn one_channel_is_as_any_number_of_them() {
+    if Fma::new().is_none() {
+        return;
+    }
+    let mut numbers = Numbers(12);
+    for (input, filters, padding) in [
+        ([28, 28], 8, 1),
+        ([3, 8], 16, 1),
+        ([7, 9], 24, 0),
+        ([64, 31], 32, 2),
+        ([5, 17], 8, 1),
+    ] {
+        let g = small(2, input, [1, filters], padding);
+        let [image, places] = conv::images(&g);
+        let (gy, w) = (numbers.floats(places), numbers.floats(9 * filters));
+        let weights = Weights::F32(&w);
+        let before = numbers.floats(image);
+        for bias in [None, Some(&[0.5][..])] {
+            let ends = Ends { bias, ..conv::ADD };
+            let (mut ours, mut expected) = (before.clone(), before.clone());
+            let mut slides = 0;
+            let (row, image_step, place_step) = steps(PLAIN, &g);
+            conv::backward(&g, [filters, 1], row, [place_step, image_step], |slide| {
+                assert!(one::takes(slide, &ends), "{g:?}");
+                // SAFETY: the CPU has what it takes, and all sizes are the slide's.
+                unsafe {
+                    one::run(slide, gy.as_ptr(), &weights, &ends, ours.as_mut_ptr());
+                    slide.run_plain(gy.as_ptr(), &weights, &ends, expected.as_mut_ptr());
+                }
+                slides += 1;
+            });
+            assert_eq!((ours, slides), (expected, 1), "{g:?}");
+        }
+    }
+}

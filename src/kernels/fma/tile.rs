@@ -180,7 +180,10 @@ pub(super) unsafe fn dots<const M: usize, const C: usize>(
     for c in 0..C {
         let fours = M / 4 * 4;
         for r in (0..fours).step_by(4) {
-            let four = sum_4([0, 1, 2, 3].map(|i| sums[r + i][c]));
+            let mut four = [0.0; 4];
+            let sums = sum_4([0, 1, 2, 3].map(|i| sums[r + i][c]));
+            // SAFETY: four elements.
+            unsafe { _mm_storeu_ps(four.as_mut_ptr(), sums) };
             for i in 0..4 {
                 out[r + i][c] = four[i];
             }
@@ -195,16 +198,12 @@ pub(super) unsafe fn dots<const M: usize, const C: usize>(
 /// [`sum`] of four at once, to the bit.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-fn sum_4(x: [__m256; 4]) -> [f32; 4] {
+pub(super) fn sum_4(x: [__m256; 4]) -> __m128 {
     let half = |x| _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
     let [a, b, c, d] = [half(x[0]), half(x[1]), half(x[2]), half(x[3])];
     let pairs = |a, b| _mm_add_ps(_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
     let (ab, cd) = (pairs(a, b), pairs(c, d));
-    let all = _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
-    let mut out = [0.0; 4];
-    // SAFETY: four elements.
-    unsafe { _mm_storeu_ps(out.as_mut_ptr(), all) };
-    out
+    _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab))
 }
 
 /// The sum of eight lanes, as a tree.
