@@ -268,6 +268,9 @@ pub fn max_pool_index_f32(
     maxima: Option<&[f32]>,
     index: &mut [u8],
 ) {
+    // the scalar loop searches
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = maxima;
     match kernels {
         Kernels::Scalar => scalar::pool::argmax(g, x, scalar::pool::greater, index),
         #[cfg(target_arch = "x86_64")]

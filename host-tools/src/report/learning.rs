@@ -4,6 +4,7 @@ use super::Picture;
 use super::chart::{Lines, Point, Series};
 use crate::train::run::Record;
 use maud::{DOCTYPE, PreEscaped, html};
+use std::path::Path;
 
 /// What the page shows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -59,6 +60,12 @@ impl Chart {
             lines: fitted(heading, "step", series),
         })
     }
+}
+
+/// The name of a file, or of something else, as a title has room for it.
+pub fn without_folders(path: &str) -> &str {
+    let name = Path::new(path).file_name();
+    name.and_then(|name| name.to_str()).unwrap_or(path)
 }
 
 /// A point without an interval.

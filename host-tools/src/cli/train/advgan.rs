@@ -180,7 +180,10 @@ pub(super) fn run(args: &AdvGanArgs, seed: u64, console: &Console) -> Result<End
         outputs.push(path);
     }
     let mut page = Learning {
-        title: format!("An adversarial generator against {}", file.path()),
+        title: format!(
+            "An adversarial generator against {}",
+            learning::without_folders(file.path())
+        ),
         config: settings.config.clone(),
         command: format!(
             "foolproof train advgan --target {} --data {} --eps {}",

@@ -248,7 +248,7 @@ impl Watch for Watcher<'_> {
 
 fn page(document: &Document, run: &run::Run, config: &str, args: &ClassifierArgs) -> Learning {
     let mut page = Learning {
-        title: format!("A classifier on {}", args.data),
+        title: format!("A classifier on {}", learning::without_folders(&args.data)),
         config: config.into(),
         command: format!("foolproof train classifier --data {}", args.data),
         ..Learning::default()

@@ -496,7 +496,10 @@ fn report(
     samples: Option<&Picture>,
 ) -> Learning {
     let mut page = Learning {
-        title: format!("A generative adversarial network on {spec}"),
+        title: format!(
+            "A generative adversarial network on {}",
+            learning::without_folders(spec)
+        ),
         config: config.into(),
         command: format!("foolproof train gan --data {spec}"),
         ..Learning::default()
@@ -549,7 +552,7 @@ fn report(
         ),
         (
             "Jensen-Shannon divergence over time",
-            "Of the samples' histogram from the exact masses, in nats; and what the discriminator's loss implies, a lower bound.",
+            "Nats. The discriminator's loss implies a lower bound; where the exact masses are known, js is of the samples' histogram.",
             &["js", "js_by_discriminator"],
         ),
         (
@@ -559,7 +562,7 @@ fn report(
         ),
         (
             "Precision and recall over time",
-            "Kynkäänniemi et al. 2019, k = 3.",
+            "Kynkäänniemi et al. 2019, k = 3, of the first 2,000 samples of either side.",
             &["precision", "recall"],
         ),
     ];

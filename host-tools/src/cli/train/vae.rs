@@ -270,7 +270,10 @@ fn report(
 ) -> Learning {
     let spec = document.data.as_ref().map_or("", |data| &data.path);
     let mut page = Learning {
-        title: format!("A variational autoencoder on {spec}"),
+        title: format!(
+            "A variational autoencoder on {}",
+            learning::without_folders(spec)
+        ),
         config: config.into(),
         command: format!("foolproof train vae --data {spec}"),
         ..Learning::default()
