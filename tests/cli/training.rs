@@ -228,6 +228,43 @@ fn a_network_that_learned_one_step_only_is_called_so() {
 }
 
 /// The metrics of a run's train.json.
+#[test]
+fn a_folder_keeps_its_run_until_another_one_begins() {
+    let bench = bench();
+    well(&bench, &format!("{TINY} --out run"));
+    let kept = ["checkpoint.bin", "config.toml", "generator.fpi"];
+    let before = kept.map(|name| fs::read(bench.path("run").join(name)).unwrap());
+    fs::write(bench.path("large.toml"), "batch = 2048\nshard = 2048\n").unwrap();
+    fs::write(bench.path("never.toml"), "discriminator_steps = 100000\n").unwrap();
+    for refused in ["large.toml", "never.toml"] {
+        let line = format!("train gan --data digits --config {refused} --out run");
+        assert_eq!(bench.run(&line).status.code(), Some(2), "{refused}");
+        let after = kept.map(|name| fs::read(bench.path("run").join(name)).unwrap());
+        assert!(after == before, "{refused}");
+    }
+    // fewer pictures than before, and pictures of another size
+    for line in [
+        format!("{TINY} --epochs 2"),
+        "train gan --data grid25 --epochs 1".into(),
+    ] {
+        well(&bench, &format!("{line} --out run"));
+        well(&bench, &format!("{line} --out fresh"));
+        same(&bench, "run", "fresh");
+    }
+}
+
+#[test]
+fn a_run_is_judged_by_one_measure() {
+    let bench = bench();
+    well(&bench, &format!("{FAST} --out judge"));
+    let line = format!("{TINY} --out run --features judge/model.fpi");
+    well(&bench, &format!("{line} --judge-every 6"));
+    let output = bench.run(&format!("{line} --judge-every 3 --resume"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("another configuration"), "{stderr}");
+}
+
 fn metric(bench: &Bench, folder: &str, name: &str) -> f64 {
     let text = fs::read_to_string(bench.path(folder).join("train.json")).unwrap();
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();

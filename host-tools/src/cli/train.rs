@@ -132,6 +132,14 @@ pub(crate) fn accuracy_of(image: &Image, data: &Dataset) -> Result<crate::docume
     Ok(summary::accuracy(&predicted, labels))
 }
 
+/// Where a resumed run goes on.
+fn resumed(step: u64) -> String {
+    match step {
+        0 => "no checkpoint yet: training from the beginning".to_string(),
+        step => format!("resumed after step {step}"),
+    }
+}
+
 fn describe(document: &Document) -> String {
     let mut lines = Vec::new();
     if let Some(train) = &document.train {

@@ -62,9 +62,10 @@ impl Chart {
     }
 }
 
-/// The name of a file, or of something else, as a title has room for it.
+/// The name of a file, of the first of several with commas between, or of something else: as a title has room for it.
 pub fn without_folders(path: &str) -> &str {
-    let name = Path::new(path).file_name();
+    let first = path.split(',').next().unwrap_or(path);
+    let name = Path::new(first).file_name();
     name.and_then(|name| name.to_str()).unwrap_or(path)
 }
 
@@ -158,6 +159,18 @@ pub fn page(data: &Learning) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn titles_name_files_and_not_where_they_lie() {
+        let names = [
+            "data/train.gz,data/labels.gz",
+            "digits",
+            "digits:train",
+            "/",
+        ];
+        let short = names.map(without_folders);
+        assert_eq!(short, ["train.gz", "digits", "digits:train", "/"]);
+    }
 
     #[test]
     fn curves_of_a_log_are_drawn_and_the_axis_holds_them() {

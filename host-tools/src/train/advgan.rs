@@ -269,6 +269,7 @@ pub fn train(
     }
     g.spread()?;
     d.spread()?;
+    run.open()?;
     let mut order: Vec<usize> = Vec::new();
     while step < steps {
         let epoch = (step / per_epoch) as usize + 1;

@@ -229,6 +229,9 @@ fn gaussian(x: &[f32], d: usize) -> (Vec<f64>, DMatrix<f64>) {
     (mean, cov)
 }
 
+/// How many nearest neighbours of a point its ball holds.
+pub const NEIGHBOURS: usize = 3;
+
 /// Precision: the share of generated features inside the real ones' manifold; recall: the share of real ones inside the generated
 /// one's. A manifold is the union of balls around its points that reach to their third nearest neighbour (Kynkäänniemi et al.,
 /// "Improved precision and recall metric", 2019, equations 1 and 2, k = 3).
@@ -251,10 +254,10 @@ fn radii(x: &[f32], d: usize) -> Vec<f32> {
     x.par_chunks_exact(d)
         .enumerate()
         .map(|(i, a)| {
-            let mut least = [f32::INFINITY; 3];
+            let mut least = [f32::INFINITY; NEIGHBOURS];
             for (j, b) in x.chunks_exact(d).enumerate() {
                 let mut distance = squared(a, b);
-                if i == j || distance >= least[2] {
+                if i == j || distance >= least[NEIGHBOURS - 1] {
                     continue;
                 }
                 for place in &mut least {
@@ -263,7 +266,7 @@ fn radii(x: &[f32], d: usize) -> Vec<f32> {
                     }
                 }
             }
-            least[2]
+            least[NEIGHBOURS - 1]
         })
         .collect()
 }

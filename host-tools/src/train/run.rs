@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::report::Picture;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -16,12 +17,14 @@ use std::time::{Duration, Instant};
 
 /// The file of the last checkpoint, in the run's folder.
 pub const CHECKPOINT: &str = "checkpoint.bin";
+/// The folder of pictures after every epoch, in the run's folder.
+const PICTURES: &str = "samples";
 /// The configuration that the run used, every default written out.
 pub const CONFIG: &str = "config.toml";
 /// One line per record, for spreadsheets (RFC 4180).
 pub const LOG: &str = "log.csv";
 /// First bytes of a checkpoint; the number changes with the format.
-const MAGIC: &[u8; 16] = b"foolproof ckpt 1";
+const MAGIC: &[u8; 16] = b"foolproof ckpt 2";
 
 /// What a run is, apart from where it stands.
 #[derive(Clone, Debug)]
@@ -108,17 +111,19 @@ struct Stored {
 #[derive(Debug)]
 pub struct Run {
     out: PathBuf,
+    config: String,
     identity: String,
+    is_new: bool,
     every: Duration,
     saved: Instant,
     records: Vec<Record>,
 }
 
-/// Begins a run, or goes on with one: writes `config.toml` and gives back the checkpoint to go on from. A run that is resumed
-/// before its first checkpoint begins anew.
+/// Begins a run, or goes on with one: gives back the checkpoint to go on from. A run that is resumed before its first checkpoint
+/// begins anew. Nothing is written before [`Run::open`].
 ///
 /// # Errors
-/// The folder cannot be written, or its checkpoint is damaged or belongs to another run.
+/// The folder's checkpoint cannot be read, is damaged or belongs to another run.
 pub fn begin(settings: &Settings<'_>) -> Result<(Run, Option<Checkpoint>)> {
     let path = settings.out.join(CHECKPOINT);
     let identity = digest(&[
@@ -129,7 +134,9 @@ pub fn begin(settings: &Settings<'_>) -> Result<(Run, Option<Checkpoint>)> {
     ]);
     let mut run = Run {
         out: settings.out.to_path_buf(),
+        config: settings.config.clone(),
         identity,
+        is_new: true,
         every: settings.every,
         saved: Instant::now(),
         records: Vec::new(),
@@ -146,22 +153,60 @@ pub fn begin(settings: &Settings<'_>) -> Result<(Run, Option<Checkpoint>)> {
         }
         run.records = stored.records;
         checkpoint = Some(stored.checkpoint);
-    }
-    files::write(&settings.out.join(CONFIG), settings.config.as_bytes())?;
-    if checkpoint.is_none() && path.exists() {
-        // of an earlier run: after a kill it would be taken for this one's
-        std::fs::remove_file(&path).map_err(|error| {
-            Error::new(
-                format!("cannot remove an earlier checkpoint ({error})"),
-                path.display(),
-                "another folder",
-            )
-        })?;
+        run.is_new = false;
     }
     Ok((run, checkpoint))
 }
 
 impl Run {
+    /// Writes `config.toml`, and removes what an earlier run has left and a later step would take for this one's: its checkpoint and
+    /// its pictures. A trainer calls it when nothing is left to be refused, so that what is refused destroys nothing.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn open(&self) -> Result<()> {
+        files::write(&self.out.join(CONFIG), self.config.as_bytes())?;
+        if !self.is_new {
+            return Ok(());
+        }
+        let mut stale = vec![self.out.join(CHECKPOINT)];
+        stale.extend(
+            (1..)
+                .map(|epoch| self.picture(epoch))
+                .take_while(|p| p.exists()),
+        );
+        for path in stale.iter().filter(|path| path.exists()) {
+            std::fs::remove_file(path).map_err(|error| {
+                Error::new(
+                    format!("cannot remove what an earlier run has left ({error})"),
+                    path.display(),
+                    "another folder",
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The file of the picture after an epoch, counted from 1.
+    pub fn picture(&self, epoch: usize) -> PathBuf {
+        picture(&self.out, epoch)
+    }
+
+    /// All pictures so far, of resumed runs from their beginning.
+    ///
+    /// # Errors
+    /// One cannot be read.
+    pub fn pictures(&self) -> Result<Vec<Picture>> {
+        let paths = (1..).map(|epoch| self.picture(epoch));
+        let paths = paths.take_while(|path| path.exists());
+        let read = |path: PathBuf| {
+            Picture::from_png(&files::read(&path)?).map_err(|error| {
+                Error::new(error, path.display(), "the picture that training wrote")
+            })
+        };
+        paths.map(read).collect()
+    }
+
     /// The run's folder.
     pub fn out(&self) -> &Path {
         &self.out
@@ -209,6 +254,11 @@ impl Run {
         self.saved = Instant::now();
         Ok(())
     }
+}
+
+/// As [`Run::picture`], of the run in a folder.
+pub fn picture(out: &Path, epoch: usize) -> PathBuf {
+    out.join(PICTURES).join(format!("{epoch:05}.png"))
 }
 
 fn pack(stored: &Stored) -> Result<Vec<u8>> {
@@ -450,9 +500,17 @@ mod tests {
         assert!(error.contains("damaged"), "{error}");
         std::fs::write(&path, b"x").unwrap();
         assert!(begin(&settings(folder.path(), true)).is_err());
-        // a new run leaves nothing of an old one to be resumed
-        begin(&settings(folder.path(), false)).unwrap();
-        assert!(!path.exists());
+        // a new run leaves nothing of an old one to be resumed or shown, once nothing can refuse it any more
+        let pictures = [1, 2].map(|epoch| picture(folder.path(), epoch));
+        std::fs::create_dir(folder.path().join(PICTURES)).unwrap();
+        pictures
+            .iter()
+            .for_each(|p| std::fs::write(p, b"x").unwrap());
+        let (run, _) = begin(&settings(folder.path(), false)).unwrap();
+        assert!(path.exists() && !folder.path().join(CONFIG).exists());
+        run.open().unwrap();
+        assert!(!path.exists() && folder.path().join(CONFIG).exists());
+        assert!(!pictures.iter().any(|path| path.exists()));
     }
 
     #[test]

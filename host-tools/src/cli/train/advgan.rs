@@ -83,6 +83,9 @@ pub(super) fn run(args: &AdvGanArgs, seed: u64, console: &Console) -> Result<End
     let plain = super::super::args::InputArgs::default();
     let (target, inputs) = file.with_data(&plain, Kernels::detect(), &data)?;
     let labels = data.require_labels("train advgan")?;
+    // refused before the work, not after it
+    test.require_labels("train advgan")?;
+    file.with_data(&plain, Kernels::detect(), &test)?;
     let x = target.real(&inputs);
     let mut config: Config = run::configure(&Config::default(), args.config.as_deref())?;
     if let Some(epsilon) = args.eps {
@@ -109,6 +112,9 @@ pub(super) fn run(args: &AdvGanArgs, seed: u64, console: &Console) -> Result<End
     };
     let (mut run, checkpoint) = run::begin(&settings)?;
     let first = checkpoint.as_ref().map_or(0, |c| c.step);
+    if args.resume {
+        console.say(super::resumed(first));
+    }
     let steps = (labels.len() / config.batch * config.epochs) as u64;
     let progress = console.progress("training", steps);
     progress.advance(first);

@@ -9,7 +9,7 @@ use crate::data::{self, Purpose};
 use crate::document::{Data, Document, Train};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::graph::{Graph, from_image};
+use crate::graph::{Graph, from_image, to_image};
 use crate::quantize::{self, QuantizeError, quantize, quantize_within};
 use crate::report::learning::{self, Chart, Learning};
 use crate::train::classifier::{self as trainer, Config, Epoch, Outcome, Stand, Watch};
@@ -36,6 +36,12 @@ pub(super) fn run(args: &ClassifierArgs, seed: u64, console: &Console) -> Result
     };
     let x = real(&data, graph.input_range)?;
     let y = data.require_labels("train")?;
+    if let Some(test) = &test {
+        // refused before the work, not after it
+        let image = to_image(&graph).map_err(|error| Error::new(error, data.name(), ""))?;
+        accuracy_of(&image, &test.clone().take(1)?)?;
+        test.check_labels(graph.tensors[graph.logits()].shape.len())?;
+    }
     files::create_folder(&args.out)?;
     let settings = run::Settings {
         out: &args.out,
@@ -49,10 +55,7 @@ pub(super) fn run(args: &ClassifierArgs, seed: u64, console: &Console) -> Result
     let (mut run, checkpoint) = run::begin(&settings)?;
     let first = checkpoint.as_ref().map_or(0, |c| c.step);
     if args.resume {
-        console.say(match first {
-            0 => "no checkpoint yet: training from the beginning".to_string(),
-            step => format!("resumed after step {step}"),
-        });
+        console.say(super::resumed(first));
     }
     if config.method != trainer::Method::Standard && config.held_out == 0 {
         console.say("warning: held_out is 0, so nobody would see catastrophic overfitting");

@@ -13,12 +13,12 @@ use crate::graph::{Graph, from_image, to_image};
 use crate::report::Picture;
 use crate::report::learning::{self, Chart, Learning};
 use crate::train::gan::{self, Config, Game, Stand, Watch};
-use crate::train::quality::{self, Features};
+use crate::train::quality::{self, Features, NEIGHBOURS};
 use crate::train::source::{Mixture, Set, Source};
 use crate::train::theory::{self, Fit, Pair, Verdict};
 use crate::train::{TrainError, pictures, run};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Points drawn after every epoch to judge by.
@@ -38,7 +38,9 @@ pub(super) fn run(args: &GanArgs, seed: u64, console: &Console) -> Result<Ended>
         error => Error::new(error, &args.data, ""),
     };
     let mut config = run::configure(&defaults(&args.data, &source), args.config.as_deref())?;
-    if let Source::Set(_) = source {
+    if let Source::Set(set) = &source
+        && set.form.image
+    {
         config = run::configure(&Config::beside(&config), args.config.as_deref())?;
     }
     if let Some(epochs) = args.epochs {
@@ -63,17 +65,14 @@ pub(super) fn run(args: &GanArgs, seed: u64, console: &Console) -> Result<Ended>
         trainer: "gan",
         config: run::to_toml(&config)?,
         seed,
-        data: fingerprint(&args.data, &source, start.as_ref()),
+        data: fingerprint(args, &source, start.as_ref(), judge.as_ref()),
         resume: args.resume,
         every: Duration::from_secs_f64(args.checkpoint),
     };
     let (mut run, checkpoint) = run::begin(&settings)?;
     let first = checkpoint.as_ref().map_or(0, |c| c.step);
     if args.resume {
-        console.say(match first {
-            0 => "no checkpoint yet: training from the beginning".to_string(),
-            step => format!("resumed after step {step}"),
-        });
+        console.say(super::resumed(first));
     }
     let game = Game {
         source: &source,
@@ -141,7 +140,7 @@ pub(super) fn run(args: &GanArgs, seed: u64, console: &Console) -> Result<Ended>
         );
     }
     let verdicts = theory_of(&args.data, seed, console, &mut metrics)?;
-    let frames = frames(&args.out)?;
+    let frames = run.pictures()?;
     if !frames.is_empty() {
         let path = args.out.join("samples.gif");
         files::write(&path, &pictures::animation(&frames, 30)?)?;
@@ -218,8 +217,13 @@ fn steps(source: &Source, config: &Config) -> u64 {
     (per_epoch * config.epochs) as u64
 }
 
-/// What tells this data and this start from others.
-fn fingerprint(spec: &str, source: &Source, start: Option<&Graph>) -> String {
+/// What tells this data, this start and what samples are judged by from others.
+fn fingerprint(
+    args: &GanArgs,
+    source: &Source,
+    start: Option<&Graph>,
+    judge: Option<&Judge>,
+) -> String {
     let numbers =
         |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|v| v.to_le_bytes()).collect() };
     let mut parts: Vec<Vec<u8>> = Vec::new();
@@ -233,10 +237,15 @@ fn fingerprint(spec: &str, source: &Source, start: Option<&Graph>) -> String {
                     .collect(),
             );
         }
-        Source::Points(_) => parts.push(spec.as_bytes().to_vec()),
+        Source::Points(_) => parts.push(args.data.as_bytes().to_vec()),
     }
     if let Some(start) = start {
         parts.extend((0..start.tensors.len()).map(|t| numbers(start.f32(t))));
+    }
+    if let Some(judge) = judge {
+        // of the classifier and of the samples
+        parts.push(numbers(&judge.real));
+        parts.push(args.judge_every.unwrap_or(0).to_le_bytes().to_vec());
     }
     run::digest(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>())
 }
@@ -279,6 +288,16 @@ fn judge(args: &GanArgs, source: &Source) -> Result<Option<Judge>> {
             ),
             path.display(),
             "a classifier of the same samples",
+        ));
+    }
+    if real.len() <= NEIGHBOURS {
+        return Err(Error::new(
+            format!(
+                "{} real samples have no {NEIGHBOURS} nearest others",
+                real.len()
+            ),
+            "--test",
+            format!("more than {NEIGHBOURS} samples to judge by"),
         ));
     }
     let count = real.len().min(JUDGED) * real.form.len();
@@ -405,7 +424,7 @@ impl Watch for Watcher<'_> {
             figures.push(("js_by_discriminator", js));
         }
         if let Some(picture) = picture {
-            let path = frame(&self.out, stand.epoch);
+            let path = run::picture(&self.out, stand.epoch);
             let png = picture
                 .png()
                 .map_err(|error| Error::new(error, path.display(), ""))?;
@@ -421,26 +440,6 @@ fn bounds(mixture: &Mixture) -> (f64, f64, f64) {
         1 => (-6.0, 6.0, 0.25),
         _ => (-5.0, 5.0, 0.4),
     }
-}
-
-fn frame(out: &Path, epoch: usize) -> PathBuf {
-    out.join("samples").join(format!("{epoch:05}.png"))
-}
-
-/// The pictures so far, of resumed runs from their beginning.
-fn frames(out: &Path) -> Result<Vec<Picture>> {
-    let mut frames = Vec::new();
-    for epoch in 1.. {
-        let path = frame(out, epoch);
-        if !path.exists() {
-            break;
-        }
-        let picture = Picture::from_png(&files::read(&path)?);
-        frames.push(picture.map_err(|error| {
-            Error::new(error, path.display(), "the picture that training wrote")
-        })?);
-    }
-    Ok(frames)
 }
 
 /// With `mixture`: the discriminator against its closed form, on a line and on a plane.

@@ -87,10 +87,7 @@ pub(super) fn run(args: &VaeArgs, seed: u64, console: &Console) -> Result<Ended>
     let (mut run, checkpoint) = run::begin(&settings)?;
     let first = checkpoint.as_ref().map_or(0, |c| c.step);
     if args.resume {
-        console.say(match first {
-            0 => "no checkpoint yet: training from the beginning".to_string(),
-            step => format!("resumed after step {step}"),
-        });
+        console.say(super::resumed(first));
     }
     let steps = (set.len() / config.batch * config.epochs) as u64;
     let mut watcher = Watcher {
@@ -130,7 +127,7 @@ pub(super) fn run(args: &VaeArgs, seed: u64, console: &Console) -> Result<Ended>
         files::write(&path, &png(picture, &path)?)?;
         outputs.push(path);
     }
-    let frames = frames(&args.out, config.epochs)?;
+    let frames = run.pictures()?;
     if !frames.is_empty() {
         let path = args.out.join("samples.gif");
         files::write(&path, &pictures::animation(&frames, 30)?)?;
@@ -227,7 +224,7 @@ impl Watch for Watcher<'_> {
             image: true,
         };
         if let Some(picture) = pictures::grid(&samples, &form) {
-            let path = frame(self.out, stand.epoch);
+            let path = run::picture(self.out, stand.epoch);
             files::write(&path, &png(&picture, &path)?)?;
         }
         match &self.test {
@@ -242,23 +239,6 @@ impl Watch for Watcher<'_> {
             None => Ok(Vec::new()),
         }
     }
-}
-
-fn frame(out: &Path, epoch: usize) -> PathBuf {
-    out.join("samples").join(format!("{epoch:05}.png"))
-}
-
-/// The pictures of all epochs, of resumed runs from their beginning; none where samples are no images.
-fn frames(out: &Path, epochs: usize) -> Result<Vec<Picture>> {
-    let paths = (1..=epochs).map(|epoch| frame(out, epoch));
-    paths
-        .filter(|path| path.exists())
-        .map(|path| {
-            Picture::from_png(&files::read(&path)?).map_err(|error| {
-                Error::new(error, path.display(), "the picture that training wrote")
-            })
-        })
-        .collect()
 }
 
 fn report(

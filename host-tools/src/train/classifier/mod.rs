@@ -220,6 +220,9 @@ pub fn train_run(
         trainer.restore(checkpoint, run, graph.tensors.len())?;
     }
     let mut run = run.as_mut().map(|(run, _)| &mut **run);
+    if let Some(run) = &run {
+        run.open()?;
+    }
     while trainer.step < trainer.steps && !trainer.stopped {
         trainer.stage(graph, &mut run, watch)?;
     }

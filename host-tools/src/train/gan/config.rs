@@ -71,6 +71,11 @@ pub struct Config {
     pub patience: usize,
 }
 
+/// The most weights between the hidden layers: a gigabyte with what Adam keeps of them.
+const WEIGHTS: u64 = 1 << 26;
+/// The most passes over the data.
+const EPOCHS: usize = 1_000_000;
+
 impl Config {
     /// The game of the reference in `docs/training.md`.
     pub fn for_samples() -> Config {
@@ -186,6 +191,20 @@ impl Config {
             return fail(format!(
                 "batch {}; at most 65536 would be right",
                 self.batch
+            ));
+        }
+        let layers = [&[self.latent], &self.hidden[..]].concat();
+        let weights = |pair: &[u32]| u64::from(pair[0]) * u64::from(pair[1]);
+        if layers.windows(2).map(weights).sum::<u64>() > WEIGHTS {
+            return fail(format!(
+                "hidden {:?} takes more than {WEIGHTS} weights",
+                self.hidden
+            ));
+        }
+        if self.epochs > EPOCHS {
+            return fail(format!(
+                "epochs {}; 1 to {EPOCHS} would be right",
+                self.epochs
             ));
         }
         if self.epochs == 0 || self.discriminator_steps == 0 {

@@ -148,11 +148,17 @@ pub fn train(
     if per_epoch == 0 {
         let n = rows.unwrap_or(0);
         return Err(TrainError::Config(format!(
-            "{n} samples are fewer than one batch of {}",
+            "{n} samples are fewer than one batch of {0}; at least {0}, or a smaller batch, would be right",
             config.batch
         )));
     }
     let steps = per_epoch * config.epochs as u64;
+    if config.discriminator_steps > steps {
+        return Err(TrainError::Config(format!(
+            "discriminator_steps {}; the generator learns after so many of {steps} steps, that is never",
+            config.discriminator_steps
+        )));
+    }
     let [mut g_graph, mut d_graph] = networks(&game)?;
     if let Some(start) = start {
         begin_with(&mut g_graph, start)?;
@@ -188,6 +194,7 @@ pub fn train(
     };
     d.spread()?;
     g.spread()?;
+    run.open()?;
     let mut order: Vec<usize> = Vec::new();
     while step < steps && !early.is_over() {
         let epoch = (step / per_epoch) as usize + 1;
@@ -225,7 +232,7 @@ pub fn train(
             return Err(TrainError::Diverged { step, epoch });
         }
         let done = within as u64 + 1;
-        let turns = (done / config.discriminator_steps).max(1) as f64;
+        let turns = turns(step, done, config.discriminator_steps).max(1) as f64;
         let stand = Stand {
             step,
             steps,
@@ -275,6 +282,11 @@ pub fn train(
         steps: step,
         epoch,
     })
+}
+
+/// How often the generator had its turn in the last `done` steps up to `step`: it has one every `every` steps, whatever the epoch.
+fn turns(step: u64, done: u64, every: u64) -> u64 {
+    step / every - (step - done) / every
 }
 
 /// Parameters of a network of the same form.
@@ -582,4 +594,18 @@ pub fn divergence(objective: Objective, discriminator_loss: f64) -> Option<f64> 
     objective
         .has_probabilities()
         .then(|| 0.5 * (4f64.ln() - discriminator_loss))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_turn_of_the_generator_counts_in_one_epoch() {
+        // epochs of 22 steps, a turn every five
+        let per_epoch: Vec<u64> = (1..=5).map(|epoch| turns(22 * epoch, 22, 5)).collect();
+        assert_eq!(per_epoch, [4, 4, 5, 4, 5]);
+        assert_eq!(per_epoch.iter().sum::<u64>(), 110 / 5);
+        assert_eq!(turns(7, 7, 1), 7);
+    }
 }

@@ -159,6 +159,7 @@ pub fn train(
     }
     e.spread()?;
     d.spread()?;
+    run.open()?;
     let mut order: Vec<usize> = Vec::new();
     while step < steps {
         let epoch = (step / per_epoch) as usize + 1;
