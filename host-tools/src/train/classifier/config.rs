@@ -122,6 +122,9 @@ impl Default for Config {
     }
 }
 
+/// The most passes over the data.
+const EPOCHS: usize = 1_000_000;
+
 impl Config {
     /// Fast adversarial training on MNIST after Wong, Rice, Kolter, "Fast is better than free: revisiting adversarial training" (2020),
     /// section 4.1 and the code that they published (one step of 0.375 from a random start in the ball of 0.3, a cyclic learning
@@ -199,21 +202,21 @@ impl Config {
         if batch == 0 || batch > 65536 || !batch.is_multiple_of(shard) {
             return fail(format!("batch {batch}; it must be a multiple of {shard}"));
         }
-        let rate = self.learning_rate;
-        if self.epochs == 0 || !rate.is_finite() || rate <= 0.0 {
-            return fail("epochs must be at least 1 and the learning rate positive".to_string());
+        if self.epochs == 0 || self.epochs > EPOCHS {
+            let epochs = self.epochs;
+            return fail(format!("epochs {epochs}; 1 to {EPOCHS} would be right"));
         }
-        let share = 0.0..=1.0;
-        let others_ok = share.contains(&self.warmup)
-            && (0.0..1.0).contains(&self.momentum)
-            && (0.0..1.0).contains(&self.ema)
-            && self.weight_decay >= 0.0
-            && self.noise >= 0.0;
-        if !others_ok {
-            return fail(
-                "warmup must lie in 0..=1, momentum and ema in 0..1, weight decay and noise not below 0"
-                    .to_string(),
-            );
+        for (name, value, low, high) in [
+            ("learning_rate", self.learning_rate, 1e-12, 1e3),
+            ("warmup", self.warmup, 0.0, 1.0),
+            ("momentum", self.momentum, 0.0, 0.999_999),
+            ("ema", self.ema, 0.0, 0.999_999),
+            ("weight_decay", self.weight_decay, 0.0, 1e3),
+            ("noise", self.noise, 0.0, 1e3),
+        ] {
+            if !(low..=high).contains(&value) {
+                return fail(format!("{name} {value}; {low} to {high} would be right"));
+            }
         }
         let judged = self.patience > 0 || self.on_overfitting == OnOverfitting::Stop;
         if judged && self.held_out == 0 {
@@ -253,5 +256,52 @@ mod tests {
             [50, 75, 100].map(|step| steps.rate_share(step, 100)),
             [1.0, 0.1, 0.01]
         );
+    }
+
+    #[test]
+    fn what_is_out_of_its_range_is_named() {
+        let plain = Config::default();
+        assert!(plain.check().is_ok());
+        let wrong = [
+            (
+                Config {
+                    learning_rate: f32::NAN,
+                    ..plain.clone()
+                },
+                "learning_rate NaN",
+            ),
+            (
+                Config {
+                    learning_rate: 0.0,
+                    ..plain.clone()
+                },
+                "learning_rate 0",
+            ),
+            (
+                Config {
+                    momentum: 1.0,
+                    ..plain.clone()
+                },
+                "momentum 1",
+            ),
+            (
+                Config {
+                    epochs: usize::MAX,
+                    ..plain.clone()
+                },
+                "epochs 18446744073709551615",
+            ),
+            (
+                Config {
+                    noise: -1.0,
+                    ..plain
+                },
+                "noise -1",
+            ),
+        ];
+        for (config, what) in wrong {
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        }
     }
 }
