@@ -62,6 +62,10 @@ fn configuration(
     if let Some(epochs) = epochs {
         config.epochs = epochs;
     }
+    let place = file.map_or(String::new(), |path| path.display().to_string());
+    config
+        .check()
+        .map_err(|error| Error::new(error, place, ""))?;
     Ok(config)
 }
 

@@ -10,7 +10,7 @@ use super::gan::objective::Objective;
 use super::gan::{self, networks::Form};
 use super::player::Player;
 use super::run::{Checkpoint, Run};
-use super::{Replica, TrainError, buffers, store};
+use super::{EPOCHS, Replica, TrainError, buffers, store};
 use crate::classifier::{Classifier, InputForm};
 use crate::graph::{Builder, Graph, GraphError, Window, to_image};
 use crate::lines::Lines;
@@ -87,17 +87,20 @@ impl Config {
         if self.channels.iter().any(|&c| c == 0 || c > 4096) {
             return fail("channels must be 1 to 4096 each".into());
         }
-        if self.class >= classes as i64 {
+        if self.class < -1 || self.class >= classes as i64 {
             return fail(format!(
-                "class {}; the target has {classes} classes",
+                "class {}; the target has {classes} classes, from 0 on, and -1 is any",
                 self.class
             ));
         }
-        let shards = self.shard > 0 && self.batch > 0 && self.batch.is_multiple_of(self.shard);
-        if !shards || self.batch > 65536 || self.epochs == 0 {
+        if self.epochs == 0 || self.epochs > EPOCHS {
+            let epochs = self.epochs;
+            return fail(format!("epochs {epochs}; 1 to {EPOCHS} would be right"));
+        }
+        let (batch, shard) = (self.batch, self.shard);
+        if shard == 0 || batch == 0 || batch > 65536 || !batch.is_multiple_of(shard) {
             return fail(format!(
-                "batch {} with shard {} and {} epochs; the batch must be a multiple of the shard, and there must be an epoch",
-                self.batch, self.shard, self.epochs
+                "batch {batch} with shard {shard}; the batch must be a multiple of the shard, and at most 65536"
             ));
         }
         Ok(())

@@ -114,6 +114,9 @@ pub fn reduce(replicas: &mut [Replica<'_>], sum: &mut [f32]) -> Result<(), Sessi
     Ok(())
 }
 
+/// The most passes over the data that a configuration can ask for.
+pub const EPOCHS: usize = 1_000_000;
+
 /// Parameters with their place among all parameters of a session: (tensor, role, range).
 pub type ParameterTable = Vec<(usize, TensorRole, Range<usize>)>;
 

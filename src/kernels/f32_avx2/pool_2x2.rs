@@ -61,7 +61,8 @@ pub(super) unsafe fn maximum(g: &Window, x: &[f32], activation: Activation, y: &
 /// Where the maxima `y` are, the first of equals in each window: [`maximum`] has copied one cell, bit for bit.
 ///
 /// # Safety
-/// As [`maximum`], of `x` and `y`, and of `x` and `index`.
+/// As [`maximum`], of `x` and `y`, and of `x` and `index`. (Were `y` not what [`maximum`] makes of `x` without an activation, cells that
+/// are none of the maxima would be named, all of them inside their window.)
 #[target_feature(enable = "avx2")]
 pub(in super::super) unsafe fn find(g: &Window, x: &[f32], y: &[f32], index: &mut [u8]) {
     each(g, |cells, to| {

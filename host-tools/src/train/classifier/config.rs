@@ -1,7 +1,7 @@
 //! What a classifier's training depends on, besides the data and the network's first weights.
 
 use super::adversary::{Adversary, Method};
-use crate::train::{SHARD, TrainError};
+use crate::train::{EPOCHS, SHARD, TrainError};
 use serde::{Deserialize, Serialize};
 
 /// Everything that a run depends on, besides the data and the first weights.
@@ -121,9 +121,6 @@ impl Default for Config {
         }
     }
 }
-
-/// The most passes over the data.
-const EPOCHS: usize = 1_000_000;
 
 impl Config {
     /// Fast adversarial training on MNIST after Wong, Rice, Kolter, "Fast is better than free: revisiting adversarial training" (2020),

@@ -1,7 +1,7 @@
 //! What a GAN's training depends on, besides the data.
 
 use super::objective::Objective;
-use crate::train::TrainError;
+use crate::train::{EPOCHS, TrainError};
 use serde::{Deserialize, Serialize};
 
 /// The two networks' form.
@@ -73,9 +73,6 @@ pub struct Config {
 
 /// The most weights between the hidden layers: a gigabyte with what Adam keeps of them.
 const WEIGHTS: u64 = 1 << 26;
-/// The most passes over the data.
-const EPOCHS: usize = 1_000_000;
-
 impl Config {
     /// The game of the reference in `docs/training.md`.
     pub fn for_samples() -> Config {

@@ -155,7 +155,7 @@ pub fn train(
     let steps = per_epoch * config.epochs as u64;
     if config.discriminator_steps > steps {
         return Err(TrainError::Config(format!(
-            "discriminator_steps {}; the generator learns after so many of {steps} steps, that is never",
+            "discriminator_steps {}; at most {steps}, the steps of the run, would be right: the generator learns after so many",
             config.discriminator_steps
         )));
     }
@@ -464,7 +464,7 @@ impl Shared<'_> {
                         .1
                 }
             };
-            let mut fake = made(&g.session).to_vec();
+            let mut fake = last_of(&g.session)?.to_vec();
             self.blur(&mut fake, turn.blur, (Purpose::BlurTurn, stream));
             let made = self.condition.join(&fake, len, &labels);
             let (loss, gradient) = hand_on(&mut d.session, &made, weight, |a| {
@@ -478,10 +478,10 @@ impl Shared<'_> {
 }
 
 /// What a generator's last forward made.
-fn made<'a>(session: &'a Session<'_>) -> &'a [f32] {
+fn last_of<'a>(session: &'a Session<'_>) -> Result<&'a [f32], SessionError> {
     match session.output() {
-        Data::F32(samples) => samples,
-        Data::I8(_) | Data::I32(_) | Data::Absent => &[],
+        Data::F32(samples) => Ok(samples),
+        Data::I8(_) | Data::I32(_) | Data::Absent => Err(SessionError::NotRun),
     }
 }
 
