@@ -29,6 +29,15 @@ impl Lines {
         }
     }
 
+    /// The same, where there is so much memory.
+    pub fn try_zeroed(len: usize) -> Option<Lines> {
+        let count = len.div_ceil(LINE);
+        let mut lines = Vec::new();
+        lines.try_reserve_exact(count).ok()?;
+        lines.resize(count, Line([0; LINE]));
+        Some(Lines { lines, len })
+    }
+
     /// As numbers; none where the last one is not whole.
     pub fn floats_mut(&mut self) -> &mut [f32] {
         <[f32]>::mut_from_bytes(self).unwrap_or_default()
@@ -71,9 +80,15 @@ mod tests {
             assert!((lines.as_ptr() as usize).is_multiple_of(LINE));
             lines.fill(7);
             assert_eq!(Lines::from(&lines[..]), lines);
+            assert_eq!(Lines::try_zeroed(len), Some(Lines::zeroed(len)));
             let whole = if len % 4 == 0 { len / 4 } else { 0 };
             assert_eq!(lines.floats_mut().len(), whole);
         }
+    }
+
+    #[test]
+    fn there_is_not_any_amount_of_memory() {
+        assert_eq!(Lines::try_zeroed(isize::MAX as usize), None);
     }
 
     #[test]

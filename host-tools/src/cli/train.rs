@@ -17,6 +17,7 @@ use crate::files;
 use crate::graph::{Graph, Image};
 use crate::networks;
 use crate::preprocess::Preprocess;
+use crate::train::TrainError;
 use crate::train::{classifier as trainer, run};
 use foolproof::kernels::Kernels;
 use std::path::Path;
@@ -62,10 +63,7 @@ fn configuration(
     if let Some(epochs) = epochs {
         config.epochs = epochs;
     }
-    let place = file.map_or(String::new(), |path| path.display().to_string());
-    config
-        .check()
-        .map_err(|error| Error::new(error, place, ""))?;
+    config.check().map_err(|error| out_of_range(error, file))?;
     Ok(config)
 }
 
@@ -134,6 +132,12 @@ pub(crate) fn accuracy_of(image: &Image, data: &Dataset) -> Result<crate::docume
         .map_err(|error| refuse(&error))?;
     let predicted: Vec<usize> = answers.iter().map(|answer| answer.label).collect();
     Ok(summary::accuracy(&predicted, labels))
+}
+
+/// A setting out of its range: in the file, or on the command line.
+fn out_of_range(error: TrainError, file: Option<&Path>) -> Error {
+    let place = file.map_or(String::new(), |path| path.display().to_string());
+    Error::new(error, place, "")
 }
 
 /// Where a resumed run goes on.

@@ -37,6 +37,18 @@ pub enum TrainError {
     /// The network cannot be rounded to int8.
     #[error("quantization-aware training: {0}")]
     Quantize(#[from] QuantizeError),
+    /// There is not so much memory.
+    #[error(
+        "no memory for {count} shards of {shard} samples, {bytes} bytes each: a smaller batch or smaller networks would be right"
+    )]
+    Memory {
+        /// Of each shard.
+        bytes: usize,
+        /// Samples of a shard.
+        shard: usize,
+        /// Shards.
+        count: usize,
+    },
     /// The loss is no longer a number.
     #[error(
         "training diverged: the loss is not finite from step {step} (epoch {epoch}); a smaller learning rate would be right"
@@ -69,12 +81,17 @@ pub struct Replica<'a> {
 /// Buffers for `count` replicas of a model.
 ///
 /// # Errors
-/// The model cannot be trained with this many samples at once.
-pub fn buffers(model: &Model<'_>, shard: usize, count: usize) -> Result<Vec<Lines>, SessionError> {
+/// The model cannot be trained with this many samples at once, or there is not so much memory.
+pub fn buffers(model: &Model<'_>, shard: usize, count: usize) -> Result<Vec<Lines>, TrainError> {
     let bytes = model
         .required_buffer_for(Mode::Train, shard)
         .ok_or(SessionError::ModeUnsupported { mode: Mode::Train })?;
-    Ok(vec![Lines::zeroed(bytes); count])
+    let all: Option<Vec<Lines>> = (0..count).map(|_| Lines::try_zeroed(bytes)).collect();
+    all.ok_or(TrainError::Memory {
+        bytes,
+        shard,
+        count,
+    })
 }
 
 /// One replica per buffer.

@@ -116,6 +116,9 @@ impl Features {
         if classifier.is_quantized() {
             return refuse("is an int8 model");
         }
+        if classifier.tensors[classifier.logits()].shape.len() < 2 {
+            return refuse("tells no classes apart: it has one output");
+        }
         let last = classifier
             .nodes
             .iter()

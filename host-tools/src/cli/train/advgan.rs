@@ -68,7 +68,7 @@ pub(in crate::cli) fn epsilon(text: &str) -> std::result::Result<f64, String> {
 pub(super) fn run(args: &AdvGanArgs, seed: u64, console: &Console) -> Result<Ended> {
     let refuse = |error: TrainError| match error {
         TrainError::Run(error) => error,
-        error => Error::new(error, args.target.display(), ""),
+        error => Error::new(error, &args.data, ""),
     };
     let file = ModelFile::read(&args.target, None)?;
     let limit = args.limit.map_or(usize::MAX, |n| n as usize);
@@ -97,7 +97,9 @@ pub(super) fn run(args: &AdvGanArgs, seed: u64, console: &Console) -> Result<End
     if let Some(epochs) = args.epochs {
         config.epochs = epochs as usize;
     }
-    config.check(target.model().classes()).map_err(refuse)?;
+    config
+        .check(target.model().classes())
+        .map_err(|error| super::out_of_range(error, args.config.as_deref()))?;
     files::create_folder(&args.out)?;
     let numbers: Vec<u8> = x.iter().flat_map(|v| v.to_le_bytes()).collect();
     let names: Vec<u8> = labels.iter().flat_map(|&l| l.to_le_bytes()).collect();

@@ -46,7 +46,9 @@ pub(super) fn run(args: &GanArgs, seed: u64, console: &Console) -> Result<Ended>
     if let Some(epochs) = args.epochs {
         config.epochs = epochs;
     }
-    config.check().map_err(refuse)?;
+    config
+        .check()
+        .map_err(|error| super::out_of_range(error, args.config.as_deref()))?;
     let start = match &args.start {
         Some(path) => Some(from_image(&ModelFile::read(path, None)?.model()?)),
         None => None,

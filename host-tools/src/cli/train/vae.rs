@@ -72,7 +72,9 @@ pub(super) fn run(args: &VaeArgs, seed: u64, console: &Console) -> Result<Ended>
     if let Some(epochs) = args.epochs {
         config.epochs = epochs as usize;
     }
-    config.check(set.form.image).map_err(refuse)?;
+    config
+        .check(set.form.image)
+        .map_err(|error| super::out_of_range(error, args.config.as_deref()))?;
     files::create_folder(&args.out.join("samples"))?;
     let bytes: Vec<u8> = set.x.iter().flat_map(|v| v.to_le_bytes()).collect();
     let settings = run::Settings {
