@@ -204,7 +204,7 @@ impl Config {
             return fail(format!("epochs {epochs}; 1 to {EPOCHS} would be right"));
         }
         for (name, value, low, high) in [
-            ("learning_rate", self.learning_rate, 1e-12, 1e3),
+            ("learning_rate", self.learning_rate, 1e-12, 1e38),
             ("warmup", self.warmup, 0.0, 1.0),
             ("momentum", self.momentum, 0.0, 0.999_999),
             ("ema", self.ema, 0.0, 0.999_999),
@@ -212,7 +212,9 @@ impl Config {
             ("noise", self.noise, 0.0, 1e3),
         ] {
             if !(low..=high).contains(&value) {
-                return fail(format!("{name} {value}; {low} to {high} would be right"));
+                return fail(format!(
+                    "{name} {value:?}; {low:?} to {high:?} would be right"
+                ));
             }
         }
         let judged = self.patience > 0 || self.on_overfitting == OnOverfitting::Stop;
