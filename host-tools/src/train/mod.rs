@@ -15,7 +15,7 @@ pub mod surrogate;
 pub mod theory;
 pub mod vae;
 
-use crate::graph::{Graph, GraphError, TensorData};
+use crate::graph::{Graph, GraphError, TensorData, to_image};
 use crate::lines::Lines;
 use crate::quantize::QuantizeError;
 use foolproof::kernels::Kernels;
@@ -23,6 +23,7 @@ use foolproof::memory::Mode;
 use foolproof::model::Model;
 use foolproof::model::format::TensorRole;
 use foolproof::session::{Options, Session, SessionError};
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// Why training stopped.
@@ -129,6 +130,40 @@ pub fn reduce(replicas: &mut [Replica<'_>], sum: &mut [f32]) -> Result<(), Sessi
         }
     }
     Ok(())
+}
+
+/// Samples that are asked about at once.
+const TOGETHER: usize = 50;
+
+/// What a network answers to `inputs`, sample after sample.
+///
+/// # Errors
+/// The inputs are not the network's.
+pub fn answers(graph: &Graph, inputs: &[f32]) -> Result<Vec<f32>, TrainError> {
+    let image = to_image(graph)?;
+    let model = image.model().map_err(GraphError::Invalid)?;
+    let len = model.input_shape().len();
+    let bytes = model
+        .required_buffer_for(Mode::Infer, TOGETHER)
+        .ok_or(SessionError::Batch { batch: TOGETHER })?;
+    let parts: Vec<Result<Vec<f32>, SessionError>> = inputs
+        .par_chunks(TOGETHER * len)
+        .map(|z| {
+            let mut buffer = Lines::zeroed(bytes);
+            let options = Options {
+                mode: Mode::Infer,
+                batch: z.len() / len,
+                kernels: Kernels::detect(),
+            };
+            let mut session = Session::with_options(&model, options, &mut buffer)?;
+            Ok(session.forward_f32(z)?.to_vec())
+        })
+        .collect();
+    let mut out = Vec::new();
+    for part in parts {
+        out.extend(part?);
+    }
+    Ok(out)
 }
 
 /// The most passes over the data that a configuration can ask for.

@@ -1,14 +1,10 @@
 //! How good samples are. On densities that are known: modes, the share near a mode, and the Jensen-Shannon divergence of
 //! histograms. On images: distances in the feature space of a classifier, and the nearest training sample.
 
-use super::TrainError;
 use super::source::Mixture;
-use crate::graph::{Graph, GraphError, to_image};
-use crate::lines::Lines;
-use foolproof::kernels::Kernels;
-use foolproof::memory::Mode;
+use super::{TrainError, answers};
+use crate::graph::Graph;
 use foolproof::ops::Op;
-use foolproof::session::{Options, Session, SessionError};
 use nalgebra::DMatrix;
 use rayon::prelude::*;
 
@@ -152,7 +148,7 @@ impl Features {
     /// # Errors
     /// The graph is not well formed.
     pub fn run(&self, x: &[f32]) -> Result<Vec<f32>, TrainError> {
-        forward(&self.graph, x)
+        answers(&self.graph, x)
     }
 
     /// What the whole classifier says.
@@ -160,37 +156,8 @@ impl Features {
     /// # Errors
     /// The graph is not well formed.
     pub fn scores(&self, x: &[f32]) -> Result<Vec<f32>, TrainError> {
-        forward(&self.whole, x)
+        answers(&self.whole, x)
     }
-}
-
-/// A graph's outputs for samples, one after another.
-fn forward(graph: &Graph, x: &[f32]) -> Result<Vec<f32>, TrainError> {
-    const BATCH: usize = 50;
-    let image = to_image(graph)?;
-    let model = image.model().map_err(GraphError::Invalid)?;
-    let len = model.input_shape().len();
-    let bytes = model
-        .required_buffer_for(Mode::Infer, BATCH)
-        .ok_or(SessionError::Batch { batch: BATCH })?;
-    let parts: Vec<Result<Vec<f32>, SessionError>> = x
-        .par_chunks(BATCH * len)
-        .map(|x| {
-            let mut buffer = Lines::zeroed(bytes);
-            let options = Options {
-                mode: Mode::Infer,
-                batch: x.len() / len,
-                kernels: Kernels::detect(),
-            };
-            let mut session = Session::with_options(&model, options, &mut buffer)?;
-            Ok(session.forward_f32(x)?.to_vec())
-        })
-        .collect();
-    let mut out = Vec::new();
-    for part in parts {
-        out.extend(part?);
-    }
-    Ok(out)
 }
 
 /// The Fréchet distance between two sets of features `[n, d]`, each taken as a Gaussian (Heusel et al. 2017, equation 6):

@@ -170,11 +170,15 @@ impl Run {
             return Ok(());
         }
         let mut stale = vec![self.out.join(CHECKPOINT)];
-        stale.extend(
-            (1..)
-                .map(|epoch| self.picture(epoch))
-                .take_while(|p| p.exists()),
-        );
+        let is_picture = |path: &PathBuf| {
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            let epoch = stem.and_then(|stem| stem.parse().ok());
+            epoch.is_some_and(|epoch| *path == self.picture(epoch))
+        };
+        if let Ok(folder) = std::fs::read_dir(self.out.join(PICTURES)) {
+            let paths = folder.flatten().map(|entry| entry.path());
+            stale.extend(paths.filter(is_picture));
+        }
         for path in stale.iter().filter(|path| path.exists()) {
             std::fs::remove_file(path).map_err(|error| {
                 Error::new(
@@ -501,16 +505,18 @@ mod tests {
         std::fs::write(&path, b"x").unwrap();
         assert!(begin(&settings(folder.path(), true)).is_err());
         // a new run leaves nothing of an old one to be resumed or shown, once nothing can refuse it any more
-        let pictures = [1, 2].map(|epoch| picture(folder.path(), epoch));
+        let pictures = [1, 2, 5].map(|epoch| picture(folder.path(), epoch));
+        let other = folder.path().join(PICTURES).join("mine.png");
         std::fs::create_dir(folder.path().join(PICTURES)).unwrap();
         pictures
             .iter()
+            .chain([&other])
             .for_each(|p| std::fs::write(p, b"x").unwrap());
         let (run, _) = begin(&settings(folder.path(), false)).unwrap();
         assert!(path.exists() && !folder.path().join(CONFIG).exists());
         run.open().unwrap();
         assert!(!path.exists() && folder.path().join(CONFIG).exists());
-        assert!(!pictures.iter().any(|path| path.exists()));
+        assert!(!pictures.iter().any(|path| path.exists()) && other.exists());
     }
 
     #[test]

@@ -7,13 +7,10 @@ use super::gan::networks::{Form, spread};
 use super::gan::objective::{Objective, sigmoid, softplus};
 use super::player::{Average, Player};
 use super::source::Mixture;
-use super::{TrainError, buffers, store};
+use super::{TrainError, answers, buffers, store};
 use crate::graph::{Builder, Graph, GraphError, to_image};
-use crate::lines::Lines;
-use foolproof::kernels::Kernels;
-use foolproof::memory::Mode;
 use foolproof::ops::{Activation, Unary};
-use foolproof::session::{Options, Session, SessionError};
+use foolproof::session::SessionError;
 use rayon::prelude::*;
 
 /// How the discriminator is trained.
@@ -126,7 +123,7 @@ pub fn judge(
 ) -> Result<Verdict, TrainError> {
     let graph = train(pair, fit, seed, progress)?;
     let grid = pair.grid();
-    let logits = answers(&graph, &grid)?;
+    let logits = at(&graph, &grid)?;
     let densities: Vec<(f64, f64)> = grid
         .iter()
         .map(|x| (pair.p.density(x), pair.q.density(x)))
@@ -227,31 +224,9 @@ fn network(form: &Form, hidden: u32, seed: u64) -> Result<Graph, foolproof::ops:
 const SPREAD: f32 = 4.0;
 
 /// The network's answers at these points.
-fn answers(graph: &Graph, points: &[Vec<f64>]) -> Result<Vec<f32>, TrainError> {
-    let image = to_image(graph)?;
-    let model = image.model().map_err(GraphError::Invalid)?;
-    let bytes = model
-        .required_buffer_for(Mode::Infer, SHARD)
-        .ok_or(SessionError::Batch { batch: SHARD })?;
-    let parts: Vec<Result<Vec<f32>, SessionError>> = points
-        .par_chunks(SHARD)
-        .map(|points| {
-            let mut buffer = Lines::zeroed(bytes);
-            let options = Options {
-                mode: Mode::Infer,
-                batch: points.len(),
-                kernels: Kernels::detect(),
-            };
-            let mut session = Session::with_options(&model, options, &mut buffer)?;
-            let x: Vec<f32> = points.iter().flatten().map(|&v| v as f32).collect();
-            Ok(session.forward_f32(&x)?.to_vec())
-        })
-        .collect();
-    let mut out = Vec::new();
-    for part in parts {
-        out.extend(part?);
-    }
-    Ok(out)
+fn at(graph: &Graph, points: &[Vec<f64>]) -> Result<Vec<f32>, TrainError> {
+    let x: Vec<f32> = points.iter().flatten().map(|&v| v as f32).collect();
+    answers(graph, &x)
 }
 
 #[cfg(test)]

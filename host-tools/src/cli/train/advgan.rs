@@ -148,7 +148,7 @@ pub(super) fn run(args: &AdvGanArgs, seed: u64, console: &Console) -> Result<End
     let (_, test_inputs) = file.with_data(&plain, Kernels::detect(), &test)?;
     let test_labels = test.require_labels("train advgan")?;
     let before = target.real(&test_inputs);
-    let after = gan::run(&graph, &before).map_err(refuse)?;
+    let after = crate::train::answers(&graph, &before).map_err(refuse)?;
     let verdict = Verdict::of(
         &target,
         (&before, &after),

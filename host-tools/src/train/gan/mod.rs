@@ -18,16 +18,13 @@ pub use config::Config;
 use super::player::{Average, Player};
 use super::run::{Checkpoint, Run};
 use super::source::{Source, normal};
-use super::{Replica, TrainError, buffers, store};
-use crate::graph::{Graph, GraphError, Image, to_image};
-use crate::lines::Lines;
+use super::{Replica, TrainError, answers, buffers, store};
+use crate::graph::{Graph, GraphError, to_image};
 use condition::Condition;
 use early::Early;
 use foolproof::attack::AttackRng;
-use foolproof::kernels::Kernels;
 use foolproof::latent::Latent;
-use foolproof::memory::Mode;
-use foolproof::session::{Options, Session, SessionError};
+use foolproof::session::{Session, SessionError};
 use foolproof::tensor::Data;
 use objective::Objective;
 use penalty::Penalty;
@@ -526,9 +523,6 @@ pub(in crate::train) fn hand_on(
     Ok((loss, session.input_gradient(&slopes)?.to_vec()))
 }
 
-/// Samples per session when samples are drawn.
-const DRAW: usize = 50;
-
 /// The generator's samples for `count` draws of noise. The noise of sample `i` is drawn from the seed and `i`. With `classes`,
 /// sample `i` is of class `i % classes`.
 ///
@@ -539,38 +533,7 @@ pub fn draw(
     (count, classes): (usize, usize),
     seed: u64,
 ) -> Result<Vec<f32>, TrainError> {
-    run(generator, &noise(generator, (count, classes), seed))
-}
-
-/// What a network answers to `inputs`, sample after sample.
-///
-/// # Errors
-/// The inputs are not the network's.
-pub fn run(graph: &Graph, inputs: &[f32]) -> Result<Vec<f32>, TrainError> {
-    let image: Image = to_image(graph)?;
-    let model = image.model().map_err(GraphError::Invalid)?;
-    let len = model.input_shape().len();
-    let bytes = model
-        .required_buffer_for(Mode::Infer, DRAW)
-        .ok_or(SessionError::Batch { batch: DRAW })?;
-    let parts: Vec<Result<Vec<f32>, SessionError>> = inputs
-        .par_chunks(DRAW * len)
-        .map(|z| {
-            let mut buffer = Lines::zeroed(bytes);
-            let options = Options {
-                mode: Mode::Infer,
-                batch: z.len() / len,
-                kernels: Kernels::detect(),
-            };
-            let mut session = Session::with_options(&model, options, &mut buffer)?;
-            Ok(session.forward_f32(z)?.to_vec())
-        })
-        .collect();
-    let mut out = Vec::new();
-    for part in parts {
-        out.extend(part?);
-    }
-    Ok(out)
+    answers(generator, &noise(generator, (count, classes), seed))
 }
 
 /// The noise that [`draw`] draws: that of [`foolproof::latent::Latent`], as on a chip.

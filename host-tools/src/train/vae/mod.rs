@@ -350,13 +350,13 @@ fn price(config: &Config, image: bool, a: f32, x: f32) -> (f64, f32) {
 /// The networks do not fit the samples.
 pub fn bound(pair: &Pair, task: Task<'_>) -> Result<f64, TrainError> {
     let Task { set, config, seed } = task;
-    let codes = super::gan::run(&pair.encoder, &set.x)?;
+    let codes = super::answers(&pair.encoder, &set.x)?;
     let latent = config.latent as usize;
     let mut noise = vec![0.0; set.len() * latent];
     for (i, noise) in noise.chunks_exact_mut(latent).enumerate() {
         normal(&mut foolproof::attack::rng(seed, i as u64), noise);
     }
-    let said = super::gan::run(&pair.decoder, &codes_of(&codes, &noise, latent))?;
+    let said = super::answers(&pair.decoder, &codes_of(&codes, &noise, latent))?;
     let mut sum = 0.0;
     for (&y, &x) in said.iter().zip(&set.x) {
         // back before the tanh
@@ -382,11 +382,11 @@ pub fn bound(pair: &Pair, task: Task<'_>) -> Result<f64, TrainError> {
 /// # Errors
 /// The networks do not fit the samples.
 pub fn reconstruct(pair: &Pair, x: &[f32], latent: usize) -> Result<Vec<f32>, TrainError> {
-    let codes = super::gan::run(&pair.encoder, x)?;
+    let codes = super::answers(&pair.encoder, x)?;
     let means: Vec<f32> = codes
         .chunks_exact(2 * latent)
         .flat_map(|code| &code[..latent])
         .copied()
         .collect();
-    super::gan::run(&pair.decoder, &means)
+    super::answers(&pair.decoder, &means)
 }
