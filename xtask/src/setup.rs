@@ -4,7 +4,7 @@
 //! source by a compiler of the same version ([`crate::source`]).
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -46,6 +46,28 @@ pub struct Toolchain {
     pub clippy: Option<PathBuf>,
 }
 
+/// Flags of the compiler, in cargo's form for any flag; it goes before all other places where flags can be.
+const ENCODED: &str = "CARGO_ENCODED_RUSTFLAGS";
+
+/// A panic says where it is, and so do logs: without the folders that sources lie in, which differ from machine to machine. What is built
+/// is then as large everywhere.
+fn short_paths() -> impl Iterator<Item = OsString> {
+    let cargo = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo = cargo.or_else(|| Some(env::home_dir()?.join(".cargo")));
+    let registry = cargo.map(|home| (home.join("registry/src"), "registry"));
+    let own = (tool::root().to_path_buf(), "foolproof");
+    [Some(own), registry]
+        .into_iter()
+        .flatten()
+        .map(|(from, to)| {
+            let mut flag = OsString::from("--remap-path-prefix=");
+            flag.push(from);
+            flag.push("=");
+            flag.push(to);
+            flag
+        })
+}
+
 impl Toolchain {
     /// A cargo that can build for the targets this toolchain was made for.
     pub fn cargo(&self) -> Command {
@@ -65,15 +87,12 @@ impl Toolchain {
     fn with_flags(&self, mut command: Command, board: &Board) -> Command {
         let target = board.target.to_uppercase().replace(['-', '.'], "_");
         let name = format!("CARGO_TARGET_{target}_RUSTFLAGS");
-        if !board.rustflags.is_empty() {
-            let own = self.env.iter().find(|(own, _)| *own == name);
-            let mut flags = own.map_or(OsString::new(), |(_, flags)| flags.into());
-            for flag in &board.rustflags {
-                flags.push(" ");
-                flags.push(flag);
-            }
-            command.env(name, flags);
-        }
+        let own = self.env.iter().find(|(own, _)| *own == name);
+        let mut flags: Vec<OsString> = own.iter().map(|(_, flag)| flag.into()).collect();
+        flags.extend(board.rustflags.iter().map(OsString::from));
+        flags.extend(short_paths());
+        // one flag between two separators: paths may have spaces
+        command.env(ENCODED, flags.join(OsStr::new("\x1f")));
         command
     }
 
@@ -89,12 +108,7 @@ impl Toolchain {
 
     fn prepare(&self, mut command: Command) -> Command {
         // Flags from the user's environment would replace the target's own.
-        for name in [
-            "RUSTFLAGS",
-            "CARGO_ENCODED_RUSTFLAGS",
-            "RUSTC",
-            "RUSTC_WRAPPER",
-        ] {
+        for name in ["RUSTFLAGS", ENCODED, "RUSTC", "RUSTC_WRAPPER"] {
             command.env_remove(name);
         }
         for (name, value) in &self.env {
