@@ -1,11 +1,13 @@
-//! Fully connected layers: few samples straight from row-major weights, which are read once so that a packed copy would not pay, and
-//! many by blocks of packed operands.
+//! Fully connected layers. Forward, samples and weights are read where they are, in blocks that caches hold; gradients are products of
+//! packed operands.
+
+#![allow(clippy::needless_range_loop)] // rows and lanes are registers: numbered, in loops that are unrolled
 
 use super::gemm::{self, Rows};
-use super::many;
-use super::tile::{Segment, dots};
+use super::tile::{Scratch, activate, mask, sum, sum_4};
 use crate::kernels::DenseF32;
 use core::arch::x86_64::*;
+use core::ops::Range;
 
 /// Lengths that are those of weights `[outputs, depth]`, inputs `[batch, depth]` and outputs `[batch, outputs]`: the loops below
 /// count on it.
@@ -14,7 +16,19 @@ pub(super) fn takes(depth: usize, w: usize, x: usize, y: usize) -> bool {
     w == outputs * depth && x == batch * depth && y == batch * outputs
 }
 
-/// `y = activation(x w^T + bias)`.
+/// Samples of a tile.
+const HIGH: usize = 3;
+/// Outputs of a tile.
+const WIDE: usize = 4;
+/// Elements of samples that all weights go past before the next: a quarter of what the usual second-level cache holds.
+const SAMPLES: usize = 32 * 1024;
+/// Elements of weights that these samples go past before the next: half of what the usual first-level cache holds.
+const WEIGHTS: usize = 4 * 1024;
+/// Rows that begin a multiple of so many elements apart meet in a few sets of the first-level cache.
+const SETS: usize = 512;
+
+/// `y = activation(x w^T + bias)`, by tiles of three samples and four outputs. A sum has eight lanes, which become one as a tree: what
+/// a sample gets does not depend on the tile that it is in.
 ///
 /// # Safety
 /// The CPU has AVX2 and FMA; [`takes`] said yes, and there is a bias for each output.
@@ -22,61 +36,159 @@ pub(super) fn takes(depth: usize, w: usize, x: usize, y: usize) -> bool {
 pub(super) unsafe fn forward(p: &DenseF32, y: &mut [f32]) {
     let outputs = p.bias.len();
     let batch = p.x.len() / p.depth.max(1);
-    // SAFETY: the caller's promise.
-    let first = unsafe { many::forward(p, y) };
-    let mut o = 0;
-    while o < outputs && first < batch {
-        let filters = match outputs - o {
-            8.. if batch - first < 3 => 8,
-            4.. => 4,
-            _ => 1,
-        };
-        let mut n = first;
-        while n < batch {
-            let samples = if batch - n >= 3 { 3 } else { 1 };
-            // SAFETY: rows `o..o + filters` of `w`, rows `n..n + samples` of `x`.
-            unsafe {
-                match (filters, samples) {
-                    (8, _) => tile::<8, 1>(p, n, o, y),
-                    (4, 3) => tile::<4, 3>(p, n, o, y),
-                    (4, _) => tile::<4, 1>(p, n, o, y),
-                    (_, 3) => tile::<1, 3>(p, n, o, y),
-                    _ => tile::<1, 1>(p, n, o, y),
+    let rows = |room: usize, tile: usize| (room / p.depth.max(1) / tile * tile).max(tile);
+    let (samples, filters) = match batch < HIGH {
+        true => (HIGH, outputs.max(1)),
+        false => (rows(SAMPLES, HIGH), rows(WEIGHTS, WIDE)),
+    };
+    let pack = p.depth.is_multiple_of(SETS) && samples * p.depth <= SAMPLES && outputs > 8 * WIDE;
+    let mut packed = Scratch::<SAMPLES>::new();
+    let packed = packed.start();
+    for n in (0..batch).step_by(samples) {
+        let samples = n..batch.min(n + samples);
+        if pack {
+            // SAFETY: these samples exist, and there is room for so many.
+            unsafe { interleave(p, samples.clone(), packed) };
+        }
+        for o in (0..outputs).step_by(filters) {
+            let filters = o..outputs.min(o + filters);
+            for n in samples.clone().step_by(HIGH) {
+                let rows = [0, 1, 2].map(|c| p.x.as_ptr().wrapping_add((n + c) * p.depth));
+                let beside = packed.wrapping_add((n - samples.start) * p.depth);
+                // SAFETY: so many samples from `n` on, and these filters, exist; whole tiles of samples were packed.
+                unsafe {
+                    match samples.end - n {
+                        HIGH.. if pack => {
+                            let x = [0, 8, 16].map(|c| beside.wrapping_add(c).cast_const());
+                            past::<3, 24>(p, x, n, filters.clone(), y);
+                        }
+                        HIGH.. => past::<3, 8>(p, rows, n, filters.clone(), y),
+                        2 => past::<2, 8>(p, [rows[0], rows[1]], n, filters.clone(), y),
+                        _ => past::<1, 8>(p, [rows[0]], n, filters.clone(), y),
+                    }
                 }
             }
-            n += if filters == 8 { 1 } else { samples };
         }
-        o += filters;
     }
 }
 
-/// `M` filters, `C` samples.
+/// Tiles of samples, eight terms of each in turn.
 ///
 /// # Safety
-/// They exist.
+/// The samples exist, `depth` is a multiple of eight, and `to` has room for as many elements.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn interleave(p: &DenseF32, samples: Range<usize>, to: *mut f32) {
+    let rows = &p.x[samples.start * p.depth..samples.end * p.depth];
+    for (i, tile) in rows.chunks_exact(HIGH * p.depth).enumerate() {
+        for k in (0..p.depth).step_by(8) {
+            for c in 0..HIGH {
+                let from = tile.as_ptr().wrapping_add(c * p.depth + k);
+                let to = to.wrapping_add((i * p.depth + k) * HIGH + 8 * c);
+                // SAFETY: eight terms of a row, and the caller's promise.
+                unsafe { _mm256_storeu_ps(to, _mm256_loadu_ps(from)) };
+            }
+        }
+    }
+}
+
+/// `C` samples from the `n`th on meet filters. Eight terms of theirs are together, at `x`, and the next eight `STEP` elements on.
+///
+/// # Safety
+/// The samples and filters exist.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn past<const C: usize, const STEP: usize>(
+    p: &DenseF32,
+    x: [*const f32; C],
+    n: usize,
+    filters: Range<usize>,
+    y: &mut [f32],
+) {
+    let mut o = filters.start;
+    while o < filters.end {
+        // SAFETY: the caller's promise; so many filters from `o` on.
+        o += unsafe {
+            match filters.end - o {
+                8.. if C == 1 => tile::<8, C, STEP>(p, x, [n, o], y),
+                WIDE.. => tile::<4, C, STEP>(p, x, [n, o], y),
+                _ => tile::<1, C, STEP>(p, x, [n, o], y),
+            }
+        };
+    }
+}
+
+/// `M` filters, `C` samples; returns `M`.
+///
+/// # Safety
+/// As [`past`].
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-unsafe fn tile<const M: usize, const C: usize>(p: &DenseF32, n: usize, o: usize, y: &mut [f32]) {
+unsafe fn tile<const M: usize, const C: usize, const STEP: usize>(
+    p: &DenseF32,
+    x: [*const f32; C],
+    [n, o]: [usize; 2],
+    y: &mut [f32],
+) -> usize {
     let mut w = [p.w.as_ptr(); M];
-    for (r, w) in w.iter_mut().enumerate() {
-        *w = w.wrapping_add((o + r) * p.depth);
+    for r in 0..M {
+        w[r] = w[r].wrapping_add((o + r) * p.depth);
     }
-    let mut x = [p.x.as_ptr(); C];
-    for (c, x) in x.iter_mut().enumerate() {
-        *x = x.wrapping_add((n + c) * p.depth);
+    let mut sums = [[_mm256_setzero_ps(); M]; C];
+    let eights = p.depth / 8;
+    let mut k = 0;
+    while k + 4 <= eights {
+        for _ in 0..4 {
+            // SAFETY: eight terms that exist.
+            unsafe { terms::<M, C, STEP>(x, w, k, |at| _mm256_loadu_ps(at), &mut sums) };
+            k += 1;
+        }
     }
-    let all = [Segment {
-        a: 0,
-        b: 0,
-        len: p.depth,
-    }];
-    // SAFETY: rows of `w` and `x` are `depth` long.
-    let sums = unsafe { dots(&w, &x, &all) };
-    let outputs = p.bias.len();
-    for (r, sums) in sums.iter().enumerate() {
-        for (c, sum) in sums.iter().enumerate() {
-            let sum = sum + p.bias[o + r];
-            y[(n + c) * outputs + o + r] = p.activation.apply(sum);
+    while k < eights {
+        // SAFETY: eight terms that exist.
+        unsafe { terms::<M, C, STEP>(x, w, k, |at| _mm256_loadu_ps(at), &mut sums) };
+        k += 1;
+    }
+    if 8 * eights < p.depth {
+        let there = mask(p.depth - 8 * eights);
+        // SAFETY: terms that are not there are not read.
+        unsafe { terms::<M, C, STEP>(x, w, k, |at| _mm256_maskload_ps(at, there), &mut sums) };
+    }
+    for c in 0..C {
+        let y = &mut y[(n + c) * p.bias.len() + o..][..M];
+        let bias = &p.bias[o..o + M];
+        for r in (0..M / 4 * 4).step_by(4) {
+            // SAFETY: four elements.
+            unsafe {
+                let four = sum_4([0, 1, 2, 3].map(|i| sums[c][r + i]));
+                let sum = _mm_add_ps(four, _mm_loadu_ps(bias[r..r + 4].as_ptr()));
+                let sum = activate(p.activation, _mm256_castps128_ps256(sum));
+                _mm_storeu_ps(y[r..r + 4].as_mut_ptr(), _mm256_castps256_ps128(sum));
+            }
+        }
+        for r in M / 4 * 4..M {
+            y[r] = p.activation.apply(sum(sums[c][r]) + bias[r]);
+        }
+    }
+    M
+}
+
+/// The `k`th eight terms of a tile's sums.
+///
+/// # Safety
+/// `load` can read them.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn terms<const M: usize, const C: usize, const STEP: usize>(
+    x: [*const f32; C],
+    w: [*const f32; M],
+    k: usize,
+    load: impl Fn(*const f32) -> __m256,
+    sums: &mut [[__m256; M]; C],
+) {
+    let x = x.map(|x| load(x.wrapping_add(STEP * k)));
+    for r in 0..M {
+        let w = load(w[r].wrapping_add(8 * k));
+        for c in 0..C {
+            sums[c][r] = _mm256_fmadd_ps(w, x[c], sums[c][r]);
         }
     }
 }

@@ -11,7 +11,6 @@ mod conv;
 mod conv_weights;
 mod dense;
 mod gemm;
-mod many;
 mod one;
 pub mod peak;
 mod stem;

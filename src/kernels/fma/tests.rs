@@ -216,8 +216,10 @@ fn dense_layers_are_close_to_scalar() {
             }
         }
     }
-    // more than one block of packed operands, in each direction; either form of tile; parts of weights' rows
+    // more than one block of samples, of weights, of packed operands; rows that would meet in the cache
     for sizes in [
+        [50, 1024, 41],
+        [4, 512, 40],
         [32, 64, 256],
         [33, 100, 31],
         [300, 24, 40],
@@ -280,6 +282,7 @@ fn a_sample_of_a_dense_layer_does_not_feel_its_batch() {
         [40, 900, 9],
         [140, 20, 300],
         [36, 2049, 7],
+        [35, 1024, 42],
     ] {
         let [x, w] = [batch, outputs].map(|n| numbers.floats(n * depth));
         let [gy, bias] = [batch, 1].map(|n| numbers.floats(n * outputs));

@@ -199,11 +199,22 @@ pub(super) unsafe fn dots<const M: usize, const C: usize>(
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 pub(super) fn sum_4(x: [__m256; 4]) -> __m128 {
-    let half = |x| _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-    let [a, b, c, d] = [half(x[0]), half(x[1]), half(x[2]), half(x[3])];
-    let pairs = |a, b| _mm_add_ps(_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
-    let (ab, cd) = (pairs(a, b), pairs(c, d));
-    _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab))
+    // of two: lanes 0 to 3 of the first and 4 to 7 of the second, each plus its opposite
+    let halves = |a, b| {
+        let (straight, crossed) = (
+            _mm256_blend_ps::<0xf0>(a, b),
+            _mm256_permute2f128_ps::<0x21>(a, b),
+        );
+        _mm256_add_ps(straight, crossed)
+    };
+    let (ab, cd) = (halves(x[0], x[1]), halves(x[2], x[3]));
+    let pairs = _mm256_add_ps(_mm256_unpacklo_ps(ab, cd), _mm256_unpackhi_ps(ab, cd));
+    // a, c, a, c and b, d, b, d
+    let (ac, bd) = (
+        _mm256_castps256_ps128(pairs),
+        _mm256_extractf128_ps::<1>(pairs),
+    );
+    _mm_add_ps(_mm_unpacklo_ps(ac, bd), _mm_unpackhi_ps(ac, bd))
 }
 
 /// The sum of eight lanes, as a tree.
