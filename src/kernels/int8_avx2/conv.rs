@@ -121,8 +121,12 @@ fn pack(p: &ConvI8, layout: Layout, first: usize, packed: &mut [MaybeUninit<i16>
                 *filter = o * layout.filter + r * run * layout.element;
             }
             let packed = &mut packed[half * 16..];
+            let mut rows = [&p.w[..0]; 8];
+            for (row, at) in rows.iter_mut().zip(filters) {
+                *row = &p.w[at..][..run];
+            }
             let done = match layout.element {
-                1 => pack_in_order(filters.map(|at| &p.w[at..][..run]), step, packed),
+                1 => pack_in_order(rows, step, packed),
                 _ => 0,
             };
             for k in done..run {
@@ -239,6 +243,8 @@ pub(super) struct Target<'a, const T: usize> {
     pub lanes: [Lanes; T],
     first: usize,
     valid: usize,
+    /// The layer is plain, and all channels of the lanes exist.
+    is_whole: bool,
     /// Outputs of a pixel.
     outputs: usize,
 }
@@ -256,6 +262,7 @@ impl<'a, const T: usize> Target<'a, T> {
             lanes,
             first,
             valid,
+            is_whole: finish.is_plain && valid == 8 * T,
             outputs: p.window.out_channels,
         }
     }
@@ -269,25 +276,54 @@ impl<'a, const T: usize> Target<'a, T> {
         sums: [[__m256i; T]; P],
         y: &mut [i8],
     ) {
-        let place = |i: usize| at[i].1 * self.outputs + self.first;
-        let lanes = [&self.lanes[0], &self.lanes[T - 1]];
-        if T == 2 {
-            for i in 0..P {
-                let q = self.finish.narrow(lanes, [sums[i][0], sums[i][T - 1]]);
-                store(q, &mut y[place(i)..][..self.valid]);
-            }
-            return;
+        if !self.is_whole {
+            return self.write_some(at, sums, y);
         }
-        // two pixels to a vector
-        for i in (0..P).step_by(2) {
-            let other = (i + 1).min(P - 1);
-            let q = self.finish.narrow(lanes, [sums[i][0], sums[other][0]]);
-            store(q, &mut y[place(i)..][..self.valid]);
-            if other > i {
-                let q = _mm_unpackhi_epi64(q, q);
-                store(q, &mut y[place(other)..][..self.valid]);
+        // two vectors at a time: of a pixel, or of two
+        for i in (0..P).step_by(3 - T) {
+            let other = if T == 1 { (i + 1).min(P - 1) } else { i };
+            let lanes = [&self.lanes[0], &self.lanes[T - 1]];
+            let q = self
+                .finish
+                .narrow_plain(lanes, [sums[i][0], sums[other][T - 1]]);
+            let to = &mut y[self.place(at[i])..][..8 * T];
+            // SAFETY: `8 T` elements.
+            unsafe {
+                match T {
+                    2 => _mm_storeu_si128(to.as_mut_ptr().cast(), q),
+                    _ => _mm_storel_epi64(to.as_mut_ptr().cast(), q),
+                }
+            }
+            if T == 1 && other > i {
+                let to = &mut y[self.place(at[other])..][..8];
+                // SAFETY: 8 elements.
+                unsafe { _mm_storel_epi64(to.as_mut_ptr().cast(), _mm_unpackhi_epi64(q, q)) }
             }
         }
+    }
+
+    /// The same, of a layer that is not plain or of some of the lanes' channels.
+    #[target_feature(enable = "avx2")]
+    #[inline(never)]
+    fn write_some<const P: usize>(
+        &self,
+        at: [(usize, usize); P],
+        sums: [[__m256i; T]; P],
+        y: &mut [i8],
+    ) {
+        let zero = _mm256_setzero_si256();
+        for i in 0..P {
+            let second = if T == 2 { sums[i][T - 1] } else { zero };
+            let lanes = [&self.lanes[0], &self.lanes[T - 1]];
+            let q = self.finish.narrow(lanes, [sums[i][0], second]);
+            store(q, &mut y[self.place(at[i])..][..self.valid]);
+        }
+    }
+
+    /// Where the outputs of a pixel are.
+    #[inline(always)]
+    fn place(&self, (_, number): (usize, usize)) -> usize {
+        number * self.outputs + self.first
     }
 }
 

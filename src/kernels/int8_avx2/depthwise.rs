@@ -117,13 +117,14 @@ fn pack(p: &ConvI8, o: usize, packed: &mut [MaybeUninit<i16>]) {
         // SAFETY: `w` is 8 bytes long.
         _mm_cvtepi8_epi16(unsafe { _mm_loadl_epi64(w.as_ptr().cast()) })
     };
-    let pairs = g.kernel[1].div_ceil(2);
-    for (i, to) in packed.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let (row, column) = (i / pairs, i % pairs * 2);
-        let (a, b) = (weights(row, column), weights(row, column + 1));
-        let both = _mm256_set_m128i(_mm_unpackhi_epi16(a, b), _mm_unpacklo_epi16(a, b));
-        // SAFETY: `to` is 32 bytes long.
-        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), both) };
+    let mut packed = packed.as_chunks_mut::<16>().0.iter_mut();
+    for row in 0..g.kernel[0] {
+        for (column, to) in (0..g.kernel[1]).step_by(2).zip(&mut packed) {
+            let (a, b) = (weights(row, column), weights(row, column + 1));
+            let both = _mm256_set_m128i(_mm_unpackhi_epi16(a, b), _mm_unpacklo_epi16(a, b));
+            // SAFETY: `to` is 32 bytes long.
+            unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), both) };
+        }
     }
 }
 
@@ -131,8 +132,12 @@ fn pack(p: &ConvI8, o: usize, packed: &mut [MaybeUninit<i16>]) {
 #[target_feature(enable = "avx2")]
 #[inline]
 fn pair(row: &[i16], c: usize, to: &mut [MaybeUninit<i16>]) {
-    for (i, to) in to.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-        let (a, b) = (&row[16 * i..][..16], &row[16 * i + c..][..16]);
+    let sixteens = row
+        .as_chunks::<16>()
+        .0
+        .iter()
+        .zip(row[c..].as_chunks::<16>().0);
+    for ((a, b), to) in sixteens.zip(to.as_chunks_mut::<32>().0) {
         // SAFETY: both are 32 bytes long.
         let (a, b) = unsafe {
             (

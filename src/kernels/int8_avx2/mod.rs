@@ -306,6 +306,13 @@ fn store(q: __m128i, y: &mut [i8]) {
         unsafe { _mm_storel_epi64(y.as_mut_ptr().cast(), q) }
         return;
     }
+    store_some(q, y);
+}
+
+// No part of its callers, which would keep room for it on their stacks, and the numbers in it.
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+fn store_some(q: __m128i, y: &mut [i8]) {
     let mut all = [0i8; 16];
     // SAFETY: `all` is 16 bytes long.
     unsafe { _mm_storeu_si128(all.as_mut_ptr().cast(), q) }
