@@ -85,6 +85,26 @@ fn for_each(a: &Shape, b: &Shape, output: &Shape, mut f: impl FnMut(usize, usize
     }
 }
 
+/// Elements of a row that is repeated.
+const REPEATED: usize = 256;
+
+/// Whether an input holds one element for each channel of the output, few enough for [`repeat`].
+fn is_repeated(x: &Shape, output: &Shape) -> bool {
+    x.len() == x.channels() && x.len() == output.channels() && x.len() <= REPEATED
+}
+
+/// Calls `f` with parts of an input of the output's shape, as many elements of a row that is repeated, and parts of the output.
+fn repeat(x: &[i8], row: &[i8], y: &mut [i8], f: impl Fn(&[i8], &[i8], &mut [i8])) {
+    let mut rows = [0; REPEATED];
+    let many = REPEATED / row.len().max(1) * row.len();
+    for rows in rows[..many].chunks_exact_mut(row.len().max(1)) {
+        rows.copy_from_slice(row);
+    }
+    for (x, y) in x.chunks(many.max(1)).zip(y.chunks_mut(many.max(1))) {
+        f(x, &rows[..x.len()], y);
+    }
+}
+
 /// Whether there are kernels for sums of tensors of one shape.
 const PC: bool = cfg!(target_arch = "x86_64");
 
@@ -137,10 +157,9 @@ impl Add {
                 let (za, zb) = (a.quant.zero_point, b.quant.zero_point);
                 let rounding = cx.rounding();
                 let xnnpack = cx.numerics == Numerics::Xnnpack && self.left_shift == 0;
-                let fast = PC && rounding == Rounding::Double;
-                if fast && !xnnpack && a.shape == b.shape {
+                let sum = |x: [&[i8]; 2], y: &mut [i8]| {
                     let p = AddI8 {
-                        x: [xa, xb],
+                        x,
                         zero_points: [za, zb],
                         left_shift: u32::from(self.left_shift),
                         factors: self.inputs,
@@ -148,7 +167,18 @@ impl Add {
                         zero_point: output.quant.zero_point,
                         range: (low, high),
                     };
-                    return kernels::add_i8(cx.kernels, &p, y);
+                    kernels::add_i8(cx.kernels, &p, y);
+                };
+                if PC && rounding == Rounding::Double && !xnnpack {
+                    if a.shape == b.shape {
+                        return sum([xa, xb], y);
+                    }
+                    if a.shape == output.shape && is_repeated(&b.shape, &output.shape) {
+                        return repeat(xa, xb, y, |a, b, y| sum([a, b], y));
+                    }
+                    if b.shape == output.shape && is_repeated(&a.shape, &output.shape) {
+                        return repeat(xb, xa, y, |b, a, y| sum([a, b], y));
+                    }
                 }
                 for_each(shapes.0, shapes.1, shapes.2, |i, ia, ib| {
                     let (a, b) = (xa[ia] as i32 - za, xb[ib] as i32 - zb);

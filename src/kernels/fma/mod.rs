@@ -3,13 +3,14 @@
 //!
 //! What a sample gets does not depend on how many run at once: every sum goes over its terms in an order that only the layer's
 //! sizes decide. Weights are packed once a call, on the stack. Windows of 3x3 that move by one pixel, over whole vectors of
-//! channels, take 16 products where the sum as written has 36 (`winograd`). Layers in groups, depthwise ones and strides with
-//! dilations go through [`Avx2`]'s loops.
+//! channels, take 16 products where the sum as written has 36 (`winograd`). Layers in groups, depthwise ones with several filters a channel and
+//! strides with dilations go through [`Avx2`]'s loops.
 #![allow(unsafe_code)] // loads and stores of vectors, behind sizes that are checked once a layer
 
 mod conv;
 mod conv_weights;
 mod dense;
+mod depthwise;
 mod gemm;
 mod one;
 pub mod peak;
@@ -182,7 +183,19 @@ impl Fma {
 
     /// As the function of this name in [`kernels`](super).
     pub fn depthwise_f32(self, p: &ConvF32, y: &mut [f32]) {
-        self.avx2.depthwise_f32(p, y);
+        let g = p.window;
+        let takes = depthwise::takes(g, p.w.len(), p.x.len(), y.len());
+        if !takes || p.bias.len() != g.out_channels {
+            return self.avx2.depthwise_f32(p, y);
+        }
+        ran();
+        let (slide, weights) = (depthwise::forward(g), Weights::F32(p.w));
+        let ends = Ends {
+            bias: Some(p.bias),
+            activation: p.activation,
+        };
+        // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices have the window's sizes.
+        unsafe { depthwise::run(&slide, p.x.as_ptr(), &weights, &ends, y.as_mut_ptr()) }
     }
 
     /// As the function of this name in [`kernels`](super).
@@ -192,12 +205,29 @@ impl Fma {
 
     /// As the function of this name in [`kernels`](super).
     pub fn depthwise_input_gradient_f32(self, g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32]) {
-        self.avx2.depthwise_input_gradient_f32(g, w, gy, gx);
+        if !self.depthwise_gradient(g, &Weights::F32(w), gy, gx) {
+            self.avx2.depthwise_input_gradient_f32(g, w, gy, gx);
+        }
     }
 
     /// As the function of this name in [`kernels`](super).
     pub fn depthwise_input_gradient_i8(self, g: &Window, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
-        self.avx2.depthwise_input_gradient_i8(g, w, gy, gx);
+        if !self.depthwise_gradient(g, &Weights::I8(w), gy, gx) {
+            self.avx2.depthwise_input_gradient_i8(g, w, gy, gx);
+        }
+    }
+
+    /// Whether it could, and if so did.
+    fn depthwise_gradient(self, g: &Window, weights: &Weights, gy: &[f32], gx: &mut [f32]) -> bool {
+        if !depthwise::takes(g, weights.len(), gx.len(), gy.len()) {
+            return false;
+        }
+        ran();
+        depthwise::backward(g, |slide| {
+            // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices have the window's sizes.
+            unsafe { depthwise::run(slide, gy.as_ptr(), weights, &ADD, gx.as_mut_ptr()) }
+        });
+        true
     }
 
     /// As the function of this name in [`kernels`](super).

@@ -1,6 +1,9 @@
 //! Every loop beside the scalar one, over awkward sizes: within [`tolerance`], and independent of the batch.
 
 extern crate std;
+#[cfg(test)]
+mod depthwise;
+
 use super::*;
 use crate::kernels::{self, Activation, Kernels};
 use crate::tensor::Quant;

@@ -1,0 +1,125 @@
+//! Depthwise convolutions.
+
+use super::*;
+
+/// Windows over images of a few rows, of all sizes that slides can do.
+fn windows(numbers: &mut Numbers, count: usize) -> Vec<Window> {
+    let channels = [1, 3, 8, 9, 16, 33];
+    let mut windows = std::vec![];
+    while windows.len() < count {
+        let mut pair = |low, high| [numbers.within(low, high), numbers.within(low, high)];
+        let (kernel, stride) = (pair(1, 5), pair(1, 3));
+        let (input, padding, after) = (pair(1, 24), pair(0, 3), pair(0, 3));
+        let dilation = stride.map(|s| if s == 1 { numbers.within(1, 2) } else { 1 });
+        let c = [channels[numbers.within(0, 5)]; 2];
+        let batch = numbers.within(1, 3);
+        windows.extend(window(
+            batch, input, c, kernel, stride, dilation, padding, after,
+        ));
+    }
+    windows
+}
+
+#[test]
+fn depthwise_convolutions_are_close_to_scalar() {
+    let mut numbers = Numbers(8);
+    for g in windows(&mut numbers, 200) {
+        let [image, places] = conv::images(&g);
+        let cells = g.kernel[0] * g.kernel[1];
+        let w = numbers.floats(cells * g.in_channels);
+        let (x, gy, bias) = (
+            numbers.floats(image),
+            numbers.floats(places),
+            numbers.floats(g.in_channels),
+        );
+        let w8: Vec<i8> = w.iter().map(|w| (w * 127.0) as i8).collect();
+        let w8_sizes: Vec<i8> = w8.iter().map(|w| w.abs()).collect();
+        let scales: Vec<f32> = bias.iter().map(|b| b.abs() + 0.1).collect();
+        let [ax, aw, agy, abias] = [&x, &w, &gy, &bias].map(|v| magnitudes(v));
+        let activation =
+            [Activation::None, Activation::Relu, Activation::Relu6][numbers.within(0, 2)];
+        close(cells, &numbers.floats(places), &g, |k, sizes, y| {
+            let p = ConvF32 {
+                window: &g,
+                x: if sizes { &ax } else { &x },
+                w: if sizes { &aw } else { &w },
+                bias: if sizes { &abias } else { &bias },
+                activation: if sizes { Activation::None } else { activation },
+            };
+            kernels::depthwise_f32(k, &p, y);
+        });
+        close(cells, &numbers.floats(image), &g, |k, sizes, gx| {
+            let (w, gy) = if sizes { (&aw, &agy) } else { (&w, &gy) };
+            kernels::depthwise_input_gradient_f32(k, &g, w, gy, gx);
+        });
+        close(cells, &numbers.floats(image), &g, |k, sizes, gx| {
+            let (w, gy) = if sizes { (&w8_sizes, &agy) } else { (&w8, &gy) };
+            let quant = Quant {
+                scale: 1.0,
+                zero_point: 0,
+                channel_scales: &scales,
+            };
+            kernels::depthwise_input_gradient_i8(k, &g, WeightsI8 { w, quant }, gy, gx);
+        });
+    }
+}
+
+/// Each sample of a batch gets the bits that it gets alone, and a place those that it gets in another column.
+#[test]
+fn depthwise_convolutions_do_not_feel_batch_or_neighbours() {
+    let Some(fma) = Fma::new() else { return };
+    let fma = Kernels::Fma(fma);
+    let mut numbers = Numbers(9);
+    for g in windows(&mut numbers, 60) {
+        let [image, places] = conv::images(&g).map(|n| n / g.batch);
+        let w = numbers.floats(g.kernel[0] * g.kernel[1] * g.in_channels);
+        let bias = numbers.floats(g.in_channels);
+        let (x, gy) = (
+            numbers.floats(g.batch * image),
+            numbers.floats(g.batch * places),
+        );
+        let run = |samples: core::ops::Range<usize>| {
+            let g = Window {
+                batch: samples.len(),
+                ..g
+            };
+            let [x_of, y_of] = [image, places].map(|n| samples.start * n..samples.end * n);
+            let (mut y, mut gx) = (std::vec![0.0; y_of.len()], std::vec![0.5; x_of.len()]);
+            let p = ConvF32 {
+                window: &g,
+                x: &x[x_of],
+                w: &w,
+                bias: &bias,
+                activation: Activation::Relu,
+            };
+            kernels::depthwise_f32(fma, &p, &mut y);
+            kernels::depthwise_input_gradient_f32(fma, &g, &w, &gy[y_of], &mut gx);
+            (y, gx)
+        };
+        let (y, gx) = run(0..g.batch);
+        for n in 0..g.batch {
+            let (alone_y, alone_gx) = run(n..n + 1);
+            assert_eq!(alone_y, y[n * places..][..places], "{g:?}");
+            assert_eq!(alone_gx, gx[n * image..][..image], "{g:?}");
+        }
+    }
+    // every column holds the same pixels: what its places get does not depend on how many are summed side by side
+    let g = window(1, [5, 23], [9; 2], [3, 3], [1; 2], [1; 2], [1, 0], [1, 0]).unwrap();
+    let row = numbers.floats(9);
+    let x: Vec<f32> = (0..5 * 23 * 9).map(|i| row[i % 9]).collect();
+    let (w, bias) = (numbers.floats(9 * 9), numbers.floats(9));
+    let p = ConvF32 {
+        window: &g,
+        x: &x,
+        w: &w,
+        bias: &bias,
+        activation: Activation::None,
+    };
+    let mut y = std::vec![0.0; 5 * 21 * 9];
+    kernels::depthwise_f32(fma, &p, &mut y);
+    for row in y.chunks(21 * 9) {
+        for place in row.chunks(9) {
+            assert_eq!(place, &row[..9]);
+        }
+    }
+}
