@@ -26,7 +26,6 @@ pub struct Player<'a> {
     pub parameters: Vec<f32>,
     /// Where each tensor's elements are among them.
     pub table: ParameterTable,
-    gradients: Vec<f32>,
     moments: Vec<f32>,
     updates: u32,
     betas: [f32; 2],
@@ -51,7 +50,6 @@ impl<'a> Player<'a> {
             replicas,
             parameters,
             table,
-            gradients: vec![0.0; count],
             moments: vec![0.0; Adam::state_len(count)],
             updates: 0,
             betas,
@@ -102,13 +100,11 @@ impl<'a> Player<'a> {
         let parts: Vec<Part<'_>> = self
             .parameters
             .chunks_mut(PART)
-            .zip(self.gradients.chunks_mut(PART))
             .zip(first.chunks_mut(PART).zip(second.chunks_mut(PART)))
             .enumerate()
-            .map(|(i, ((parameters, gradients), (first, second)))| Part {
+            .map(|(i, (parameters, (first, second)))| Part {
                 first: i * PART,
                 parameters,
-                gradients,
                 moments: [first, second],
                 sessions: sessions.iter_mut().filter_map(Iterator::next).collect(),
             })
@@ -153,7 +149,6 @@ struct Part<'p> {
     /// The first one's number.
     first: usize,
     parameters: &'p mut [f32],
-    gradients: &'p mut [f32],
     moments: [&'p mut [f32]; 2],
     /// Each shard's parameters and gradients.
     sessions: Vec<(&'p mut [f32], &'p mut [f32])>,
@@ -161,9 +156,10 @@ struct Part<'p> {
 
 impl Part<'_> {
     fn step(mut self, adam: &Adam, updates: u32, (statistics, share): (&[Range<usize>], f32)) {
-        self.gradients.fill(0.0);
+        let mut sums = [0.0; PART];
+        let sums = &mut sums[..self.parameters.len()];
         for (_, gradients) in &mut self.sessions {
-            for (sum, g) in self.gradients.iter_mut().zip(gradients.iter_mut()) {
+            for (sum, g) in sums.iter_mut().zip(gradients.iter_mut()) {
                 *sum += *g;
                 *g = 0.0;
             }
@@ -173,9 +169,9 @@ impl Part<'_> {
             .iter()
             .flat_map(|range| range.start.max(self.first)..range.end.min(end))
             .map(|i| i - self.first)
-            .map(|i| (i, self.parameters[i] - share * self.gradients[i]))
+            .map(|i| (i, self.parameters[i] - share * sums[i]))
             .collect();
-        adam.step_part(updates, self.parameters, self.gradients, self.moments);
+        adam.step_part(updates, self.parameters, sums, self.moments);
         for (i, value) in moved {
             self.parameters[i] = value;
         }
