@@ -170,6 +170,8 @@ fn a_classifiers_run_depends_on_its_seed_and_configuration_only() {
         ("learning_rate = 1e30", "diverged"),
         ("held_out = 1500", "held out"),
         ("ema = 1.0", "ema"),
+        ("shift = 8", "shift 8"),
+        ("method = \"fast\"\n[adversary]\nepsilon = 1e9", "epsilon"),
         ("patience = 3", "held_out"),
         ("[adversary]\nepsilon = -0.1", "epsilon"),
         ("[adversary]\nsteps = 0", "steps"),

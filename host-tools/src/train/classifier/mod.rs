@@ -576,6 +576,22 @@ fn check(graph: &Graph, samples: Samples<'_>, config: &Config) -> Result<(), Tra
             "sample {i} has label {label}; the network has {classes} classes"
         ));
     }
+    let shape = &graph.tensors[graph.input].shape;
+    let [rows, columns] = [shape.dim(1), shape.dim(2)];
+    if config.shift > 0 && (shape.rank() != 4 || config.shift >= rows.min(columns)) {
+        return fail(format!(
+            "shift {}; 0 would be right, or for images less than their side (inputs are {rows}x{columns})",
+            config.shift
+        ));
+    }
+    let (low, high) = graph.input_range;
+    let epsilon = config.adversary.epsilon;
+    if config.method != Method::Standard && epsilon > high - low {
+        return fail(format!(
+            "adversary.epsilon {epsilon}; inputs from {low} to {high} are at most {} apart",
+            high - low
+        ));
+    }
     if config.adversary.targeted && classes < 2 {
         return fail("adversary.targeted needs another class".into());
     }
