@@ -400,8 +400,13 @@ mod tests {
     /// Whether the process runs; one that has ended and waits to be reaped does not.
     #[cfg(target_os = "linux")]
     fn runs(id: &str) -> bool {
-        let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-        !line.is_empty()
+        // not its command line: that is empty for a moment where a process becomes another program
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let state = stat
+            .rsplit(") ")
+            .next()
+            .and_then(|rest| rest.chars().next());
+        state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
     }
 
     #[test]
