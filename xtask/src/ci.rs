@@ -136,7 +136,7 @@ fn bare_metal(checks: &mut Checks, toolchain: &Toolchain, boards: &[boards::Boar
             for name in ["FOOLPROOF_IMAGE", "FOOLPROOF_INPUT"] {
                 clippy.env(name, &golden);
             }
-            clippy.arg("--target-dir").arg(firmware::folder());
+            clippy.arg("--target-dir").arg(firmware::builds(board));
             crate::tool::run(clippy.args(["--", "-D", "warnings"]))
         });
     }

@@ -41,7 +41,7 @@ pub fn build_by(
     program: &str,
     (title, more): (&str, &[&str]),
 ) -> Result<PathBuf> {
-    let out = folder();
+    let (out, builds) = (folder(), builds(board));
     step(format!("building the firmware for {title}"));
     cargo
         .current_dir(root().join("firmware"))
@@ -50,10 +50,10 @@ pub fn build_by(
         .args(board_arguments(board))
         .args(more)
         .arg("--target-dir")
-        .arg(&out);
+        .arg(&builds);
     run(&mut cargo).with_context(|| format!("the firmware for {}", board.name))?;
     // Boards share targets, and cargo's own output has one name: keep one ELF a board.
-    let built = out.join(&board.target).join("release").join(program);
+    let built = builds.join(&board.target).join("release").join(program);
     let elf = out.join(format!("{title}.elf"));
     let partial = out.join(format!("{title}.elf.{}", std::process::id()));
     fs::copy(&built, &partial).with_context(|| format!("copying {}", built.display()))?;
@@ -71,7 +71,16 @@ pub fn board_arguments(board: &Board) -> [String; 4] {
     ]
 }
 
-/// Where firmware builds go.
+/// Cargo's folder for what is built for `board`. With `--remap-path-prefix` among the compiler's flags cargo keeps one build of a crate a
+/// target, whatever the other flags: boards with flags of their own would drive out each other's.
+pub fn builds(board: &Board) -> PathBuf {
+    match board.rustflags.is_empty() {
+        true => folder(),
+        false => folder().join(&board.name),
+    }
+}
+
+/// Where firmware goes.
 pub fn folder() -> PathBuf {
     target_dir().join("firmware")
 }
