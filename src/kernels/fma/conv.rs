@@ -208,6 +208,31 @@ pub(super) const ADD: Ends = Ends {
     activation: Activation::None,
 };
 
+/// What a slide goes from, what it multiplies by, and where it goes to.
+#[derive(Clone, Copy)]
+pub(super) struct Work<'a> {
+    pub source: *const f32,
+    pub weights: &'a Weights<'a>,
+    pub ends: &'a Ends<'a>,
+    pub destination: *mut f32,
+}
+
+impl<'a> Work<'a> {
+    pub fn new(
+        source: &[f32],
+        weights: &'a Weights<'a>,
+        ends: &'a Ends<'a>,
+        destination: &mut [f32],
+    ) -> Work<'a> {
+        Work {
+            source: source.as_ptr(),
+            weights,
+            ends,
+            destination: destination.as_mut_ptr(),
+        }
+    }
+}
+
 /// A strip of the source: rows of pixels that hold no edge.
 #[derive(Clone, Copy)]
 pub(super) struct Strip {
@@ -452,25 +477,19 @@ impl Slide {
     /// Slides: `destination = activation(start + sum source w)`.
     ///
     /// # Safety
-    /// [`takes`] said yes; `source`, `destination` and weights have the slide's sizes, and do not overlap.
+    /// [`takes`] said yes; source, destination and weights have the slide's sizes, and do not overlap.
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn run(
-        &self,
-        source: *const f32,
-        weights: &Weights,
-        ends: &Ends,
-        destination: *mut f32,
-    ) {
+    pub(super) unsafe fn run(&self, work: &Work) {
         // SAFETY: the caller's promise.
         unsafe {
             if winograd::takes(self) {
-                winograd::run(self, source, weights, ends, destination);
-            } else if stem::takes(self, ends) {
-                stem::run(self, source, weights, ends, destination);
-            } else if one::takes(self, ends) {
-                one::run(self, source, weights, ends, destination);
+                winograd::run(self, work);
+            } else if stem::takes(self, work.ends) {
+                stem::run(self, work);
+            } else if one::takes(self, work.ends) {
+                one::run(self, work);
             } else {
-                self.run_plain(source, weights, ends, destination);
+                self.run_plain(work);
             }
         }
     }
@@ -480,13 +499,13 @@ impl Slide {
     /// # Safety
     /// As [`Slide::run`].
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn run_plain(
-        &self,
-        source: *const f32,
-        weights: &Weights,
-        ends: &Ends,
-        destination: *mut f32,
-    ) {
+    pub(super) unsafe fn run_plain(&self, work: &Work) {
+        let Work {
+            source,
+            weights,
+            ends,
+            destination,
+        } = *work;
         if self.kernel.contains(&0) {
             // SAFETY: the caller's promise.
             unsafe { self.unreached(ends, destination) };

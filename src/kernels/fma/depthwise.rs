@@ -5,7 +5,7 @@
 
 #![allow(clippy::needless_range_loop)] // places are registers: numbered, in loops that are unrolled
 
-use super::conv::{self, Ends, PACKED, Slide, Weights};
+use super::conv::{self, Ends, PACKED, Slide, Weights, Work};
 use super::tile::{Scratch, activate, mask};
 use crate::kernels::Window;
 use core::arch::x86_64::*;
@@ -46,18 +46,30 @@ fn inside(s: &Slide, axis: usize, q: usize) -> Range<usize> {
     before(0).min(end)..end
 }
 
+/// The places along an axis whose windows lie inside the source with all of their cells.
+fn whole(s: &Slide, axis: usize) -> Range<usize> {
+    let (stride, padding) = (s.stride[axis] as isize, s.padding[axis]);
+    let reach = (s.kernel[axis].max(1) - 1) * s.dilation[axis];
+    let first = (padding.max(0) + stride - 1) / stride;
+    let end = match s.source[axis] as isize + padding - reach as isize {
+        ..=0 => 0,
+        room => (room + stride - 1) / stride,
+    };
+    first as usize..(end as usize).min(s.count[axis])
+}
+
 /// The slide of one filter a channel.
 ///
 /// # Safety
 /// The CPU has AVX2 and FMA; images and weights have the slide's sizes, as [`takes`] said of the window that it comes from.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn run(
-    s: &Slide,
-    source: *const f32,
-    weights: &Weights,
-    ends: &Ends,
-    destination: *mut f32,
-) {
+pub(super) unsafe fn run(s: &Slide, work: &Work) {
+    let Work {
+        source,
+        weights,
+        ends,
+        destination,
+    } = *work;
     let channels = s.channels;
     let mut packed = Scratch::<PACKED>::new();
     let packed = packed.start();
@@ -81,6 +93,7 @@ pub(super) unsafe fn run(
             }
         }
     }
+    let together = whole(s, 1);
     for n in 0..s.batch {
         for y in 0..s.count[0] {
             let rows = inside(s, 0, y);
@@ -88,9 +101,10 @@ pub(super) unsafe fn run(
             while x < s.count[1] {
                 let columns = inside(s, 1, x);
                 // the next places that have all columns of the window inside
-                let alike = (x..s.count[1].min(x + 8))
-                    .take_while(|&x| inside(s, 1, x).len() == s.kernel[1])
-                    .count();
+                let alike = match together.contains(&x) {
+                    true => together.end - x,
+                    false => 1,
+                };
                 let at = Places {
                     slide: s,
                     source: source.wrapping_add(n * s.source[0] * s.source[1] * channels),

@@ -3,8 +3,8 @@
 //!
 //! What a sample gets does not depend on how many run at once: every sum goes over its terms in an order that only the layer's
 //! sizes decide. Weights are packed once a call, on the stack. Windows of 3x3 that move by one pixel, over whole vectors of
-//! channels, take 16 products where the sum as written has 36 (`winograd`). Layers in groups, depthwise ones with several filters a channel and
-//! strides with dilations go through [`Avx2`]'s loops.
+//! channels, take 16 products where the sum as written has 36 (`winograd`). Layers in groups, depthwise ones with several filters a channel,
+//! strides with dilations, and gradients of depthwise weights go through [`Avx2`]'s loops.
 #![allow(unsafe_code)] // loads and stores of vectors, behind sizes that are checked once a layer
 
 mod conv;
@@ -22,7 +22,7 @@ mod winograd;
 
 use super::{AddI8, Avx2, ConvF32, ConvI8, DenseF32, DenseI8, Spread, WeightsI8, Window};
 use crate::kernels::Activation;
-use conv::{ADD, Ends, Slide, Weights};
+use conv::{ADD, Ends, Slide, Weights, Work};
 
 /// How far a sum of `terms` products may be from the exact one, as a part of the sum of the products' magnitudes: the one
 /// statement of what [`Kernels::Fma`](super::Kernels::Fma) and the scalar kernels may differ by, each. Rounding errors add up like a
@@ -89,20 +89,13 @@ fn to_places(spread: Spread, g: &Window) -> Slide {
 /// From places to the image.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA, [`takes`] said yes to these slices.
-unsafe fn to_image(
-    spread: Spread,
-    g: &Window,
-    places: &[f32],
-    weights: &Weights,
-    ends: &Ends,
-    image: &mut [f32],
-) {
+/// The CPU has AVX2 and FMA, [`takes`] said yes to the slices that `work` is of.
+unsafe fn to_image(spread: Spread, g: &Window, work: &Work) {
     let (row, image_step, place_step) = steps(spread, g);
     let channels = [g.out_channels, g.in_channels];
     conv::backward(g, channels, row, [place_step, image_step], |slide| {
         // SAFETY: the caller's promise.
-        unsafe { slide.run(places.as_ptr(), weights, ends, image.as_mut_ptr()) }
+        unsafe { slide.run(work) }
     });
 }
 
@@ -194,8 +187,9 @@ impl Fma {
             bias: Some(p.bias),
             activation: p.activation,
         };
+        let work = Work::new(p.x, &weights, &ends, y);
         // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices have the window's sizes.
-        unsafe { depthwise::run(&slide, p.x.as_ptr(), &weights, &ends, y.as_mut_ptr()) }
+        unsafe { depthwise::run(&slide, &work) }
     }
 
     /// As the function of this name in [`kernels`](super).
@@ -223,9 +217,10 @@ impl Fma {
             return false;
         }
         ran();
+        let work = Work::new(gy, weights, &ADD, gx);
         depthwise::backward(g, |slide| {
             // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices have the window's sizes.
-            unsafe { depthwise::run(slide, gy.as_ptr(), weights, &ADD, gx.as_mut_ptr()) }
+            unsafe { depthwise::run(slide, &work) }
         });
         true
     }
@@ -295,13 +290,12 @@ impl Fma {
             bias: Some(p.bias),
             activation: p.activation,
         };
+        let work = Work::new(p.x, &weights, &ends, y);
         // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices have the window's sizes.
         unsafe {
             match spread.transposed {
-                false => {
-                    to_places(spread, g).run(p.x.as_ptr(), &weights, &ends, y.as_mut_ptr());
-                }
-                true => to_image(spread, g, p.x, &weights, &ends, y),
+                false => to_places(spread, g).run(&work),
+                true => to_image(spread, g, &work),
             }
         }
     }
@@ -364,11 +358,12 @@ impl Fma {
             return false;
         }
         ran();
+        let work = Work::new(gy, weights, ends, gx);
         // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices have the window's sizes.
         unsafe {
             match spread.transposed {
-                false => to_image(spread, g, gy, weights, ends, gx),
-                true => to_places(spread, g).run(gy.as_ptr(), weights, ends, gx.as_mut_ptr()),
+                false => to_image(spread, g, &work),
+                true => to_places(spread, g).run(&work),
             }
         }
         true

@@ -4,7 +4,7 @@
 
 #![allow(clippy::needless_range_loop)] // places and columns of a window are registers: numbered, in loops that are unrolled
 
-use super::conv::{Ends, PACKED, STRIP, Slide, Strip, Weights};
+use super::conv::{Ends, PACKED, STRIP, Slide, Strip, Work};
 use super::tile::{Scratch, sum_4};
 use crate::kernels::Activation;
 use core::arch::x86_64::*;
@@ -31,13 +31,13 @@ pub(super) fn takes(s: &Slide, ends: &Ends) -> bool {
 /// # Safety
 /// As [`Slide::run`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn run(
-    s: &Slide,
-    source: *const f32,
-    weights: &Weights,
-    ends: &Ends,
-    destination: *mut f32,
-) {
+pub(super) unsafe fn run(s: &Slide, work: &Work) {
+    let Work {
+        source,
+        weights,
+        ends,
+        destination,
+    } = *work;
     let (mut packed, mut strip) = (Scratch::<PACKED>::new(), Scratch::<STRIP>::new());
     let (packed, strip) = (packed.start(), strip.start());
     let (channels, columns) = (s.source_channels, s.count[1]);

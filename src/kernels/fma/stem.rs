@@ -1,7 +1,7 @@
 //! First layers: 3x3 windows over one or three channels that move by one pixel. Windows are so short that loops over their rows cost as much as
 //! the products; here nothing of them is left but products.
 
-use super::conv::{Ends, PACKED, STRIP, Slide, Strip, Weights};
+use super::conv::{Ends, PACKED, STRIP, Slide, Strip, Weights, Work};
 use super::tile::{Scratch, WIDE, activate};
 use core::arch::x86_64::*;
 
@@ -26,13 +26,13 @@ const PLACES: usize = 7;
 /// # Safety
 /// As [`Slide::run`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn run(
-    s: &Slide,
-    source: *const f32,
-    weights: &Weights,
-    ends: &Ends,
-    destination: *mut f32,
-) {
+pub(super) unsafe fn run(s: &Slide, work: &Work) {
+    let Work {
+        source,
+        weights,
+        ends,
+        destination,
+    } = *work;
     let (mut packed, mut strip) = (Scratch::<PACKED>::new(), Scratch::<STRIP>::new());
     let (packed, strip) = (packed.start(), strip.start());
     let channels = s.source_channels;

@@ -2,6 +2,7 @@
 
 extern crate std;
 #[cfg(test)]
+// as this file is: what reads the sources for `tests/house_rules.rs` looks at one file at a time
 mod depthwise;
 
 use super::*;
@@ -65,7 +66,65 @@ fn close(
     }
 }
 
-/// All five loops of a convolution.
+/// From weights and the output's gradient to the input's.
+type GradientF32<'a> = dyn Fn(Kernels, &[f32], &[f32], &mut [f32]) + 'a;
+type GradientI8<'a> = dyn Fn(Kernels, WeightsI8, &[f32], &mut [f32]) + 'a;
+
+/// The loops of a convolution, but for the gradient of its weights.
+struct Loops<'a> {
+    forward: &'a dyn Fn(Kernels, &ConvF32, &mut [f32]),
+    gradient_f32: &'a GradientF32<'a>,
+    gradient_i8: &'a GradientI8<'a>,
+}
+
+impl Loops<'_> {
+    /// Each beside the scalar one, on numbers of these lengths: input, weights, output, filters.
+    fn are_close(
+        &self,
+        (g, what): (&Window, &dyn core::fmt::Debug),
+        [x_len, w_len, y_len, filters]: [usize; 4],
+        terms: usize,
+        numbers: &mut Numbers,
+    ) {
+        let (x, w, gy) = (
+            numbers.floats(x_len),
+            numbers.floats(w_len),
+            numbers.floats(y_len),
+        );
+        let bias = numbers.floats(filters);
+        let activations = [Activation::None, Activation::Relu, Activation::Relu6];
+        let activation = activations[numbers.within(0, 2)];
+        let w8: Vec<i8> = w.iter().map(|w| (w * 127.0) as i8).collect();
+        let w8_sizes: Vec<i8> = w8.iter().map(|w| w.abs()).collect();
+        let scales: Vec<f32> = bias.iter().map(|b| b.abs() + 0.1).collect();
+        let [ax, aw, agy, abias] = [&x, &w, &gy, &bias].map(|v| magnitudes(v));
+        close(terms, &numbers.floats(y_len), what, |k, sizes, y| {
+            let p = ConvF32 {
+                window: g,
+                x: if sizes { &ax } else { &x },
+                w: if sizes { &aw } else { &w },
+                bias: if sizes { &abias } else { &bias },
+                activation: if sizes { Activation::None } else { activation },
+            };
+            (self.forward)(k, &p, y);
+        });
+        close(terms, &numbers.floats(x_len), what, |k, sizes, gx| {
+            let (w, gy) = if sizes { (&aw, &agy) } else { (&w, &gy) };
+            (self.gradient_f32)(k, w, gy, gx);
+        });
+        close(terms, &numbers.floats(x_len), what, |k, sizes, gx| {
+            let (w, gy) = if sizes { (&w8_sizes, &agy) } else { (&w8, &gy) };
+            let quant = Quant {
+                scale: 1.0,
+                zero_point: 0,
+                channel_scales: &scales,
+            };
+            (self.gradient_i8)(k, WeightsI8 { w, quant }, gy, gx);
+        });
+    }
+}
+
+/// All four loops of a convolution.
 fn check(g: &Window, spread: Spread, numbers: &mut Numbers) {
     let [image, places] = conv::images(g);
     let (x_len, y_len, filters) = match spread.transposed {
@@ -74,52 +133,25 @@ fn check(g: &Window, spread: Spread, numbers: &mut Numbers) {
     };
     let cells = g.kernel[0] * g.kernel[1];
     let w_len = cells * g.in_channels * g.out_channels;
-    let (x, w, gy) = (
-        numbers.floats(x_len),
-        numbers.floats(w_len),
-        numbers.floats(y_len),
-    );
-    let bias = numbers.floats(filters);
-    let activation = [Activation::None, Activation::Relu, Activation::Relu6][numbers.within(0, 2)];
-    let w8: Vec<i8> = w.iter().map(|w| (w * 127.0) as i8).collect();
-    let w8_sizes: Vec<i8> = w8.iter().map(|w| w.abs()).collect();
-    let scales: Vec<f32> = bias.iter().map(|b| b.abs() + 0.1).collect();
-    let [ax, aw, agy, abias] = [&x, &w, &gy, &bias].map(|v| magnitudes(v));
     let what = (g, spread);
-    let terms = cells * g.in_channels.max(g.out_channels);
-    close(terms, &numbers.floats(y_len), &what, |k, sizes, y| {
-        let p = ConvF32 {
-            window: g,
-            x: if sizes { &ax } else { &x },
-            w: if sizes { &aw } else { &w },
-            bias: if sizes { &abias } else { &bias },
-            activation: if sizes { Activation::None } else { activation },
-        };
-        match spread {
-            PLAIN => kernels::conv_f32(k, &p, y),
-            _ => kernels::spread_f32(k, spread, &p, y),
-        }
-    });
-    close(terms, &numbers.floats(x_len), &what, |k, sizes, gx| {
-        let (w, gy) = if sizes { (&aw, &agy) } else { (&w, &gy) };
-        match spread {
+    let loops = Loops {
+        forward: &|k, p, y| match spread {
+            PLAIN => kernels::conv_f32(k, p, y),
+            _ => kernels::spread_f32(k, spread, p, y),
+        },
+        gradient_f32: &|k, w, gy, gx| match spread {
             PLAIN => kernels::conv_input_gradient_f32(k, g, w, gy, gx),
             _ => kernels::spread_input_gradient_f32(k, spread, g, w, gy, gx),
-        }
-    });
-    close(terms, &numbers.floats(x_len), &what, |k, sizes, gx| {
-        let (w, gy) = if sizes { (&w8_sizes, &agy) } else { (&w8, &gy) };
-        let quant = Quant {
-            scale: 1.0,
-            zero_point: 0,
-            channel_scales: &scales,
-        };
-        let w = WeightsI8 { w, quant };
-        match spread {
+        },
+        gradient_i8: &|k, w, gy, gx| match spread {
             PLAIN => kernels::conv_input_gradient_i8(k, g, w, gy, gx),
             _ => kernels::spread_input_gradient_i8(k, spread, g, w, gy, gx),
-        }
-    });
+        },
+    };
+    let terms = cells * g.in_channels.max(g.out_channels);
+    loops.are_close((g, &what), [x_len, w_len, y_len, filters], terms, numbers);
+    let (x, gy) = (numbers.floats(x_len), numbers.floats(y_len));
+    let (ax, agy) = (magnitudes(&x), magnitudes(&gy));
     let terms = g.batch * g.output[0] * g.output[1];
     close(terms, &numbers.floats(w_len), &what, |k, sizes, gw| {
         let (x, gy) = if sizes { (&ax, &agy) } else { (&x, &gy) };
@@ -131,7 +163,6 @@ fn check(g: &Window, spread: Spread, numbers: &mut Numbers) {
 }
 
 /// A window over an image of `input`, padded by `padding` before and by `after` behind; None where it does not fit.
-#[allow(clippy::too_many_arguments)]
 fn window(
     batch: usize,
     input: [usize; 2],
@@ -139,8 +170,7 @@ fn window(
     kernel: [usize; 2],
     stride: [usize; 2],
     dilation: [usize; 2],
-    padding: [usize; 2],
-    after: [usize; 2],
+    [padding, after]: [[usize; 2]; 2],
 ) -> Option<Window> {
     let mut output = [0; 2];
     for axis in 0..2 {
@@ -173,7 +203,7 @@ fn convolutions_are_close_to_scalar() {
         let dilation = stride.map(|s| if s == 1 { numbers.within(1, 2) } else { 1 });
         let c = [0; 2].map(|_| channels[numbers.within(0, 8)]);
         let batch = numbers.within(1, 3);
-        let g = window(batch, input, c, kernel, stride, dilation, padding, after);
+        let g = window(batch, input, c, kernel, stride, dilation, [padding, after]);
         let Some(g) = g else { continue };
         for transposed in [false, true] {
             let spread = Spread {
@@ -198,7 +228,7 @@ fn large_convolutions_are_close_to_scalar() {
         ([11, 11], [1, 260], [11, 11], [1, 1]),
     ] {
         let padding = kernel.map(|k: usize| k / 2);
-        let g = window(2, input, channels, kernel, stride, [1; 2], padding, padding);
+        let g = window(2, input, channels, kernel, stride, [1; 2], [padding; 2]);
         for transposed in [false, true] {
             let spread = Spread {
                 groups: 1,
@@ -343,7 +373,7 @@ fn a_sample_does_not_feel_its_batch() {
         };
         assert_eq!(run(1), run(batch));
         let conv = |n: usize| {
-            let g = window(n, [7, 7], [5, 19], [3, 3], [2, 2], [1; 2], [1; 2], [1; 2]).unwrap();
+            let g = window(n, [7, 7], [5, 19], [3, 3], [2, 2], [1; 2], [[1; 2]; 2]).unwrap();
             let [image, places] = conv::images(&g);
             let mut fresh = Numbers(5);
             let (w, bias) = (fresh.floats(9 * 5 * 19), fresh.floats(19));
@@ -374,7 +404,7 @@ fn activations_keep_not_a_number() {
     let Some(fma) = Fma::new() else { return };
     let x = [f32::NAN, -1.0, 7.0, 0.5];
     for activation in [Activation::None, Activation::Relu, Activation::Relu6] {
-        let g = window(1, [2, 2], [1, 9], [1, 1], [1; 2], [1; 2], [0; 2], [0; 2]).unwrap();
+        let g = window(1, [2, 2], [1, 9], [1, 1], [1; 2], [1; 2], [[0; 2]; 2]).unwrap();
         let p = ConvF32 {
             window: &g,
             x: &x,
@@ -402,17 +432,8 @@ fn the_peak_loop_does_its_multiply_adds() {
 
 /// A 3x3 window that moves by one pixel, as [`winograd`] takes it.
 fn small(batch: usize, input: [usize; 2], channels: [usize; 2], padding: usize) -> Window {
-    window(
-        batch,
-        input,
-        channels,
-        [3; 2],
-        [1; 2],
-        [1; 2],
-        [padding; 2],
-        [padding; 2],
-    )
-    .unwrap()
+    let padding = [[padding; 2]; 2];
+    window(batch, input, channels, [3; 2], [1; 2], [1; 2], padding).unwrap()
 }
 
 const SMALL: [([usize; 2], [usize; 2], usize); 7] = [
@@ -603,7 +624,7 @@ fn a_gradient_that_is_set_is_one_that_is_added_to_nothing() {
         ([10, 11], [7, 24], [2, 3], [3, 2]),
     ] {
         let padding = kernel.map(|k: usize| k / 2);
-        let g = window(2, input, channels, kernel, stride, [1; 2], padding, padding).unwrap();
+        let g = window(2, input, channels, kernel, stride, [1; 2], [padding; 2]).unwrap();
         let [image, places] = conv::images(&g);
         let gy = numbers.floats(places);
         let w = numbers.floats(kernel[0] * kernel[1] * channels[0] * channels[1]);
@@ -642,8 +663,8 @@ fn one_channel_is_as_any_number_of_them() {
                 assert!(one::takes(slide, &ends), "{g:?}");
                 // SAFETY: the CPU has what it takes, and all sizes are the slide's.
                 unsafe {
-                    one::run(slide, gy.as_ptr(), &weights, &ends, ours.as_mut_ptr());
-                    slide.run_plain(gy.as_ptr(), &weights, &ends, expected.as_mut_ptr());
+                    one::run(slide, &Work::new(&gy, &weights, &ends, &mut ours));
+                    slide.run_plain(&Work::new(&gy, &weights, &ends, &mut expected));
                 }
                 slides += 1;
             });

@@ -5,7 +5,7 @@
 //! tiles by channels and channels by filters. Each place still depends on its own nine pixels alone, so where those are zero it gets an
 //! exact zero, as from the plain sum.
 
-use super::conv::{Ends, PACKED, STRIP, Slide, Weights};
+use super::conv::{Ends, PACKED, STRIP, Slide, Weights, Work};
 use super::tile::{Scratch, WIDE, activate};
 use core::arch::x86_64::*;
 
@@ -310,13 +310,13 @@ unsafe fn pack<const V: usize>(s: &Slide, weights: &Weights, o: usize, to: *mut 
 /// # Safety
 /// As [`Slide::run`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn run(
-    s: &Slide,
-    source: *const f32,
-    weights: &Weights,
-    ends: &Ends,
-    destination: *mut f32,
-) {
+pub(super) unsafe fn run(s: &Slide, work: &Work) {
+    let Work {
+        source,
+        weights,
+        ends,
+        destination,
+    } = *work;
     let (mut packed, mut strip) = (Scratch::<ROOM>::new(), Scratch::<STRIP>::new());
     let mut products = Scratch::<{ POINTS * TILES * WIDE }>::new();
     let (packed, strip, products) = (packed.start(), strip.start(), products.start());

@@ -75,8 +75,8 @@ pub(super) fn conv_of(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
                 // SAFETY: `pack` has written so many, for this strip or the first one.
                 let w = unsafe { w.assume_init_ref() };
                 match halves(valid) {
-                    2 => part::<2>(p, &finish, &strip, x, w, o, valid, y),
-                    _ => part::<1>(p, &finish, &strip, x, w, o, valid, y),
+                    2 => part(p, &strip, x, w, &Target::<2>::new(p, &finish, o, valid), y),
+                    _ => part(p, &strip, x, w, &Target::<1>::new(p, &finish, o, valid), y),
                 }
             }
         }
@@ -202,17 +202,14 @@ fn transposed(v: [__m128i; 8]) -> [__m128i; 8] {
     columns
 }
 
-/// All pixels of a strip with one tile of `8 T` filters, of which `valid` exist.
+/// All pixels of a strip with one tile of filters.
 #[target_feature(enable = "avx2")]
-#[allow(clippy::too_many_arguments)] // a loop nest cut in two
 fn part<const T: usize>(
     p: &ConvI8,
-    finish: &Finish,
     strip: &Strip,
     x: &[i16],
     w: &[i16],
-    o: usize,
-    valid: usize,
+    to: &Target<T>,
     y: &mut [i8],
 ) {
     let g = p.window;
@@ -221,7 +218,6 @@ fn part<const T: usize>(
         pitch: strip.pitch,
         pairs: (g.kernel[1] * g.in_channels).div_ceil(2),
     };
-    let to = Target::<T>::new(p, finish, o, valid);
     let mut pixels = Pixels::new(strip, g, strip.pitch, g.in_channels);
     while let Some(at) = pixels.take::<4>() {
         let sums = sums::<4, T>(x, at, w, sizes, &to.lanes);

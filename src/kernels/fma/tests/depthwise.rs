@@ -14,7 +14,13 @@ fn windows(numbers: &mut Numbers, count: usize) -> Vec<Window> {
         let c = [channels[numbers.within(0, 5)]; 2];
         let batch = numbers.within(1, 3);
         windows.extend(window(
-            batch, input, c, kernel, stride, dilation, padding, after,
+            batch,
+            input,
+            c,
+            kernel,
+            stride,
+            dilation,
+            [padding, after],
         ));
     }
     windows
@@ -26,41 +32,15 @@ fn depthwise_convolutions_are_close_to_scalar() {
     for g in windows(&mut numbers, 200) {
         let [image, places] = conv::images(&g);
         let cells = g.kernel[0] * g.kernel[1];
-        let w = numbers.floats(cells * g.in_channels);
-        let (x, gy, bias) = (
-            numbers.floats(image),
-            numbers.floats(places),
-            numbers.floats(g.in_channels),
-        );
-        let w8: Vec<i8> = w.iter().map(|w| (w * 127.0) as i8).collect();
-        let w8_sizes: Vec<i8> = w8.iter().map(|w| w.abs()).collect();
-        let scales: Vec<f32> = bias.iter().map(|b| b.abs() + 0.1).collect();
-        let [ax, aw, agy, abias] = [&x, &w, &gy, &bias].map(|v| magnitudes(v));
-        let activation =
-            [Activation::None, Activation::Relu, Activation::Relu6][numbers.within(0, 2)];
-        close(cells, &numbers.floats(places), &g, |k, sizes, y| {
-            let p = ConvF32 {
-                window: &g,
-                x: if sizes { &ax } else { &x },
-                w: if sizes { &aw } else { &w },
-                bias: if sizes { &abias } else { &bias },
-                activation: if sizes { Activation::None } else { activation },
-            };
-            kernels::depthwise_f32(k, &p, y);
-        });
-        close(cells, &numbers.floats(image), &g, |k, sizes, gx| {
-            let (w, gy) = if sizes { (&aw, &agy) } else { (&w, &gy) };
-            kernels::depthwise_input_gradient_f32(k, &g, w, gy, gx);
-        });
-        close(cells, &numbers.floats(image), &g, |k, sizes, gx| {
-            let (w, gy) = if sizes { (&w8_sizes, &agy) } else { (&w8, &gy) };
-            let quant = Quant {
-                scale: 1.0,
-                zero_point: 0,
-                channel_scales: &scales,
-            };
-            kernels::depthwise_input_gradient_i8(k, &g, WeightsI8 { w, quant }, gy, gx);
-        });
+        let loops = Loops {
+            forward: &|k, p, y| kernels::depthwise_f32(k, p, y),
+            gradient_f32: &|k, w, gy, gx| {
+                kernels::depthwise_input_gradient_f32(k, &g, w, gy, gx);
+            },
+            gradient_i8: &|k, w, gy, gx| kernels::depthwise_input_gradient_i8(k, &g, w, gy, gx),
+        };
+        let lens = [image, cells * g.in_channels, places, g.in_channels];
+        loops.are_close((&g, &g), lens, cells, &mut numbers);
     }
 }
 
@@ -104,7 +84,7 @@ fn depthwise_convolutions_do_not_feel_batch_or_neighbours() {
         }
     }
     // every column holds the same pixels: what its places get does not depend on how many are summed side by side
-    let g = window(1, [5, 23], [9; 2], [3, 3], [1; 2], [1; 2], [1, 0], [1, 0]).unwrap();
+    let g = window(1, [5, 23], [9; 2], [3, 3], [1; 2], [1; 2], [[1, 0]; 2]).unwrap();
     let row = numbers.floats(9);
     let x: Vec<f32> = (0..5 * 23 * 9).map(|i| row[i % 9]).collect();
     let (w, bias) = (numbers.floats(9 * 9), numbers.floats(9));
