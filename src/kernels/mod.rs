@@ -27,6 +27,8 @@ mod mve_pairs;
 #[cfg(any(test, foolproof_dsp))]
 mod plain;
 pub mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod strip;
 pub mod window;
 #[cfg(target_arch = "x86_64")]
 pub mod x86;

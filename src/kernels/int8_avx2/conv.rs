@@ -1,8 +1,8 @@
 //! Convolution: four pixels meet sixteen filters, two elements at a time.
 
-use super::super::{ConvI8, Window};
-use super::strip::{Cut, Pixels, STRIP, Strip};
-use super::{Finish, Lanes, Scratch, store};
+use super::super::ConvI8;
+use super::super::strip::{Cut, Pixels, STRIP, Scratch, Strip, flattened};
+use super::{Finish, Lanes, store};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
@@ -60,7 +60,7 @@ pub(super) fn conv_of(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
             let x = widened.uncleared(rows * strip.pitch + 1);
             x[rows * strip.pitch].write(0);
             for (r, row) in x.chunks_exact_mut(strip.pitch).take(rows).enumerate() {
-                strip.row(p, &finish, r, row);
+                strip.row(p, finish.doubling(), r, row);
             }
             // SAFETY: all rows have been written, and the element behind them.
             let x = unsafe { x.assume_init_ref() };
@@ -87,21 +87,6 @@ pub(super) fn conv_of(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
 /// Vectors of eight filters for so many, sixteen at most.
 fn halves(filters: usize) -> usize {
     if filters > TILE / 2 { 2 } else { 1 }
-}
-
-/// A convolution whose windows are single pixels has one long row of them.
-fn flattened(g: &Window) -> Window {
-    if g.kernel == [1, 1] && g.stride == [1, 1] && g.padding == [0, 0] && g.input == g.output {
-        let pixels = g.batch * g.input[0] * g.input[1];
-        return Window {
-            batch: 1,
-            input: [1, pixels],
-            output: [1, pixels],
-            dilation: [1, 1],
-            ..*g
-        };
-    }
-    *g
 }
 
 /// Sixteen filters from `first` on (the last one again where there are fewer), their elements in pairs: `[rows, pairs, 16, 2]`. Up to

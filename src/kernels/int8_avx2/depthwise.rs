@@ -2,10 +2,10 @@
 //!
 //! A strip holds each element beside the one of the next column, so that one load brings what eight channels have in both.
 
+use super::super::strip::{Cut, Pixels, STRIP, Scratch, Strip};
 use super::super::{ConvI8, Window};
 use super::conv::{Layout, Target, conv_of};
-use super::strip::{Cut, Pixels, STRIP, Strip};
-use super::{Finish, Lanes, Scratch};
+use super::{Finish, Lanes};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
@@ -63,7 +63,7 @@ pub(in super::super) fn depthwise(p: &ConvI8, y: &mut [i8]) -> bool {
         let row = row.uncleared(whole + c);
         row[pitch..].fill(MaybeUninit::new(0));
         for r in 0..rows {
-            strip.row(p, &finish, r, &mut row[..pitch]);
+            strip.row(p, finish.doubling(), r, &mut row[..pitch]);
             // SAFETY: all of it has been written.
             let row = unsafe { row.assume_init_ref() };
             pair(row, c, &mut x[2 * r * pitch..][..2 * whole]);

@@ -13,7 +13,6 @@ mod add;
 mod conv;
 mod dense;
 mod depthwise;
-mod strip;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +23,6 @@ pub(super) use depthwise::depthwise;
 
 use super::{Requantize, Rounding};
 use core::arch::x86_64::*;
-use core::mem::MaybeUninit;
 
 /// Fixed-point factors of eight lanes, two roundings.
 #[derive(Clone, Copy)]
@@ -317,25 +315,4 @@ fn store_some(q: __m128i, y: &mut [i8]) {
     // SAFETY: `all` is 16 bytes long.
     unsafe { _mm_storeu_si128(all.as_mut_ptr().cast(), q) }
     y.copy_from_slice(&all[..y.len()]);
-}
-
-/// A buffer on the stack. In cache lines of its own, so that few loads straddle two.
-#[repr(C, align(64))]
-struct Scratch<const N: usize> {
-    elements: [MaybeUninit<i16>; N],
-}
-
-impl<const N: usize> Scratch<N> {
-    #[inline(always)]
-    fn new() -> Self {
-        Scratch {
-            elements: [MaybeUninit::uninit(); N],
-        }
-    }
-
-    /// The first `n` elements, `N` at most, as they are.
-    #[inline(always)]
-    fn uncleared(&mut self, n: usize) -> &mut [MaybeUninit<i16>] {
-        &mut self.elements[..n.min(N)]
-    }
 }

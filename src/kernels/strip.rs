@@ -1,7 +1,6 @@
-//! Part of an input image, widened to 16 bits less the zero point: cells outside the image are zero.
+//! Part of an input image, widened to 16 bits less the zero point: cells outside the image are zero. What the vector kernels of every CPU share.
 
-use super::super::{ConvI8, Window};
-use super::Finish;
+use super::{ConvI8, Window};
 use core::mem::MaybeUninit;
 
 /// Elements of a strip: 24 KiB, of which the first-level cache keeps the greater part.
@@ -69,9 +68,9 @@ impl Strip {
         (self.rows - 1) * g.stride[0] + g.kernel[0]
     }
 
-    /// Writes row `r` of the strip's input to all of `to`, which is one `pitch` long. Doubled where `finish` wants that.
+    /// Writes row `r` of the strip's input to all of `to`, which is one `pitch` long. Shifted to the left by `doubling`.
     #[inline(always)]
-    pub(super) fn row(&self, p: &ConvI8, finish: &Finish, r: usize, to: &mut [MaybeUninit<i16>]) {
+    pub(super) fn row(&self, p: &ConvI8, doubling: u32, r: usize, to: &mut [MaybeUninit<i16>]) {
         let g = p.window;
         let c = g.in_channels;
         let row = g.input[1] * c;
@@ -86,7 +85,6 @@ impl Strip {
             return;
         };
         let x = &p.x[(self.n * g.input[0] + iy) * row + from..][..count];
-        let doubling = finish.doubling();
         to[..left].fill(MaybeUninit::new(0));
         for (to, &x) in to[left..][..count].iter_mut().zip(x) {
             to.write((i16::from(x) - p.x_zero_point) << doubling);
@@ -140,5 +138,41 @@ impl Pixels {
             }
         }
         Some(pixels)
+    }
+}
+
+/// A convolution whose windows are single pixels has one long row of them.
+pub(super) fn flattened(g: &Window) -> Window {
+    if g.kernel == [1, 1] && g.stride == [1, 1] && g.padding == [0, 0] && g.input == g.output {
+        let pixels = g.batch * g.input[0] * g.input[1];
+        return Window {
+            batch: 1,
+            input: [1, pixels],
+            output: [1, pixels],
+            dilation: [1, 1],
+            ..*g
+        };
+    }
+    *g
+}
+
+/// A buffer on the stack. In cache lines of its own, so that few loads straddle two.
+#[repr(C, align(64))]
+pub(super) struct Scratch<const N: usize> {
+    elements: [MaybeUninit<i16>; N],
+}
+
+impl<const N: usize> Scratch<N> {
+    #[inline(always)]
+    pub(super) fn new() -> Self {
+        Scratch {
+            elements: [MaybeUninit::uninit(); N],
+        }
+    }
+
+    /// The first `n` elements, `N` at most, as they are.
+    #[inline(always)]
+    pub(super) fn uncleared(&mut self, n: usize) -> &mut [MaybeUninit<i16>] {
+        &mut self.elements[..n.min(N)]
     }
 }
