@@ -17,6 +17,9 @@ pub mod fixed_point;
 pub mod fma;
 #[cfg(target_arch = "x86_64")]
 mod int8_avx2;
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
+mod int8_tests;
 pub mod lut;
 #[cfg(foolproof_mve)]
 mod mve;
