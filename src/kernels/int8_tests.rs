@@ -4,6 +4,8 @@
 extern crate std;
 #[cfg(target_arch = "x86_64")]
 use super::int8_avx2 as vector;
+#[cfg(target_arch = "aarch64")]
+use super::int8_neon as vector;
 use super::{AddI8, ConvI8, DenseI8, Kernels, Multiplier, Requantize, Rounding, Window, scalar};
 use std::vec::Vec;
 
@@ -11,6 +13,8 @@ use std::vec::Vec;
 fn fast() -> Option<Kernels> {
     #[cfg(target_arch = "x86_64")]
     let fast = super::Avx2::new().map(Kernels::Avx2);
+    #[cfg(target_arch = "aarch64")]
+    let fast = Some(Kernels::detect_exact());
     fast
 }
 

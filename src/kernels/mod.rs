@@ -17,8 +17,10 @@ pub mod fixed_point;
 pub mod fma;
 #[cfg(target_arch = "x86_64")]
 mod int8_avx2;
+#[cfg(target_arch = "aarch64")]
+mod int8_neon;
 #[cfg(test)]
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod int8_tests;
 pub mod lut;
 #[cfg(foolproof_mve)]
@@ -30,7 +32,7 @@ mod mve_pairs;
 #[cfg(any(test, foolproof_dsp))]
 mod plain;
 pub mod scalar;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod strip;
 pub mod window;
 #[cfg(target_arch = "x86_64")]
