@@ -1,4 +1,5 @@
-//! Finds out whether the target has the Cortex-M DSP extension, and Helium. `cfg(target_feature = "dsp")` is never true on
+//! Finds out whether there are loops for the registers of a PC's CPU (`cfg(foolproof_simd)`: x86-64, whose features are looked for at
+//! run time, and aarch64 with NEON), and whether the target has the Cortex-M DSP extension, and Helium. `cfg(target_feature = "dsp")` is never true on
 //! stable Rust, so this compiles one instruction of each, with the flags that the crate itself is compiled with, and sets
 //! `cfg(foolproof_dsp)` and `cfg(foolproof_mve)` where that works.
 
@@ -27,9 +28,21 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rustc-check-cfg=cfg(foolproof_dsp)");
     println!("cargo::rustc-check-cfg=cfg(foolproof_mve)");
-    if variable("CARGO_CFG_TARGET_ARCH") != "arm" {
-        return;
+    println!("cargo::rustc-check-cfg=cfg(foolproof_simd)");
+    let has_neon = variable("CARGO_CFG_TARGET_FEATURE")
+        .split(',')
+        .any(|feature| feature == "neon");
+    let is_little = variable("CARGO_CFG_TARGET_ENDIAN") == "little";
+    match &*variable("CARGO_CFG_TARGET_ARCH") {
+        "arm" => arm(),
+        "x86_64" => println!("cargo::rustc-cfg=foolproof_simd"),
+        "aarch64" if has_neon && is_little => println!("cargo::rustc-cfg=foolproof_simd"),
+        _ => {}
     }
+}
+
+/// The extensions of Cortex-M.
+fn arm() {
     let dsp = compiles("dsp", DSP);
     if dsp {
         println!("cargo::rustc-cfg=foolproof_dsp");

@@ -6,16 +6,14 @@ extern crate std;
 use super::int8_avx2 as vector;
 #[cfg(target_arch = "aarch64")]
 use super::int8_neon as vector;
-use super::{AddI8, ConvI8, DenseI8, Kernels, Multiplier, Requantize, Rounding, Window, scalar};
+use super::{
+    AddI8, ConvI8, DenseI8, Kernels, Multiplier, Requantize, Rounding, Simd, Window, scalar,
+};
 use std::vec::Vec;
 
 /// Those that hand over to [`vector`], where this CPU can run it.
 fn fast() -> Option<Kernels> {
-    #[cfg(target_arch = "x86_64")]
-    let fast = super::Avx2::new().map(Kernels::Avx2);
-    #[cfg(target_arch = "aarch64")]
-    let fast = Some(Kernels::detect_exact());
-    fast
+    Simd::new().map(Kernels::Simd)
 }
 
 pub(super) struct Random(pub u64);

@@ -12,15 +12,18 @@ mod arm;
 mod chip;
 #[cfg(target_arch = "x86_64")]
 mod f32_avx2;
+#[cfg(all(foolproof_simd, target_arch = "aarch64"))]
+mod f32_neon;
+#[cfg(foolproof_simd)]
+mod f32x8;
 pub mod fixed_point;
-#[cfg(target_arch = "x86_64")]
+#[cfg(foolproof_simd)]
 pub mod fma;
 #[cfg(target_arch = "x86_64")]
 mod int8_avx2;
-#[cfg(target_arch = "aarch64")]
+#[cfg(all(foolproof_simd, target_arch = "aarch64"))]
 mod int8_neon;
-#[cfg(test)]
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(all(test, foolproof_simd))]
 mod int8_tests;
 pub mod lut;
 #[cfg(foolproof_mve)]
@@ -32,15 +35,15 @@ mod mve_pairs;
 #[cfg(any(test, foolproof_dsp))]
 mod plain;
 pub mod scalar;
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(foolproof_simd)]
+pub mod simd;
+#[cfg(foolproof_simd)]
 mod strip;
 pub mod window;
-#[cfg(target_arch = "x86_64")]
-pub mod x86;
 
 pub use window::Window;
-#[cfg(target_arch = "x86_64")]
-pub use {fma::Fma, x86::Avx2};
+#[cfg(foolproof_simd)]
+pub use {fma::Fma, simd::Simd};
 
 pub use activation::Activation;
 pub use fixed_point::{Multiplier, Rounding};
@@ -57,10 +60,10 @@ pub enum Kernels {
     /// Portable Rust: the same operations in the same order on every machine, so the same bits.
     Scalar,
     /// The same operations in the same order, eight at a time: the same bits again.
-    #[cfg(target_arch = "x86_64")]
-    Avx2(Avx2),
+    #[cfg(foolproof_simd)]
+    Simd(Simd),
     /// int8 as the others; f32 with fused multiply-adds in an order of its own, so within [`fma::tolerance`] of the others.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(foolproof_simd)]
     Fma(Fma),
 }
 
@@ -69,7 +72,7 @@ impl Kernels {
     /// is what the compiler was told about the machine. Their f32 results are not a chip's to the bit: see
     /// [`Kernels::detect_exact`].
     pub fn detect() -> Kernels {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
         if let Some(fma) = Fma::new() {
             return Kernels::Fma(fma);
         }
@@ -78,9 +81,9 @@ impl Kernels {
 
     /// The fastest of those that give the same bits on every machine.
     pub fn detect_exact() -> Kernels {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(avx2) = Avx2::new() {
-            return Kernels::Avx2(avx2);
+        #[cfg(foolproof_simd)]
+        if let Some(simd) = Simd::new() {
+            return Kernels::Simd(simd);
         }
         Kernels::Scalar
     }
@@ -88,10 +91,10 @@ impl Kernels {
     /// Whether some of them can write a gradient into a buffer that was not cleared. Chips' cannot: there it is a constant, and no code.
     pub(crate) fn set_gradients(self) -> bool {
         match self {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(foolproof_simd)]
             Kernels::Fma(_) => true,
-            #[cfg(target_arch = "x86_64")]
-            Kernels::Avx2(_) => false,
+            #[cfg(foolproof_simd)]
+            Kernels::Simd(_) => false,
             Kernels::Scalar => false,
         }
     }
@@ -100,9 +103,9 @@ impl Kernels {
     pub fn name(self) -> &'static str {
         match self {
             Kernels::Scalar => "scalar",
-            #[cfg(target_arch = "x86_64")]
-            Kernels::Avx2(_) => "avx2",
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(foolproof_simd)]
+            Kernels::Simd(_) => Simd::NAME,
+            #[cfg(foolproof_simd)]
             Kernels::Fma(_) => "fma",
         }
     }
@@ -227,9 +230,9 @@ pub fn conv_f32(kernels: Kernels, p: &ConvF32, y: &mut [f32]) {
     }
     match kernels {
         Kernels::Scalar => scalar::conv::forward_f32(p, y),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.conv_f32(p, y),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.conv_f32(p, y),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.conv_f32(p, y),
     }
 }
@@ -241,9 +244,9 @@ pub fn conv_i8(kernels: Kernels, p: &ConvI8, y: &mut [i8]) {
         Kernels::Scalar => chip::conv_i8(p, y),
         #[cfg(not(foolproof_dsp))]
         Kernels::Scalar => scalar::conv::forward_i8(p, y),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.conv_i8(p, y),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.conv_i8(p, y),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.conv_i8(p, y),
     }
 }
@@ -259,10 +262,10 @@ pub fn max_pool_f32(
 ) {
     match kernels {
         Kernels::Scalar => scalar::pool::maximum_f32(g, x, activation, y),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.max_pool_f32(g, x, activation, y),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Fma(fma) => fma.avx2().max_pool_f32(g, x, activation, y),
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.max_pool_f32(g, x, activation, y),
+        #[cfg(foolproof_simd)]
+        Kernels::Fma(fma) => fma.simd().max_pool_f32(g, x, activation, y),
     }
 }
 
@@ -276,14 +279,14 @@ pub fn max_pool_index_f32(
     index: &mut [u8],
 ) {
     // the scalar loop searches
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(foolproof_simd))]
     let _ = maxima;
     match kernels {
         Kernels::Scalar => scalar::pool::argmax(g, x, scalar::pool::greater, index),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.max_pool_index_f32(g, x, maxima, index),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Fma(fma) => fma.avx2().max_pool_index_f32(g, x, maxima, index),
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.max_pool_index_f32(g, x, maxima, index),
+        #[cfg(foolproof_simd)]
+        Kernels::Fma(fma) => fma.simd().max_pool_index_f32(g, x, maxima, index),
     }
 }
 
@@ -291,10 +294,10 @@ pub fn max_pool_index_f32(
 pub fn max_pool_gradient(kernels: Kernels, g: &Window, index: &[u8], gy: &[f32], gx: &mut [f32]) {
     match kernels {
         Kernels::Scalar => scalar::pool::maximum_gradient(g, index, gy, gx),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.max_pool_gradient(g, index, gy, gx),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Fma(fma) => fma.avx2().max_pool_gradient(g, index, gy, gx),
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.max_pool_gradient(g, index, gy, gx),
+        #[cfg(foolproof_simd)]
+        Kernels::Fma(fma) => fma.simd().max_pool_gradient(g, index, gy, gx),
     }
 }
 
@@ -307,9 +310,9 @@ pub fn max_pool_set_gradient(
     gy: &[f32],
     gx: &mut [f32],
 ) -> bool {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(foolproof_simd)]
     if let Kernels::Fma(fma) = kernels {
-        return fma.avx2().max_pool_set_gradient(g, index, gy, gx);
+        return fma.simd().max_pool_set_gradient(g, index, gy, gx);
     }
     let _ = (kernels, g, index, gy, gx);
     false
@@ -319,10 +322,10 @@ pub fn max_pool_set_gradient(
 pub fn add_f32(kernels: Kernels, x: [&[f32]; 2], activation: Activation, y: &mut [f32]) {
     match kernels {
         Kernels::Scalar => scalar::elementwise::add_f32(x, activation, y),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.add_f32(x, activation, y),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Fma(fma) => fma.avx2().add_f32(x, activation, y),
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.add_f32(x, activation, y),
+        #[cfg(foolproof_simd)]
+        Kernels::Fma(fma) => fma.simd().add_f32(x, activation, y),
     }
 }
 
@@ -330,10 +333,10 @@ pub fn add_f32(kernels: Kernels, x: [&[f32]; 2], activation: Activation, y: &mut
 pub fn passing_f32(kernels: Kernels, activation: Activation, y: &[f32], bits: &mut [u8]) {
     match kernels {
         Kernels::Scalar => scalar::elementwise::passing_f32(activation, y, bits),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.passing_f32(activation, y, bits),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Fma(fma) => fma.avx2().passing_f32(activation, y, bits),
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.passing_f32(activation, y, bits),
+        #[cfg(foolproof_simd)]
+        Kernels::Fma(fma) => fma.simd().passing_f32(activation, y, bits),
     }
 }
 
@@ -341,10 +344,10 @@ pub fn passing_f32(kernels: Kernels, activation: Activation, y: &[f32], bits: &m
 pub fn block_f32(kernels: Kernels, bits: &[u8], blocked: f32, gy: &mut [f32]) {
     match kernels {
         Kernels::Scalar => scalar::elementwise::block_f32(bits, blocked, gy),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.block_f32(bits, blocked, gy),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Fma(fma) => fma.avx2().block_f32(bits, blocked, gy),
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.block_f32(bits, blocked, gy),
+        #[cfg(foolproof_simd)]
+        Kernels::Fma(fma) => fma.simd().block_f32(bits, blocked, gy),
     }
 }
 
@@ -352,10 +355,10 @@ pub fn block_f32(kernels: Kernels, bits: &[u8], blocked: f32, gy: &mut [f32]) {
 pub fn tanh_f32(kernels: Kernels, x: &[f32], y: &mut [f32]) {
     match kernels {
         Kernels::Scalar => scalar::elementwise::tanh_f32(x, y),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.tanh_f32(x, y),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Fma(fma) => fma.avx2().tanh_f32(x, y),
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.tanh_f32(x, y),
+        #[cfg(foolproof_simd)]
+        Kernels::Fma(fma) => fma.simd().tanh_f32(x, y),
     }
 }
 
@@ -384,10 +387,10 @@ pub fn adam_f32(
 ) {
     match kernels {
         Kernels::Scalar => scalar::elementwise::adam_f32(adam, gradients, parameters, moments),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.adam_f32(adam, gradients, parameters, moments),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Fma(fma) => fma.avx2().adam_f32(adam, gradients, parameters, moments),
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.adam_f32(adam, gradients, parameters, moments),
+        #[cfg(foolproof_simd)]
+        Kernels::Fma(fma) => fma.simd().adam_f32(adam, gradients, parameters, moments),
     }
 }
 
@@ -433,9 +436,9 @@ pub fn add_i8(kernels: Kernels, p: &AddI8, y: &mut [i8]) {
                 *y = p.finish(a, b);
             }
         }
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.add_i8(p, y),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.add_i8(p, y),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.add_i8(p, y),
     }
 }
@@ -450,9 +453,9 @@ pub fn conv_input_gradient_f32(
 ) {
     match kernels {
         Kernels::Scalar => scalar::conv::input_gradient_f32(g, w, gy, gx),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.conv_input_gradient_f32(g, w, gy, gx),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.conv_input_gradient_f32(g, w, gy, gx),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.conv_input_gradient_f32(g, w, gy, gx),
     }
 }
@@ -465,7 +468,7 @@ pub fn conv_set_input_gradient_f32(
     gy: &[f32],
     gx: &mut [f32],
 ) -> bool {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(foolproof_simd)]
     if let Kernels::Fma(fma) = kernels {
         return fma.conv_set_input_gradient_f32(g, w, gy, gx);
     }
@@ -492,9 +495,9 @@ pub fn conv_input_gradient_i8(
 ) {
     match kernels {
         Kernels::Scalar => scalar::conv::input_gradient_i8(g, w.w, |o| w.quant.scale_of(o), gy, gx),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.conv_input_gradient_i8(g, w, gy, gx),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.conv_input_gradient_i8(g, w, gy, gx),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.conv_input_gradient_i8(g, w, gy, gx),
     }
 }
@@ -509,9 +512,9 @@ pub fn conv_weight_gradient_f32(
 ) {
     match kernels {
         Kernels::Scalar => scalar::conv::weight_gradient_f32(g, x, gy, gw),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.conv_weight_gradient_f32(g, x, gy, gw),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.conv_weight_gradient_f32(g, x, gy, gw),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.conv_weight_gradient_f32(g, x, gy, gw),
     }
 }
@@ -523,9 +526,9 @@ pub fn depthwise_f32(kernels: Kernels, p: &ConvF32, y: &mut [f32]) {
     }
     match kernels {
         Kernels::Scalar => scalar::depthwise::forward_f32(p, y),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.depthwise_f32(p, y),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.depthwise_f32(p, y),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.depthwise_f32(p, y),
     }
 }
@@ -537,9 +540,9 @@ pub fn depthwise_i8(kernels: Kernels, p: &ConvI8, y: &mut [i8]) {
         Kernels::Scalar => chip::depthwise_i8(p, y),
         #[cfg(not(foolproof_dsp))]
         Kernels::Scalar => scalar::depthwise::forward_i8(p, y),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.depthwise_i8(p, y),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.depthwise_i8(p, y),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.depthwise_i8(p, y),
     }
 }
@@ -554,9 +557,9 @@ pub fn depthwise_input_gradient_f32(
 ) {
     match kernels {
         Kernels::Scalar => scalar::depthwise::input_gradient_f32(g, w, gy, gx),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.depthwise_input_gradient_f32(g, w, gy, gx),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.depthwise_input_gradient_f32(g, w, gy, gx),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.depthwise_input_gradient_f32(g, w, gy, gx),
     }
 }
@@ -573,9 +576,9 @@ pub fn depthwise_input_gradient_i8(
         Kernels::Scalar => {
             scalar::depthwise::input_gradient_i8(g, w.w, |o| w.quant.scale_of(o), gy, gx)
         }
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.depthwise_input_gradient_i8(g, w, gy, gx),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.depthwise_input_gradient_i8(g, w, gy, gx),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.depthwise_input_gradient_i8(g, w, gy, gx),
     }
 }
@@ -590,9 +593,9 @@ pub fn depthwise_weight_gradient_f32(
 ) {
     match kernels {
         Kernels::Scalar => scalar::depthwise::weight_gradient_f32(g, x, gy, gw),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.depthwise_weight_gradient_f32(g, x, gy, gw),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.depthwise_weight_gradient_f32(g, x, gy, gw),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.depthwise_weight_gradient_f32(g, x, gy, gw),
     }
 }
@@ -604,9 +607,9 @@ pub fn dense_f32(kernels: Kernels, p: &DenseF32, y: &mut [f32]) {
     }
     match kernels {
         Kernels::Scalar => scalar::dense::forward_f32(p, y),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.dense_f32(p, y),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.dense_f32(p, y),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.dense_f32(p, y),
     }
 }
@@ -618,9 +621,9 @@ pub fn dense_i8(kernels: Kernels, p: &DenseI8, y: &mut [i8]) {
         Kernels::Scalar => chip::dense_i8(p, y),
         #[cfg(not(foolproof_dsp))]
         Kernels::Scalar => scalar::dense::forward_i8(p, y),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.dense_i8(p, y),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.dense_i8(p, y),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.dense_i8(p, y),
     }
 }
@@ -635,9 +638,9 @@ pub fn dense_input_gradient_f32(
 ) {
     match kernels {
         Kernels::Scalar => scalar::dense::input_gradient_f32(depth, w, gy, gx),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.dense_input_gradient_f32(depth, w, gy, gx),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.dense_input_gradient_f32(depth, w, gy, gx),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.dense_input_gradient_f32(depth, w, gy, gx),
     }
 }
@@ -654,9 +657,9 @@ pub fn dense_input_gradient_i8(
         Kernels::Scalar => {
             scalar::dense::input_gradient_i8(depth, w.w, |o| w.quant.scale_of(o), gy, gx)
         }
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.dense_input_gradient_i8(depth, w, gy, gx),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.dense_input_gradient_i8(depth, w, gy, gx),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.dense_input_gradient_i8(depth, w, gy, gx),
     }
 }
@@ -671,9 +674,9 @@ pub fn dense_weight_gradient_f32(
 ) {
     match kernels {
         Kernels::Scalar => scalar::dense::weight_gradient_f32(depth, x, gy, gw),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.dense_weight_gradient_f32(depth, x, gy, gw),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.dense_weight_gradient_f32(depth, x, gy, gw),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.dense_weight_gradient_f32(depth, x, gy, gw),
     }
 }
@@ -685,9 +688,9 @@ pub fn spread_f32(kernels: Kernels, spread: Spread, p: &ConvF32, y: &mut [f32]) 
     }
     match kernels {
         Kernels::Scalar => scalar::spread::forward_f32(spread, p, y),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.spread_f32(spread, p, y),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.spread_f32(spread, p, y),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.spread_f32(spread, p, y),
     }
 }
@@ -696,9 +699,9 @@ pub fn spread_f32(kernels: Kernels, spread: Spread, p: &ConvF32, y: &mut [f32]) 
 pub fn spread_i8(kernels: Kernels, spread: Spread, p: &ConvI8, y: &mut [i8]) {
     match kernels {
         Kernels::Scalar => scalar::spread::forward_i8(spread, p, y),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.spread_i8(spread, p, y),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.spread_i8(spread, p, y),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.spread_i8(spread, p, y),
     }
 }
@@ -714,9 +717,9 @@ pub fn spread_input_gradient_f32(
 ) {
     match kernels {
         Kernels::Scalar => scalar::spread::input_gradient_f32(spread, g, w, gy, gx),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.spread_input_gradient_f32(spread, g, w, gy, gx),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.spread_input_gradient_f32(spread, g, w, gy, gx),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.spread_input_gradient_f32(spread, g, w, gy, gx),
     }
 }
@@ -734,9 +737,9 @@ pub fn spread_input_gradient_i8(
         Kernels::Scalar => {
             scalar::spread::input_gradient_i8(spread, g, w.w, |o| w.quant.scale_of(o), gy, gx)
         }
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.spread_input_gradient_i8(spread, g, w, gy, gx),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.spread_input_gradient_i8(spread, g, w, gy, gx),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.spread_input_gradient_i8(spread, g, w, gy, gx),
     }
 }
@@ -752,9 +755,9 @@ pub fn spread_weight_gradient_f32(
 ) {
     match kernels {
         Kernels::Scalar => scalar::spread::weight_gradient_f32(spread, g, x, gy, gw),
-        #[cfg(target_arch = "x86_64")]
-        Kernels::Avx2(avx2) => avx2.spread_weight_gradient_f32(spread, g, x, gy, gw),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.spread_weight_gradient_f32(spread, g, x, gy, gw),
+        #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.spread_weight_gradient_f32(spread, g, x, gy, gw),
     }
 }

@@ -10,16 +10,125 @@ mod tanh;
 #[cfg(test)]
 mod tests;
 
-use super::Activation;
+use super::scalar::pool as portable;
+use super::simd::{Simd, ran};
+use super::{Activation, AdamF32, Window};
 use core::arch::x86_64::*;
+use pool::{argmax, fits, maximum, maximum_gradient};
 
-pub(super) use adam::adam;
-pub(super) use elementwise::{add, block, passing};
-pub(super) use pool::{argmax, fits, maximum, maximum_gradient};
-pub(super) use pool_2x2::{
-    covers, find as find_2x2, maximum_gradient as maximum_gradient_2x2, takes as is_2x2,
-};
-pub(super) use tanh::tanh;
+/// Loops that the other vectors leave to the portable ones.
+impl Simd {
+    /// As the function of this name in [`kernels`](crate::kernels).
+    #[inline]
+    pub fn max_pool_f32(self, g: &Window, x: &[f32], activation: Activation, y: &mut [f32]) {
+        if !fits(g, x.len(), y.len()) {
+            return portable::maximum_f32(g, x, activation, y);
+        }
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2; the slices were checked.
+        unsafe { maximum(g, x, activation, y) }
+    }
+
+    /// As the function of this name in [`kernels`](crate::kernels).
+    #[inline]
+    pub fn max_pool_index_f32(
+        self,
+        g: &Window,
+        x: &[f32],
+        maxima: Option<&[f32]>,
+        index: &mut [u8],
+    ) {
+        if !fits(g, x.len(), index.len()) {
+            return portable::argmax(g, x, portable::greater, index);
+        }
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2; the slices were checked.
+        unsafe {
+            match maxima {
+                Some(y) if y.len() == index.len() && pool_2x2::takes(g) => {
+                    pool_2x2::find(g, x, y, index);
+                }
+                _ => argmax(g, x, index),
+            }
+        }
+    }
+
+    /// As the function of this name in [`kernels`](crate::kernels).
+    #[inline]
+    pub fn max_pool_gradient(self, g: &Window, index: &[u8], gy: &[f32], gx: &mut [f32]) {
+        if index.len() != gy.len() || !fits(g, gx.len(), gy.len()) {
+            return portable::maximum_gradient(g, index, gy, gx);
+        }
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2; the slices were checked.
+        unsafe { maximum_gradient(g, index, gy, gx) }
+    }
+
+    /// As the function of this name in [`kernels`](crate::kernels).
+    #[inline]
+    pub fn max_pool_set_gradient(
+        self,
+        g: &Window,
+        index: &[u8],
+        gy: &[f32],
+        gx: &mut [f32],
+    ) -> bool {
+        let fits = index.len() == gy.len() && fits(g, gx.len(), gy.len());
+        if !fits || !pool_2x2::covers(g) {
+            return false;
+        }
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2; the slices and the window were checked.
+        unsafe { pool_2x2::maximum_gradient::<true>(g, index, gy, gx) };
+        true
+    }
+
+    /// As the function of this name in [`kernels`](crate::kernels).
+    #[inline]
+    pub fn add_f32(self, x: [&[f32]; 2], activation: Activation, y: &mut [f32]) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2.
+        unsafe { elementwise::add(x, activation, y) }
+    }
+
+    /// As the function of this name in [`kernels`](crate::kernels).
+    #[inline]
+    pub fn passing_f32(self, activation: Activation, y: &[f32], bits: &mut [u8]) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2.
+        unsafe { elementwise::passing(activation, y, bits) }
+    }
+
+    /// As the function of this name in [`kernels`](crate::kernels).
+    #[inline]
+    pub fn block_f32(self, bits: &[u8], blocked: f32, gy: &mut [f32]) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2.
+        unsafe { elementwise::block(bits, blocked, gy) }
+    }
+
+    /// As the function of this name in [`kernels`](crate::kernels).
+    #[inline]
+    pub fn tanh_f32(self, x: &[f32], y: &mut [f32]) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2.
+        unsafe { tanh::tanh(x, y) }
+    }
+
+    /// As the function of this name in [`kernels`](crate::kernels).
+    #[inline]
+    pub fn adam_f32(
+        self,
+        adam: &AdamF32,
+        gradients: &[f32],
+        parameters: &mut [f32],
+        moments: [&mut [f32]; 2],
+    ) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2.
+        unsafe { adam::adam(adam, gradients, parameters, moments) }
+    }
+}
 
 /// The first `lanes` of eight.
 #[target_feature(enable = "avx2")]

@@ -1,7 +1,7 @@
 //! Every loop beside the scalar one, to the bit, with numbers that are none, infinite, equal, and zeros of either sign among them.
 
 extern crate std;
-use crate::kernels::{self, Activation, Avx2, Kernels, Window};
+use crate::kernels::{self, Activation, Kernels, Simd, Window};
 use std::vec;
 use std::vec::Vec;
 
@@ -42,7 +42,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
 
 /// Runs both forms from the same start and wants the same bytes.
 fn same<T: Clone + PartialEq + core::fmt::Debug>(
-    avx2: Avx2,
+    simd: Simd,
     start: &[T],
     what: &dyn core::fmt::Debug,
     shown: impl Fn(&[T]) -> Vec<u32>,
@@ -50,13 +50,13 @@ fn same<T: Clone + PartialEq + core::fmt::Debug>(
 ) {
     let (mut expected, mut got) = (start.to_vec(), start.to_vec());
     kernel(Kernels::Scalar, &mut expected);
-    kernel(Kernels::Avx2(avx2), &mut got);
+    kernel(Kernels::Simd(simd), &mut got);
     assert_eq!(shown(&expected), shown(&got), "{what:?}");
 }
 
 #[test]
 fn max_pooling_has_the_bits_of_scalar() {
-    let Some(avx2) = Avx2::new() else { return };
+    let Some(simd) = Simd::new() else { return };
     for (i, (batch, input, channels, kernel, stride, padding)) in [
         (1, [1, 1], 1, [1, 1], 1, 0),
         (2, [4, 6], 8, [2, 2], 2, 0),
@@ -85,7 +85,7 @@ fn max_pooling_has_the_bits_of_scalar() {
         let x = awkward(batch * input[0] * input[1] * channels, i as u32);
         for activation in ACTIVATIONS {
             let what = &(g, activation);
-            same(avx2, &vec![0.0; places], what, bits, |k, y| {
+            same(simd, &vec![0.0; places], what, bits, |k, y| {
                 kernels::max_pool_f32(k, g, &x, activation, y);
             });
         }
@@ -93,7 +93,7 @@ fn max_pooling_has_the_bits_of_scalar() {
         let mut maxima = vec![0.0; places];
         kernels::max_pool_f32(Kernels::Scalar, g, &x, Activation::None, &mut maxima);
         for maxima in [None, Some(&maxima[..])] {
-            same(avx2, &vec![0xaa; places], g, wide, |k, index| {
+            same(simd, &vec![0xaa; places], g, wide, |k, index| {
                 kernels::max_pool_index_f32(k, g, &x, maxima, index);
             });
         }
@@ -102,12 +102,12 @@ fn max_pooling_has_the_bits_of_scalar() {
         // what a fused activation stops is no cell's
         index.iter_mut().step_by(3).for_each(|i| *i = 255);
         let gy = awkward(places, 100 + i as u32);
-        same(avx2, &x, g, bits, |k, gx| {
+        same(simd, &x, g, bits, |k, gx| {
             kernels::max_pool_gradient(k, g, &index, &gy, gx);
         });
         let mut set = vec![f32::NAN; x.len()];
         let covers = kernel == [2, 2] && stride == 2 && input.map(|n| n % 2) == [0; 2];
-        assert_eq!(avx2.max_pool_set_gradient(g, &index, &gy, &mut set), covers);
+        assert_eq!(simd.max_pool_set_gradient(g, &index, &gy, &mut set), covers);
         if covers {
             let mut added = vec![0.0; x.len()];
             kernels::max_pool_gradient(Kernels::Scalar, g, &index, &gy, &mut added);
@@ -120,7 +120,7 @@ fn max_pooling_has_the_bits_of_scalar() {
 
 #[test]
 fn elementwise_loops_have_the_bits_of_scalar() {
-    let Some(avx2) = Avx2::new() else { return };
+    let Some(simd) = Simd::new() else { return };
     for n in [0, 1, 7, 8, 9, 64, 131] {
         let (a, b) = (awkward(n, 1), awkward(n, 2));
         let kept: Vec<u8> = awkward(n.div_ceil(8), 3)
@@ -129,16 +129,16 @@ fn elementwise_loops_have_the_bits_of_scalar() {
             .collect();
         for activation in ACTIVATIONS {
             let what = &(n, activation);
-            same(avx2, &vec![9.0; n], what, bits, |k, y| {
+            same(simd, &vec![9.0; n], what, bits, |k, y| {
                 kernels::add_f32(k, [&a, &b], activation, y);
             });
             let wide = |x: &[u8]| x.iter().map(|&x| u32::from(x)).collect();
-            same(avx2, &vec![0xaa; n.div_ceil(8)], what, wide, |k, bits| {
+            same(simd, &vec![0xaa; n.div_ceil(8)], what, wide, |k, bits| {
                 kernels::passing_f32(k, activation, &a, bits);
             });
         }
         for blocked in [0.0, 0.1, -2.0] {
-            same(avx2, &a, &(n, blocked), bits, |k, gy| {
+            same(simd, &a, &(n, blocked), bits, |k, gy| {
                 kernels::block_f32(k, &kept, blocked, gy);
             });
         }
@@ -147,7 +147,7 @@ fn elementwise_loops_have_the_bits_of_scalar() {
 
 #[test]
 fn tanh_has_the_bits_of_scalar() {
-    let Some(avx2) = Avx2::new() else { return };
+    let Some(simd) = Simd::new() else { return };
     // every 1009th number there is, not-a-number included, and all around where formulas change
     let mut x: Vec<f32> = (0..u32::MAX / 1009)
         .map(|i| f32::from_bits(i * 1009))
@@ -168,7 +168,7 @@ fn tanh_has_the_bits_of_scalar() {
     }
     x.extend((0..400_000).map(|i| (i - 200_000) as f32 * 1e-4));
     for n in [0, 1, 7, 8, 9, x.len()] {
-        same(avx2, &vec![9.0; n], &n, bits, |k, y| {
+        same(simd, &vec![9.0; n], &n, bits, |k, y| {
             kernels::tanh_f32(k, &x[x.len() - n..], y);
         });
     }
@@ -176,7 +176,7 @@ fn tanh_has_the_bits_of_scalar() {
 
 #[test]
 fn adam_has_the_bits_of_scalar() {
-    let Some(avx2) = Avx2::new() else { return };
+    let Some(simd) = Simd::new() else { return };
     let sane = |n, seed| -> Vec<f32> {
         let numbers = awkward(n, seed).into_iter();
         numbers
@@ -195,7 +195,7 @@ fn adam_has_the_bits_of_scalar() {
             let g = sane(n, 1);
             let squares = sane(n, 3).into_iter().map(|v| v.abs());
             let start: Vec<f32> = sane(2 * n, 2).into_iter().chain(squares).collect();
-            same(avx2, &start, &(n, step), bits, |k, all| {
+            same(simd, &start, &(n, step), bits, |k, all| {
                 let (p, moments) = all.split_at_mut(n);
                 let (m, v) = moments.split_at_mut(n);
                 kernels::adam_f32(k, &adam, &g, p, [m, v]);

@@ -4,10 +4,10 @@
 //! convolution of stride s is s x s of them, each with every s-th weight, for every s-th pixel. What differs are the weights'
 //! steps, and they matter only when weights are packed.
 
-use super::tile::{Outcome, Scratch, Segment, Sides, WIDE, block, dots, transpose};
+use super::tile::{Outcome, Scratch, Segment, Sides, WIDE, block, dots};
 use super::{one, stem, winograd};
+use crate::kernels::f32x8::{F4, F8};
 use crate::kernels::{Activation, WeightsI8, Window};
-use core::arch::x86_64::*;
 
 /// Elements of packed weights on the stack: 128 KiB.
 pub(super) const PACKED: usize = 32 * 1024;
@@ -360,7 +360,7 @@ impl Slide {
     ///
     /// # Safety
     /// The weights have the slide's sizes; the channels exist.
-    #[target_feature(enable = "avx2,fma")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     #[inline]
     pub(super) unsafe fn eight(
         &self,
@@ -368,29 +368,29 @@ impl Slide {
         [i, j]: [usize; 2],
         c: usize,
         o: usize,
-    ) -> [__m256; 8] {
+    ) -> [F8; 8] {
         let [row, column, source, destination] = self.weight_step;
         let cell = self.weight as isize + i as isize * row + j as isize * column;
         let first = cell + c as isize * source + o as isize * destination;
-        let mut out = [_mm256_setzero_ps(); 8];
+        let mut out = [F8::zero(); 8];
         match weights {
             Weights::F32(w) if destination == 1 || source == 1 => {
                 let step = if source == 1 { destination } else { source };
                 let mut at = w.as_ptr().wrapping_offset(first);
                 for row in &mut out {
                     // SAFETY: the caller's promise; channels of one side lie beside each other.
-                    *row = unsafe { _mm256_loadu_ps(at) };
+                    *row = unsafe { F8::load(at) };
                     at = at.wrapping_offset(step);
                 }
                 if source == 1 {
-                    out = transpose(out);
+                    out = F8::transpose(out);
                 }
             }
             _ => {
                 for (k, out) in out.iter_mut().enumerate() {
                     let at = first + k as isize * source;
                     let w = |lane: isize| weights.get((at + lane * destination) as usize, c + k);
-                    *out = _mm256_setr_ps(w(0), w(1), w(2), w(3), w(4), w(5), w(6), w(7));
+                    *out = F8::from_array([0, 1, 2, 3, 4, 5, 6, 7].map(w));
                 }
             }
         }
@@ -402,7 +402,7 @@ impl Slide {
     ///
     /// # Safety
     /// The weights have the slide's sizes, `to` has room for `kernel * block` terms of 16 channels, or of `lanes`.
-    #[target_feature(enable = "avx2,fma")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     pub(super) unsafe fn pack(
         &self,
         weights: &Weights,
@@ -427,7 +427,7 @@ impl Slide {
                             unsafe {
                                 let w = self.eight(weights, cell, c + k, first + lane);
                                 for (k, w) in w.iter().enumerate() {
-                                    _mm256_storeu_ps(to.add(k * WIDE), *w);
+                                    w.store(to.add(k * WIDE));
                                 }
                             }
                         }
@@ -478,7 +478,7 @@ impl Slide {
     ///
     /// # Safety
     /// [`takes`] said yes; source, destination and weights have the slide's sizes, and do not overlap.
-    #[target_feature(enable = "avx2,fma")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     pub(super) unsafe fn run(&self, work: &Work) {
         // SAFETY: the caller's promise.
         unsafe {
@@ -498,7 +498,7 @@ impl Slide {
     ///
     /// # Safety
     /// As [`Slide::run`].
-    #[target_feature(enable = "avx2,fma")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     pub(super) unsafe fn run_plain(&self, work: &Work) {
         let Work {
             source,
@@ -671,7 +671,7 @@ impl Piece<'_> {
 
     /// # Safety
     /// As [`Slide::run`]; the strip holds the windows of all places, and the weights are a panel of 16 channels.
-    #[target_feature(enable = "avx2,fma")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     unsafe fn blocks<const M: usize, const V: usize>(&self) {
         let lanes = (self.slide.channels - self.o).min(8 * V);
         let mut bias = [0.0; WIDE];
@@ -707,7 +707,7 @@ impl Piece<'_> {
     ///
     /// # Safety
     /// As [`Slide::run`]; the strip holds the windows of all places, and the weights of channel `c` begin at `c * terms`.
-    #[target_feature(enable = "avx2,fma")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     unsafe fn dots<const M: usize, const C: usize>(&self, terms: usize) {
         let mut weights = [self.weights; C];
         for (c, w) in weights.iter_mut().enumerate() {
@@ -737,9 +737,9 @@ impl Piece<'_> {
                 for (i, four) in fours.iter().enumerate() {
                     // SAFETY: `M` places of `C` channels lie beside each other, and `M` is a multiple of four.
                     unsafe {
-                        let start = _mm_loadu_ps(from.add(4 * i));
-                        let y = _mm_add_ps(start, _mm_loadu_ps(four.as_ptr()));
-                        _mm_storeu_ps(to[0].add(4 * i), y);
+                        let start = F4::load(from.add(4 * i));
+                        let y = F4::add(start, F4::load(four.as_ptr()));
+                        y.store(to[0].add(4 * i));
                     }
                 }
                 continue;

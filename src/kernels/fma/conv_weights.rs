@@ -9,7 +9,7 @@ use crate::kernels::Activation;
 ///
 /// # Safety
 /// `takes` said yes; `image` and `places` have the slide's sizes.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 pub(super) unsafe fn run(slide: &Slide, image: *const f32, places: *const f32, gw: &mut [f32]) {
     let (mut sums, mut strip) = (Scratch::<PACKED>::new(), Scratch::<STRIP>::new());
     let (sums, strip) = (sums.start(), strip.start());
@@ -113,7 +113,7 @@ struct Piece<'a> {
 impl Piece<'_> {
     /// # Safety
     /// The patches of all places lie in the strip; `sums` has room for a patch times 16.
-    #[target_feature(enable = "avx2,fma")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     unsafe fn blocks<const M: usize, const V: usize, const MASKED: bool>(&self) {
         let mut runs = self.patch.iter();
         let mut run = runs.next().copied().unwrap_or_default();

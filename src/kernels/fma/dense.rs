@@ -4,9 +4,9 @@
 #![allow(clippy::needless_range_loop)] // rows and lanes are registers: numbered, in loops that are unrolled
 
 use super::gemm::{self, Rows};
-use super::tile::{Scratch, activate, mask, sum, sum_4};
+use super::tile::{Scratch, activate};
 use crate::kernels::DenseF32;
-use core::arch::x86_64::*;
+use crate::kernels::f32x8::{F4, F8, Mask, mul_add};
 use core::ops::Range;
 
 /// Lengths that are those of weights `[outputs, depth]`, inputs `[batch, depth]` and outputs `[batch, outputs]`: the loops below
@@ -31,8 +31,8 @@ const SETS: usize = 512;
 /// a sample gets does not depend on the tile that it is in.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA; [`takes`] said yes, and there is a bias for each output.
-#[target_feature(enable = "avx2,fma")]
+/// A token of [`Fma`](super::Fma) exists; [`takes`] said yes, and there is a bias for each output.
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 pub(super) unsafe fn forward(p: &DenseF32, y: &mut [f32]) {
     let outputs = p.bias.len();
     let batch = p.x.len() / p.depth.max(1);
@@ -76,7 +76,7 @@ pub(super) unsafe fn forward(p: &DenseF32, y: &mut [f32]) {
 ///
 /// # Safety
 /// The samples exist, `depth` is a multiple of eight, and `to` has room for as many elements.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 unsafe fn interleave(p: &DenseF32, samples: Range<usize>, to: *mut f32) {
     let rows = &p.x[samples.start * p.depth..samples.end * p.depth];
     for (i, tile) in rows.chunks_exact(HIGH * p.depth).enumerate() {
@@ -85,7 +85,7 @@ unsafe fn interleave(p: &DenseF32, samples: Range<usize>, to: *mut f32) {
                 let from = tile.as_ptr().wrapping_add(c * p.depth + k);
                 let to = to.wrapping_add((i * p.depth + k) * HIGH + 8 * c);
                 // SAFETY: eight terms of a row, and the caller's promise.
-                unsafe { _mm256_storeu_ps(to, _mm256_loadu_ps(from)) };
+                unsafe { F8::load(from).store(to) };
             }
         }
     }
@@ -95,7 +95,7 @@ unsafe fn interleave(p: &DenseF32, samples: Range<usize>, to: *mut f32) {
 ///
 /// # Safety
 /// The samples and filters exist.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 unsafe fn past<const C: usize, const STEP: usize>(
     p: &DenseF32,
     x: [*const f32; C],
@@ -120,7 +120,7 @@ unsafe fn past<const C: usize, const STEP: usize>(
 ///
 /// # Safety
 /// As [`past`].
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 #[inline]
 unsafe fn tile<const M: usize, const C: usize, const STEP: usize>(
     p: &DenseF32,
@@ -132,25 +132,25 @@ unsafe fn tile<const M: usize, const C: usize, const STEP: usize>(
     for r in 0..M {
         w[r] = w[r].wrapping_add((o + r) * p.depth);
     }
-    let mut sums = [[_mm256_setzero_ps(); M]; C];
+    let mut sums = [[F8::zero(); M]; C];
     let eights = p.depth / 8;
     let mut k = 0;
     while k + 4 <= eights {
         for _ in 0..4 {
             // SAFETY: eight terms that exist.
-            unsafe { terms::<M, C, STEP>(x, w, k, |at| _mm256_loadu_ps(at), &mut sums) };
+            unsafe { terms::<M, C, STEP>(x, w, k, |at| F8::load(at), &mut sums) };
             k += 1;
         }
     }
     while k < eights {
         // SAFETY: eight terms that exist.
-        unsafe { terms::<M, C, STEP>(x, w, k, |at| _mm256_loadu_ps(at), &mut sums) };
+        unsafe { terms::<M, C, STEP>(x, w, k, |at| F8::load(at), &mut sums) };
         k += 1;
     }
     if 8 * eights < p.depth {
-        let there = mask(p.depth - 8 * eights);
+        let there = Mask::first(p.depth - 8 * eights);
         // SAFETY: terms that are not there are not read.
-        unsafe { terms::<M, C, STEP>(x, w, k, |at| _mm256_maskload_ps(at, there), &mut sums) };
+        unsafe { terms::<M, C, STEP>(x, w, k, |at| F8::load_some(at, there), &mut sums) };
     }
     for c in 0..C {
         let y = &mut y[(n + c) * p.bias.len() + o..][..M];
@@ -158,14 +158,14 @@ unsafe fn tile<const M: usize, const C: usize, const STEP: usize>(
         for r in (0..M / 4 * 4).step_by(4) {
             // SAFETY: four elements.
             unsafe {
-                let four = sum_4([0, 1, 2, 3].map(|i| sums[c][r + i]));
-                let sum = _mm_add_ps(four, _mm_loadu_ps(bias[r..r + 4].as_ptr()));
-                let sum = activate(p.activation, _mm256_castps128_ps256(sum));
-                _mm_storeu_ps(y[r..r + 4].as_mut_ptr(), _mm256_castps256_ps128(sum));
+                let four = F8::sum_4([0, 1, 2, 3].map(|i| sums[c][r + i]));
+                let sum = F4::add(four, F4::load(bias[r..r + 4].as_ptr()));
+                let sum = activate(p.activation, F8::from_lower(sum));
+                sum.lower().store(y[r..r + 4].as_mut_ptr());
             }
         }
         for r in M / 4 * 4..M {
-            y[r] = p.activation.apply(sum(sums[c][r]) + bias[r]);
+            y[r] = p.activation.apply(sums[c][r].sum() + bias[r]);
         }
     }
     M
@@ -175,20 +175,20 @@ unsafe fn tile<const M: usize, const C: usize, const STEP: usize>(
 ///
 /// # Safety
 /// `load` can read them.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 #[inline]
 unsafe fn terms<const M: usize, const C: usize, const STEP: usize>(
     x: [*const f32; C],
     w: [*const f32; M],
     k: usize,
-    load: impl Fn(*const f32) -> __m256,
-    sums: &mut [[__m256; M]; C],
+    load: impl Fn(*const f32) -> F8,
+    sums: &mut [[F8; M]; C],
 ) {
     let x = x.map(|x| load(x.wrapping_add(STEP * k)));
     for r in 0..M {
         let w = load(w[r].wrapping_add(8 * k));
         for c in 0..C {
-            sums[c][r] = _mm256_fmadd_ps(w, x[c], sums[c][r]);
+            sums[c][r] = F8::mul_add(w, x[c], sums[c][r]);
         }
     }
 }
@@ -196,8 +196,8 @@ unsafe fn terms<const M: usize, const C: usize, const STEP: usize>(
 /// `gx += gy w`.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA; [`takes`] said yes.
-#[target_feature(enable = "avx2,fma")]
+/// A token of [`Fma`](super::Fma) exists; [`takes`] said yes.
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 pub(super) unsafe fn input_gradient(depth: usize, w: &[f32], gy: &[f32], gx: &mut [f32]) {
     let outputs = w.len() / depth.max(1);
     product(
@@ -216,8 +216,8 @@ pub(super) unsafe fn input_gradient(depth: usize, w: &[f32], gy: &[f32], gx: &mu
 /// `gw += gy^T x`.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA; [`takes`] said yes.
-#[target_feature(enable = "avx2,fma")]
+/// A token of [`Fma`](super::Fma) exists; [`takes`] said yes.
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 pub(super) unsafe fn weight_gradient(depth: usize, x: &[f32], gy: &[f32], gw: &mut [f32]) {
     let outputs = gw.len() / depth.max(1);
     let batch = x.len() / depth.max(1);
@@ -235,7 +235,7 @@ pub(super) unsafe fn weight_gradient(depth: usize, x: &[f32], gy: &[f32], gw: &m
 }
 
 /// `to [M, lanes] += a [M, terms] b [terms, lanes]`.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 fn product(a: Rows, b: &[f32], terms: usize, lanes: usize, to: &mut [f32]) {
     let m = to.len() / lanes.max(1);
     match m {
@@ -247,34 +247,32 @@ fn product(a: Rows, b: &[f32], terms: usize, lanes: usize, to: &mut [f32]) {
 }
 
 /// One row: `to += a b`, four rows of `b` at a time, in the order of the terms.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 fn add_rows(a: Rows, b: &[f32], lanes: usize, to: &mut [f32]) {
     let whole = lanes / 8 * 8;
     let terms = b.len() / lanes;
     for first in (0..terms).step_by(4) {
         let count = (terms - first).min(4);
-        let mut factors = [_mm256_setzero_ps(); 4];
+        let mut factors = [F8::zero(); 4];
         for (k, f) in factors.iter_mut().enumerate().take(count) {
-            *f = _mm256_set1_ps(a.x[(first + k) * a.step]);
+            *f = F8::splat(a.x[(first + k) * a.step]);
         }
         let rows = &b[first * lanes..][..count * lanes];
         for l in (0..whole).step_by(8) {
             // SAFETY: `l + 8` is at most `lanes`, the length of `to` and of each row.
             unsafe {
                 let at = to.as_mut_ptr().add(l);
-                let mut sum = _mm256_loadu_ps(at);
+                let mut sum = F8::load(at);
                 for (k, f) in factors.iter().enumerate().take(count) {
-                    let row = _mm256_loadu_ps(rows.as_ptr().add(k * lanes + l));
-                    sum = _mm256_fmadd_ps(*f, row, sum);
+                    let row = F8::load(rows.as_ptr().add(k * lanes + l));
+                    sum = F8::mul_add(*f, row, sum);
                 }
-                _mm256_storeu_ps(at, sum);
+                sum.store(at);
             }
         }
         for l in whole..lanes {
             for k in 0..count {
-                let row = _mm_set_ss(rows[k * lanes + l]);
-                let sum = _mm_fmadd_ss(_mm256_castps256_ps128(factors[k]), row, _mm_set_ss(to[l]));
-                to[l] = _mm_cvtss_f32(sum);
+                to[l] = mul_add(factors[k].first(), rows[k * lanes + l], to[l]);
             }
         }
     }

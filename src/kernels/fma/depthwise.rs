@@ -6,9 +6,9 @@
 #![allow(clippy::needless_range_loop)] // places are registers: numbered, in loops that are unrolled
 
 use super::conv::{self, Ends, PACKED, Slide, Weights, Work};
-use super::tile::{Scratch, activate, mask};
+use super::tile::{Scratch, activate};
 use crate::kernels::Window;
-use core::arch::x86_64::*;
+use crate::kernels::f32x8::{F8, Mask};
 use core::ops::Range;
 
 /// One filter for each channel, a window that slides can do, and slices as long as the sizes say.
@@ -61,8 +61,8 @@ fn whole(s: &Slide, axis: usize) -> Range<usize> {
 /// The slide of one filter a channel.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA; images and weights have the slide's sizes, as [`takes`] said of the window that it comes from.
-#[target_feature(enable = "avx2,fma")]
+/// A token of [`Fma`](super::Fma) exists; images and weights have the slide's sizes, as [`takes`] said of the window that it comes from.
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 pub(super) unsafe fn run(s: &Slide, work: &Work) {
     let Work {
         source,
@@ -149,24 +149,24 @@ impl Places<'_> {
     ///
     /// # Safety
     /// As [`run`]; there are so many places, and `rows` and `columns` of their windows lie inside the source.
-    #[target_feature(enable = "avx2,fma")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     unsafe fn run<const P: usize>(&self) -> usize {
         let channels = self.slide.channels;
         let whole = channels / 8 * 8;
         for c in (0..whole).step_by(8) {
             // SAFETY: the caller's promise; eight channels.
             unsafe {
-                self.eight::<P>(c, |at| _mm256_loadu_ps(at), |to, v| _mm256_storeu_ps(to, v));
+                self.eight::<P>(c, |at| F8::load(at), |to, v| v.store(to));
             }
         }
         if whole < channels {
-            let there = mask(channels - whole);
+            let there = Mask::first(channels - whole);
             // SAFETY: the caller's promise; channels that are not there are neither read nor written.
             unsafe {
                 self.eight::<P>(
                     whole,
-                    |at| _mm256_maskload_ps(at, there),
-                    |to, v| _mm256_maskstore_ps(to, there, v),
+                    |at| F8::load_some(at, there),
+                    |to, v| v.store_some(to, there),
                 );
             }
         }
@@ -177,13 +177,13 @@ impl Places<'_> {
     ///
     /// # Safety
     /// As [`Places::run`]; `load` and `store` leave alone the channels that are not there.
-    #[target_feature(enable = "avx2,fma")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     #[inline]
     unsafe fn eight<const P: usize>(
         &self,
         c: usize,
-        load: impl Fn(*const f32) -> __m256,
-        store: impl Fn(*mut f32, __m256),
+        load: impl Fn(*const f32) -> F8,
+        store: impl Fn(*mut f32, F8),
     ) {
         let s = self.slide;
         let [y, x] = self.first;
@@ -196,7 +196,7 @@ impl Places<'_> {
             ((x * s.stride[1] + j * s.dilation[1]) as isize - s.padding[1]) as usize * s.channels
         };
         let step = s.stride[1] * s.channels;
-        let mut sums = [_mm256_setzero_ps(); P];
+        let mut sums = [F8::zero(); P];
         for i in self.rows.clone() {
             let from = self.source.wrapping_add(row(i) + c);
             for j in self.columns.clone() {
@@ -207,7 +207,7 @@ impl Places<'_> {
                 let from = from.wrapping_add(column(j));
                 for p in 0..P {
                     let x = load(from.wrapping_add(p * step));
-                    sums[p] = _mm256_fmadd_ps(x, w, sums[p]);
+                    sums[p] = F8::mul_add(x, w, sums[p]);
                 }
             }
         }
@@ -225,10 +225,7 @@ impl Places<'_> {
                 Some(bias) => bias,
                 None => load(to),
             };
-            store(
-                to,
-                activate(self.ends.activation, _mm256_add_ps(sums[p], start)),
-            );
+            store(to, activate(self.ends.activation, F8::add(sums[p], start)));
         }
     }
 }

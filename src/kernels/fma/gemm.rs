@@ -4,8 +4,8 @@
 
 #![allow(clippy::needless_range_loop)] // rows and vectors are registers: numbered, in loops that are unrolled
 
-use super::tile::{Scratch, mask, transpose};
-use core::arch::x86_64::*;
+use super::tile::Scratch;
+use crate::kernels::f32x8::{F8, Mask, prefetch};
 
 /// Terms of a sum that are packed at once.
 const TERMS: usize = 256;
@@ -32,8 +32,8 @@ pub(super) struct Rows<'a> {
 /// `to [rows, lanes] += a [rows, terms] b [terms, lanes]`, with at least two rows.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA; `a` and `b` have these elements, and `to` has `rows lanes`.
-#[target_feature(enable = "avx2,fma")]
+/// A token of [`Fma`](super::Fma) exists; `a` and `b` have these elements, and `to` has `rows lanes`.
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 pub(super) unsafe fn product(
     a: &Rows,
     b: &[f32],
@@ -88,7 +88,7 @@ pub(super) unsafe fn product(
 ///
 /// # Safety
 /// The rows and terms can be read; `to` has room for them, rounded up to tiles.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 unsafe fn pack_rows(
     from: *const f32,
     [row, step]: [usize; 2],
@@ -150,18 +150,18 @@ unsafe fn pack_rows(
 /// # Safety
 /// The rows and `left` terms can be read; `to` has room for eight elements from each term's place on, and what is written behind the
 /// last one's six or four does not matter.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 #[inline]
 unsafe fn turn(from: *const f32, row: usize, [here, high, left]: [usize; 3], to: *mut f32) {
-    let there = mask(left);
-    let mut rows = [_mm256_setzero_ps(); 8];
+    let there = Mask::first(left);
+    let mut rows = [F8::zero(); 8];
     for r in 0..here.min(8) {
         // SAFETY: terms that are not there are not read.
-        rows[r] = unsafe { _mm256_maskload_ps(from.wrapping_add(r * row), there) };
+        rows[r] = unsafe { F8::load_some(from.wrapping_add(r * row), there) };
     }
-    for (k, term) in transpose(rows).into_iter().enumerate().take(left) {
+    for (k, term) in F8::transpose(rows).into_iter().enumerate().take(left) {
         // SAFETY: the caller's promise; the next term is written over what is too much.
-        unsafe { _mm256_storeu_ps(to.add(k * high), term) };
+        unsafe { term.store(to.add(k * high)) };
     }
 }
 
@@ -169,20 +169,20 @@ unsafe fn turn(from: *const f32, row: usize, [here, high, left]: [usize; 3], to:
 ///
 /// # Safety
 /// `width` lanes of the terms can be read; `to` has room for sixteen lanes of each.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 unsafe fn pack_lanes(from: *const f32, row: usize, [terms, width]: [usize; 2], to: *mut f32) {
     for l in (0..WIDE).step_by(8) {
         let lanes = width.saturating_sub(l);
-        let there = mask(lanes);
+        let there = Mask::first(lanes);
         for k in 0..terms {
             let at = from.wrapping_add(k * row + l);
             // SAFETY: lanes that are not there are not read.
             unsafe {
                 let eight = match lanes {
-                    8.. => _mm256_loadu_ps(at),
-                    _ => _mm256_maskload_ps(at, there),
+                    8.. => F8::load(at),
+                    _ => F8::load_some(at, there),
                 };
-                _mm256_storeu_ps(to.add(k * WIDE + l), eight);
+                eight.store(to.add(k * WIDE + l));
             }
         }
     }
@@ -205,15 +205,15 @@ impl Tile {
     ///
     /// # Safety
     /// `a` and `b` are packed, and `rows` by `lanes` of `to` can be read and written.
-    #[target_feature(enable = "avx2,fma")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     #[inline]
     unsafe fn add<const M: usize>(&self) {
         let full = self.lanes == WIDE;
-        let mut masks = [_mm256_setzero_si256(); 2];
+        let mut masks = [Mask::first(0); 2];
         for (v, m) in masks.iter_mut().enumerate() {
-            *m = mask(self.lanes.saturating_sub(8 * v));
+            *m = Mask::first(self.lanes.saturating_sub(8 * v));
         }
-        let mut sums = [[_mm256_setzero_ps(); 2]; M];
+        let mut sums = [[F8::zero(); 2]; M];
         for r in 0..M {
             if r >= self.rows {
                 continue;
@@ -223,8 +223,8 @@ impl Tile {
                 // SAFETY: the caller's promise; lanes that are not there are not read.
                 sums[r][v] = unsafe {
                     match full {
-                        true => _mm256_loadu_ps(at),
-                        false => _mm256_maskload_ps(at, masks[v]),
+                        true => F8::load(at),
+                        false => F8::load_some(at, masks[v]),
                     }
                 };
             }
@@ -232,8 +232,8 @@ impl Tile {
         for r in 0..M {
             // the next tile's sums: by the time they are loaded they are near
             let next = self.to.wrapping_add((M + r) * self.row);
-            _mm_prefetch::<_MM_HINT_T0>(next.cast());
-            _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(WIDE - 1).cast());
+            prefetch(next);
+            prefetch(next.wrapping_add(WIDE - 1));
         }
         let (mut a, mut b) = (self.a, self.b);
         let mut left = self.terms;
@@ -259,8 +259,8 @@ impl Tile {
                 // SAFETY: the caller's promise; lanes that are not there are not written.
                 unsafe {
                     match full {
-                        true => _mm256_storeu_ps(at, sums[r][v]),
-                        false => _mm256_maskstore_ps(at, masks[v], sums[r][v]),
+                        true => sums[r][v].store(at),
+                        false => sums[r][v].store_some(at, masks[v]),
                     }
                 }
             }
@@ -272,19 +272,19 @@ impl Tile {
 ///
 /// # Safety
 /// `M` elements of `a` and sixteen of `b` can be read.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 #[inline]
-unsafe fn step<const M: usize>(a: *const f32, b: *const f32, sums: &mut [[__m256; 2]; M]) {
-    let mut lanes = [_mm256_setzero_ps(); 2];
+unsafe fn step<const M: usize>(a: *const f32, b: *const f32, sums: &mut [[F8; 2]; M]) {
+    let mut lanes = [F8::zero(); 2];
     for v in 0..2 {
         // SAFETY: the caller's promise.
-        lanes[v] = unsafe { _mm256_loadu_ps(b.add(8 * v)) };
+        lanes[v] = unsafe { F8::load(b.add(8 * v)) };
     }
     for r in 0..M {
         // SAFETY: the caller's promise.
-        let x = unsafe { _mm256_broadcast_ss(&*a.add(r)) };
+        let x = unsafe { F8::splat(*a.add(r)) };
         for v in 0..2 {
-            sums[r][v] = _mm256_fmadd_ps(x, lanes[v], sums[r][v]);
+            sums[r][v] = F8::mul_add(x, lanes[v], sums[r][v]);
         }
     }
 }

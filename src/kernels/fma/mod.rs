@@ -1,10 +1,12 @@
-//! AVX2 and FMA: f32 with fused multiply-adds, sums in an order of their own, and so results that differ from `scalar`'s by
-//! rounding, within [`tolerance`]. int8 is that of [`Avx2`], to the bit.
+//! f32 with fused multiply-adds, on AVX2 and FMA or on NEON: sums in an order of their own, and so results that differ from `scalar`'s by
+//! rounding, within [`tolerance`]. int8 is that of [`Simd`], to the bit.
 //!
 //! What a sample gets does not depend on how many run at once: every sum goes over its terms in an order that only the layer's
 //! sizes decide. Weights are packed once a call, on the stack. Windows of 3x3 that move by one pixel, over whole vectors of
 //! channels, take 16 products where the sum as written has 36 (`winograd`). Layers in groups, depthwise ones with several filters a channel,
-//! strides with dilations, and gradients of depthwise weights go through [`Avx2`]'s loops.
+//! strides with dilations, and gradients of depthwise weights go through [`Simd`]'s loops.
+// where the registers are part of every CPU nobody has to promise that they are there
+#![cfg_attr(target_arch = "aarch64", allow(unused_unsafe))]
 #![allow(unsafe_code)] // loads and stores of vectors, behind sizes that are checked once a layer
 
 mod conv;
@@ -20,7 +22,7 @@ mod tests;
 mod tile;
 mod winograd;
 
-use super::{AddI8, Avx2, ConvF32, ConvI8, DenseF32, DenseI8, Spread, WeightsI8, Window};
+use super::{AddI8, ConvF32, ConvI8, DenseF32, DenseI8, Simd, Spread, WeightsI8, Window};
 use crate::kernels::Activation;
 use conv::{ADD, Ends, Slide, Weights, Work};
 
@@ -34,11 +36,11 @@ pub fn tolerance(terms: usize) -> f32 {
     (4.0 + 2.0 * libm::sqrtf(terms as f32)) * (f32::EPSILON / 2.0)
 }
 
-/// Proof that this CPU has AVX2 and FMA: one exists only where [`Fma::new`] found both.
+/// Proof that this CPU has AVX2 and FMA, or NEON: one exists only where [`Fma::new`] found both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Fma {
-    avx2: Avx2,
+    simd: Simd,
 }
 
 /// How often a loop of this folder ran, for the test that the forced kernels are those that run.
@@ -89,7 +91,7 @@ fn to_places(spread: Spread, g: &Window) -> Slide {
 /// From places to the image.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA, [`takes`] said yes to the slices that `work` is of.
+/// [`Fma::new`] gave a token, [`takes`] said yes to the slices that `work` is of.
 unsafe fn to_image(spread: Spread, g: &Window, work: &Work) {
     let (row, image_step, place_step) = steps(spread, g);
     let channels = [g.out_channels, g.in_channels];
@@ -100,29 +102,31 @@ unsafe fn to_image(spread: Spread, g: &Window, work: &Work) {
 }
 
 impl Fma {
-    /// The token, where the CPU has AVX2 and FMA.
+    /// The token, where the CPU has AVX2 and FMA, or NEON.
     pub fn new() -> Option<Fma> {
-        let avx2 = Avx2::new()?;
-        #[cfg(feature = "std")]
-        {
+        let simd = Simd::new()?;
+        #[cfg(all(feature = "std", target_arch = "x86_64"))]
+        let found = {
             extern crate std;
-            std::arch::is_x86_feature_detected!("fma").then_some(Fma { avx2 })
-        }
-        #[cfg(not(feature = "std"))]
-        {
-            cfg!(target_feature = "fma").then_some(Fma { avx2 })
-        }
+            std::arch::is_x86_feature_detected!("fma")
+        };
+        #[cfg(all(not(feature = "std"), target_arch = "x86_64"))]
+        let found = cfg!(target_feature = "fma");
+        // part of NEON
+        #[cfg(target_arch = "aarch64")]
+        let found = true;
+        found.then_some(Fma { simd })
     }
 
     /// The kernels with the scalar ones' bits on the same CPU.
-    pub fn avx2(self) -> Avx2 {
-        self.avx2
+    pub fn simd(self) -> Simd {
+        self.simd
     }
 
     /// The fastest that this CPU multiplies and adds, to be timed: [`peak::ROUND`] times `rounds` of both, in registers. Returns
     /// a sum that depends on all of them.
     pub fn peak(self, rounds: usize) -> f32 {
-        // SAFETY: `self` exists, so the CPU has AVX2 and FMA.
+        // SAFETY: `self` exists, so the CPU has what they need.
         unsafe { peak::multiply_adds(rounds) }
     }
 
@@ -133,12 +137,12 @@ impl Fma {
 
     /// As the function of this name in [`kernels`](super).
     pub fn conv_i8(self, p: &ConvI8, y: &mut [i8]) {
-        self.avx2.conv_i8(p, y);
+        self.simd.conv_i8(p, y);
     }
 
     /// As the function of this name in [`kernels`](super).
     pub fn add_i8(self, p: &AddI8, y: &mut [i8]) {
-        self.avx2.add_i8(p, y);
+        self.simd.add_i8(p, y);
     }
 
     /// As the function of this name in [`kernels`](super).
@@ -179,7 +183,7 @@ impl Fma {
         let g = p.window;
         let takes = depthwise::takes(g, p.w.len(), p.x.len(), y.len());
         if !takes || p.bias.len() != g.out_channels {
-            return self.avx2.depthwise_f32(p, y);
+            return self.simd.depthwise_f32(p, y);
         }
         ran();
         let (slide, weights) = (depthwise::forward(g), Weights::F32(p.w));
@@ -188,26 +192,26 @@ impl Fma {
             activation: p.activation,
         };
         let work = Work::new(p.x, &weights, &ends, y);
-        // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices have the window's sizes.
+        // SAFETY: `self` exists, so the CPU has what they need; the slices have the window's sizes.
         unsafe { depthwise::run(&slide, &work) }
     }
 
     /// As the function of this name in [`kernels`](super).
     pub fn depthwise_i8(self, p: &ConvI8, y: &mut [i8]) {
-        self.avx2.depthwise_i8(p, y);
+        self.simd.depthwise_i8(p, y);
     }
 
     /// As the function of this name in [`kernels`](super).
     pub fn depthwise_input_gradient_f32(self, g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32]) {
         if !self.depthwise_gradient(g, &Weights::F32(w), gy, gx) {
-            self.avx2.depthwise_input_gradient_f32(g, w, gy, gx);
+            self.simd.depthwise_input_gradient_f32(g, w, gy, gx);
         }
     }
 
     /// As the function of this name in [`kernels`](super).
     pub fn depthwise_input_gradient_i8(self, g: &Window, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
         if !self.depthwise_gradient(g, &Weights::I8(w), gy, gx) {
-            self.avx2.depthwise_input_gradient_i8(g, w, gy, gx);
+            self.simd.depthwise_input_gradient_i8(g, w, gy, gx);
         }
     }
 
@@ -219,7 +223,7 @@ impl Fma {
         ran();
         let work = Work::new(gy, weights, &ADD, gx);
         depthwise::backward(g, |slide| {
-            // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices have the window's sizes.
+            // SAFETY: `self` exists, so the CPU has what they need; the slices have the window's sizes.
             unsafe { depthwise::run(slide, &work) }
         });
         true
@@ -227,47 +231,47 @@ impl Fma {
 
     /// As the function of this name in [`kernels`](super).
     pub fn depthwise_weight_gradient_f32(self, g: &Window, x: &[f32], gy: &[f32], gw: &mut [f32]) {
-        self.avx2.depthwise_weight_gradient_f32(g, x, gy, gw);
+        self.simd.depthwise_weight_gradient_f32(g, x, gy, gw);
     }
 
     /// As the function of this name in [`kernels`](super).
     pub fn dense_f32(self, p: &DenseF32, y: &mut [f32]) {
         let outputs = p.w.len() / p.depth.max(1);
         if p.bias.len() != outputs || !dense::takes(p.depth, p.w.len(), p.x.len(), y.len()) {
-            return self.avx2.dense_f32(p, y);
+            return self.simd.dense_f32(p, y);
         }
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices were checked.
+        // SAFETY: `self` exists, so the CPU has what they need; the slices were checked.
         unsafe { dense::forward(p, y) }
     }
 
     /// As the function of this name in [`kernels`](super).
     pub fn dense_i8(self, p: &DenseI8, y: &mut [i8]) {
-        self.avx2.dense_i8(p, y);
+        self.simd.dense_i8(p, y);
     }
 
     /// As the function of this name in [`kernels`](super).
     pub fn dense_input_gradient_f32(self, depth: usize, w: &[f32], gy: &[f32], gx: &mut [f32]) {
         if !dense::takes(depth, w.len(), gx.len(), gy.len()) {
-            return self.avx2.dense_input_gradient_f32(depth, w, gy, gx);
+            return self.simd.dense_input_gradient_f32(depth, w, gy, gx);
         }
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices were checked.
+        // SAFETY: `self` exists, so the CPU has what they need; the slices were checked.
         unsafe { dense::input_gradient(depth, w, gy, gx) }
     }
 
     /// As the function of this name in [`kernels`](super).
     pub fn dense_input_gradient_i8(self, depth: usize, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
-        self.avx2.dense_input_gradient_i8(depth, w, gy, gx);
+        self.simd.dense_input_gradient_i8(depth, w, gy, gx);
     }
 
     /// As the function of this name in [`kernels`](super).
     pub fn dense_weight_gradient_f32(self, depth: usize, x: &[f32], gy: &[f32], gw: &mut [f32]) {
         if !dense::takes(depth, gw.len(), x.len(), gy.len()) {
-            return self.avx2.dense_weight_gradient_f32(depth, x, gy, gw);
+            return self.simd.dense_weight_gradient_f32(depth, x, gy, gw);
         }
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices were checked.
+        // SAFETY: `self` exists, so the CPU has what they need; the slices were checked.
         unsafe { dense::weight_gradient(depth, x, gy, gw) }
     }
 
@@ -280,8 +284,8 @@ impl Fma {
         };
         if !takes(spread, g, p.w.len(), image, places) || p.bias.len() != filters {
             return match spread {
-                PLAIN => self.avx2.conv_f32(p, y),
-                _ => self.avx2.spread_f32(spread, p, y),
+                PLAIN => self.simd.conv_f32(p, y),
+                _ => self.simd.spread_f32(spread, p, y),
             };
         }
         ran();
@@ -291,7 +295,7 @@ impl Fma {
             activation: p.activation,
         };
         let work = Work::new(p.x, &weights, &ends, y);
-        // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices have the window's sizes.
+        // SAFETY: `self` exists, so the CPU has what they need; the slices have the window's sizes.
         unsafe {
             match spread.transposed {
                 false => to_places(spread, g).run(&work),
@@ -302,7 +306,7 @@ impl Fma {
 
     /// As the function of this name in [`kernels`](super).
     pub fn spread_i8(self, spread: Spread, p: &ConvI8, y: &mut [i8]) {
-        self.avx2.spread_i8(spread, p, y);
+        self.simd.spread_i8(spread, p, y);
     }
 
     /// As the function of this name in [`kernels`](super).
@@ -316,8 +320,8 @@ impl Fma {
     ) {
         if !self.input_gradient(spread, g, &Weights::F32(w), &ADD, gy, gx) {
             match spread {
-                PLAIN => self.avx2.conv_input_gradient_f32(g, w, gy, gx),
-                _ => self.avx2.spread_input_gradient_f32(spread, g, w, gy, gx),
+                PLAIN => self.simd.conv_input_gradient_f32(g, w, gy, gx),
+                _ => self.simd.spread_input_gradient_f32(spread, g, w, gy, gx),
             }
         }
     }
@@ -334,8 +338,8 @@ impl Fma {
         // filters are the output's channels: what comes back is the source of the slide
         if !self.input_gradient(spread, g, &Weights::I8(w), &ADD, gy, gx) {
             match spread {
-                PLAIN => self.avx2.conv_input_gradient_i8(g, w, gy, gx),
-                _ => self.avx2.spread_input_gradient_i8(spread, g, w, gy, gx),
+                PLAIN => self.simd.conv_input_gradient_i8(g, w, gy, gx),
+                _ => self.simd.spread_input_gradient_i8(spread, g, w, gy, gx),
             }
         }
     }
@@ -359,7 +363,7 @@ impl Fma {
         }
         ran();
         let work = Work::new(gy, weights, ends, gx);
-        // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices have the window's sizes.
+        // SAFETY: `self` exists, so the CPU has what they need; the slices have the window's sizes.
         unsafe {
             match spread.transposed {
                 false => to_image(spread, g, &work),
@@ -381,12 +385,12 @@ impl Fma {
         let (image, places) = if spread.transposed { (gy, x) } else { (x, gy) };
         if !takes(spread, g, gw.len(), image.len(), places.len()) {
             return match spread {
-                PLAIN => self.avx2.conv_weight_gradient_f32(g, x, gy, gw),
-                _ => self.avx2.spread_weight_gradient_f32(spread, g, x, gy, gw),
+                PLAIN => self.simd.conv_weight_gradient_f32(g, x, gy, gw),
+                _ => self.simd.spread_weight_gradient_f32(spread, g, x, gy, gw),
             };
         }
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2 and FMA; the slices have the window's sizes.
+        // SAFETY: `self` exists, so the CPU has what they need; the slices have the window's sizes.
         unsafe {
             conv_weights::run(&to_places(spread, g), image.as_ptr(), places.as_ptr(), gw);
         }

@@ -5,9 +5,9 @@
 #![allow(clippy::needless_range_loop)] // places and columns of a window are registers: numbered, in loops that are unrolled
 
 use super::conv::{Ends, PACKED, STRIP, Slide, Strip, Work};
-use super::tile::{Scratch, sum_4};
+use super::tile::Scratch;
 use crate::kernels::Activation;
-use core::arch::x86_64::*;
+use crate::kernels::f32x8::{F4, F8};
 
 /// The most places at once.
 const PLACES: usize = 8;
@@ -30,7 +30,7 @@ pub(super) fn takes(s: &Slide, ends: &Ends) -> bool {
 ///
 /// # Safety
 /// As [`Slide::run`].
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 pub(super) unsafe fn run(s: &Slide, work: &Work) {
     let Work {
         source,
@@ -78,7 +78,7 @@ pub(super) unsafe fn run(s: &Slide, work: &Work) {
 ///
 /// # Safety
 /// Their windows can be read, and the weights of nine cells; from `to` on the places can be read and written.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 unsafe fn line<const C: usize, const M: usize>(
     strip: &Strip,
     columns: usize,
@@ -101,29 +101,29 @@ unsafe fn line<const C: usize, const M: usize>(
 ///
 /// # Safety
 /// Their windows can be read, and the weights of nine cells.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 #[inline]
 unsafe fn places<const C: usize, const M: usize>(
     strip: &Strip,
     x: usize,
     weights: *const f32,
-) -> [__m256; M] {
-    let mut sums = [_mm256_setzero_ps(); M];
+) -> [F8; M] {
+    let mut sums = [F8::zero(); M];
     for i in 0..3 {
         let pixels = strip.start.wrapping_add(i * strip.row + 8 * C * x);
         let weights = weights.wrapping_add(3 * i * 8 * C);
         for k in 0..M + 2 {
             for c in 0..C {
                 // SAFETY: eight channels of pixel `k` of `M + 2`.
-                let pixel = unsafe { _mm256_loadu_ps(pixels.add(8 * (C * k + c))) };
+                let pixel = unsafe { F8::load(pixels.add(8 * (C * k + c))) };
                 for j in 0..3 {
                     // pixel `k` is column `j` of the window of place `k - j`
                     if k < j || k - j >= M {
                         continue;
                     }
                     // SAFETY: eight channels of a cell.
-                    let w = unsafe { _mm256_loadu_ps(weights.add((j * C + c) * 8)) };
-                    sums[k - j] = _mm256_fmadd_ps(pixel, w, sums[k - j]);
+                    let w = unsafe { F8::load(weights.add((j * C + c) * 8)) };
+                    sums[k - j] = F8::mul_add(pixel, w, sums[k - j]);
                 }
             }
         }
@@ -135,24 +135,24 @@ unsafe fn places<const C: usize, const M: usize>(
 ///
 /// # Safety
 /// From `to` on `M` places, four to eight, can be read and written.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 #[inline]
-unsafe fn write<const M: usize>(sums: [__m256; M], known: usize, start: Option<f32>, to: *mut f32) {
+unsafe fn write<const M: usize>(sums: [F8; M], known: usize, start: Option<f32>, to: *mut f32) {
     let ends = match start {
-        Some(start) => [_mm_set1_ps(start); 2],
+        Some(start) => [F4::splat(start); 2],
         // SAFETY: the caller's promise.
-        None => unsafe { [_mm_loadu_ps(to), _mm_loadu_ps(to.add(M - 4))] },
+        None => unsafe { [F4::load(to), F4::load(to.add(M - 4))] },
     };
     // the first four and the last four
-    let first = sum_4([sums[0], sums[1], sums[2], sums[3]]);
-    let last = sum_4([sums[M - 4], sums[M - 3], sums[M - 2], sums[M - 1]]);
-    let halves = [_mm_add_ps(ends[0], first), _mm_add_ps(ends[1], last)];
+    let first = F8::sum_4([sums[0], sums[1], sums[2], sums[3]]);
+    let last = F8::sum_4([sums[M - 4], sums[M - 3], sums[M - 2], sums[M - 1]]);
+    let halves = [F4::add(ends[0], first), F4::add(ends[1], last)];
     let mut places = [0.0; PLACES];
     let into = if known == 0 { to } else { places.as_mut_ptr() };
     // SAFETY: `M` places, or more. What both halves hold is the same.
     unsafe {
-        _mm_storeu_ps(into, halves[0]);
-        _mm_storeu_ps(into.add(M - 4), halves[1]);
+        halves[0].store(into);
+        halves[1].store(into.add(M - 4));
     }
     if known > 0 {
         for (place, y) in places.iter().enumerate().take(M).skip(known) {

@@ -1,6 +1,6 @@
 //! What the CPU's multipliers can do at most: what the speed of a loop is a share of.
 
-use core::arch::x86_64::*;
+use crate::kernels::f32x8::F8;
 
 /// Sums side by side: more than a multiply-add's latency times what a cycle starts (4 or 5 times 2), fewer than there are registers.
 const CHAINS: usize = 12;
@@ -8,22 +8,22 @@ const CHAINS: usize = 12;
 pub const ROUND: usize = CHAINS * 8;
 
 /// `rounds` times [`ROUND`] multiply-adds that touch no memory; returns their sum, so that they are not left out.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 pub(super) fn multiply_adds(rounds: usize) -> f32 {
-    let factor = _mm256_set1_ps(core::hint::black_box(0.999));
+    let factor = F8::splat(core::hint::black_box(0.999));
     let mut sums = [factor; CHAINS];
     for (i, sum) in sums.iter_mut().enumerate() {
         // different, so that no two are one
-        *sum = _mm256_set1_ps(core::hint::black_box(i as f32));
+        *sum = F8::splat(core::hint::black_box(i as f32));
     }
     for _ in 0..rounds {
         for sum in &mut sums {
-            *sum = _mm256_fmadd_ps(*sum, factor, factor);
+            *sum = F8::mul_add(*sum, factor, factor);
         }
     }
     let mut all = sums[0];
     for sum in &sums[1..] {
-        all = _mm256_add_ps(all, *sum);
+        all = F8::add(all, *sum);
     }
-    _mm256_cvtss_f32(all)
+    all.first()
 }

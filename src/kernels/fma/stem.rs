@@ -3,7 +3,7 @@
 
 use super::conv::{Ends, PACKED, STRIP, Slide, Strip, Weights, Work};
 use super::tile::{Scratch, WIDE, activate};
-use core::arch::x86_64::*;
+use crate::kernels::f32x8::F8;
 
 /// Whether the loops below can do this slide: the sizes of a layer decide, not of a batch.
 pub(super) fn takes(s: &Slide, ends: &Ends) -> bool {
@@ -25,7 +25,7 @@ const PLACES: usize = 7;
 ///
 /// # Safety
 /// As [`Slide::run`].
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 pub(super) unsafe fn run(s: &Slide, work: &Work) {
     let Work {
         source,
@@ -108,19 +108,19 @@ impl Part<'_> {
     ///
     /// # Safety
     /// The strip holds the windows of `rows` rows of places, which are written from `to` on; the weights are of `8 V` filters.
-    #[target_feature(enable = "avx2,fma")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     unsafe fn rows<const C: usize, const M: usize, const V: usize>(
         &self,
         rows: usize,
         to: *mut f32,
     ) {
         let (columns, channels) = (self.slide.count[1], self.slide.channels);
-        let mut bias = [_mm256_setzero_ps(); V];
+        let mut bias = [F8::zero(); V];
         for (v, bias) in bias.iter_mut().enumerate() {
             let from = self.ends.bias.and_then(|bias| bias.get(self.o + 8 * v..));
             if let Some(from) = from.and_then(|bias| bias.first_chunk::<8>()) {
                 // SAFETY: eight elements.
-                *bias = unsafe { _mm256_loadu_ps(from.as_ptr()) };
+                *bias = unsafe { F8::load(from.as_ptr()) };
             }
         }
         for y in 0..rows {
@@ -139,12 +139,12 @@ impl Part<'_> {
 
     /// # Safety
     /// The windows from `pixels` on can be read, and `M` pixels from `to` on be written.
-    #[target_feature(enable = "avx2,fma")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     #[inline]
     unsafe fn places<const C: usize, const M: usize, const V: usize>(
         &self,
         pixels: *const f32,
-        bias: &[__m256; V],
+        bias: &[F8; V],
         to: *mut f32,
     ) {
         let mut sums = [*bias; M];
@@ -152,16 +152,16 @@ impl Part<'_> {
             let pixels = pixels.wrapping_add(i * self.strip.row);
             let weights = self.weights.wrapping_add(i * 3 * C * 8 * V);
             for k in 0..3 * C {
-                let mut lanes = [_mm256_setzero_ps(); V];
+                let mut lanes = [F8::zero(); V];
                 for (v, lanes) in lanes.iter_mut().enumerate() {
                     // SAFETY: the caller's promise.
-                    *lanes = unsafe { _mm256_loadu_ps(weights.add((k * V + v) * 8)) };
+                    *lanes = unsafe { F8::load(weights.add((k * V + v) * 8)) };
                 }
                 for (r, sums) in sums.iter_mut().enumerate() {
                     // SAFETY: the caller's promise.
-                    let x = unsafe { _mm256_broadcast_ss(&*pixels.add(r * C + k)) };
+                    let x = unsafe { F8::splat(*pixels.add(r * C + k)) };
                     for (sum, lanes) in sums.iter_mut().zip(lanes) {
-                        *sum = _mm256_fmadd_ps(x, lanes, *sum);
+                        *sum = F8::mul_add(x, lanes, *sum);
                     }
                 }
             }
@@ -170,7 +170,7 @@ impl Part<'_> {
             for (v, sum) in sums.iter().enumerate() {
                 let y = activate(self.ends.activation, *sum);
                 // SAFETY: the caller's promise.
-                unsafe { _mm256_storeu_ps(to.add(r * self.slide.channels + 8 * v), y) };
+                unsafe { y.store(to.add(r * self.slide.channels + 8 * v)) };
             }
         }
     }

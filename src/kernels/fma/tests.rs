@@ -4,6 +4,8 @@ extern crate std;
 #[cfg(test)]
 // as this file is: what reads the sources for `tests/house_rules.rs` looks at one file at a time
 mod depthwise;
+#[cfg(test)]
+mod same_bits;
 
 use super::*;
 use crate::kernels::{self, Activation, Kernels};

@@ -7,7 +7,7 @@
 
 use super::conv::{Ends, PACKED, STRIP, Slide, Weights, Work};
 use super::tile::{Scratch, WIDE, activate};
-use core::arch::x86_64::*;
+use crate::kernels::f32x8::{F8, Mask};
 
 /// Elements of a transformed tile: 4x4.
 const POINTS: usize = 16;
@@ -37,43 +37,43 @@ pub(super) fn takes(s: &Slide) -> bool {
 ///
 /// # Safety
 /// `pixel` can read all sixteen, and `to` can be written.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 #[inline]
-unsafe fn transform(pixel: impl Fn(usize, usize) -> __m256, to: *mut f32) {
+unsafe fn transform(pixel: impl Fn(usize, usize) -> F8, to: *mut f32) {
     for i in 0..4 {
-        let mut d = [_mm256_setzero_ps(); 4];
+        let mut d = [F8::zero(); 4];
         for (j, d) in d.iter_mut().enumerate() {
             *d = match i {
-                0 => _mm256_sub_ps(pixel(0, j), pixel(2, j)),
-                1 => _mm256_add_ps(pixel(1, j), pixel(2, j)),
-                2 => _mm256_sub_ps(pixel(2, j), pixel(1, j)),
-                _ => _mm256_sub_ps(pixel(1, j), pixel(3, j)),
+                0 => F8::sub(pixel(0, j), pixel(2, j)),
+                1 => F8::add(pixel(1, j), pixel(2, j)),
+                2 => F8::sub(pixel(2, j), pixel(1, j)),
+                _ => F8::sub(pixel(1, j), pixel(3, j)),
             };
         }
         let row = [
-            _mm256_sub_ps(d[0], d[2]),
-            _mm256_add_ps(d[1], d[2]),
-            _mm256_sub_ps(d[2], d[1]),
-            _mm256_sub_ps(d[1], d[3]),
+            F8::sub(d[0], d[2]),
+            F8::add(d[1], d[2]),
+            F8::sub(d[2], d[1]),
+            F8::sub(d[1], d[3]),
         ];
         for (j, v) in row.iter().enumerate() {
             // SAFETY: the caller's promise.
-            unsafe { _mm256_storeu_ps(to.add((4 * i + j) * 8), *v) };
+            unsafe { v.store(to.add((4 * i + j) * 8)) };
         }
     }
 }
 
 /// `A^T m A`: four places, rows first.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 #[inline]
-fn places(m: impl Fn(usize, usize) -> __m256) -> [[__m256; 2]; 2] {
-    let along = |m: [__m256; 4]| {
-        let sum = _mm256_add_ps(m[1], m[2]);
-        let difference = _mm256_sub_ps(m[1], m[2]);
-        [_mm256_add_ps(m[0], sum), _mm256_sub_ps(difference, m[3])]
+fn places(m: impl Fn(usize, usize) -> F8) -> [[F8; 2]; 2] {
+    let along = |m: [F8; 4]| {
+        let sum = F8::add(m[1], m[2]);
+        let difference = F8::sub(m[1], m[2]);
+        [F8::add(m[0], sum), F8::sub(difference, m[3])]
     };
     // [column][row], then the other way
-    let mut rows = [[_mm256_setzero_ps(); 2]; 4];
+    let mut rows = [[F8::zero(); 2]; 4];
     for (j, rows) in rows.iter_mut().enumerate() {
         *rows = along([m(0, j), m(1, j), m(2, j), m(3, j)]);
     }
@@ -82,19 +82,14 @@ fn places(m: impl Fn(usize, usize) -> __m256) -> [[__m256; 2]; 2] {
 }
 
 /// Eight filters' weights of one channel of the source, `G g G^T`.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 #[inline]
-fn filters(g: [[__m256; 3]; 3]) -> [[__m256; 4]; 4] {
-    let half = _mm256_set1_ps(0.5);
-    let along = |g: [__m256; 3]| {
-        let ends = _mm256_mul_ps(half, _mm256_add_ps(g[0], g[2]));
-        let middle = _mm256_mul_ps(half, g[1]);
-        [
-            g[0],
-            _mm256_add_ps(ends, middle),
-            _mm256_sub_ps(ends, middle),
-            g[2],
-        ]
+fn filters(g: [[F8; 3]; 3]) -> [[F8; 4]; 4] {
+    let half = F8::splat(0.5);
+    let along = |g: [F8; 3]| {
+        let ends = F8::mul(half, F8::add(g[0], g[2]));
+        let middle = F8::mul(half, g[1]);
+        [g[0], F8::add(ends, middle), F8::sub(ends, middle), g[2]]
     };
     let rows = g.map(along);
     let column = |j: usize| along([rows[0][j], rows[1][j], rows[2][j]]);
@@ -125,7 +120,7 @@ const BLOCK: usize = POINTS * 8;
 ///
 /// # Safety
 /// The rows can be read and written.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 #[inline]
 unsafe fn product<const M: usize, const V: usize>(
     channels: usize,
@@ -133,20 +128,20 @@ unsafe fn product<const M: usize, const V: usize>(
     b: *const f32,
     to: *mut f32,
 ) {
-    let mut sums = [[_mm256_setzero_ps(); V]; M];
+    let mut sums = [[F8::zero(); V]; M];
     let (mut a, mut b, row) = (a, b, tile_pitch(channels));
     for _ in 0..channels / 8 {
         for k in 0..8 {
-            let mut lanes = [_mm256_setzero_ps(); V];
+            let mut lanes = [F8::zero(); V];
             for (v, lanes) in lanes.iter_mut().enumerate() {
                 // SAFETY: the caller's promise.
-                *lanes = unsafe { _mm256_loadu_ps(b.add((k * V + v) * 8)) };
+                *lanes = unsafe { F8::load(b.add((k * V + v) * 8)) };
             }
             for (r, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: the caller's promise.
-                let x = unsafe { _mm256_broadcast_ss(&*a.add(r * row + k)) };
+                let x = unsafe { F8::splat(*a.add(r * row + k)) };
                 for (sum, lanes) in sums.iter_mut().zip(lanes) {
-                    *sum = _mm256_fmadd_ps(x, lanes, *sum);
+                    *sum = F8::mul_add(x, lanes, *sum);
                 }
             }
         }
@@ -155,7 +150,7 @@ unsafe fn product<const M: usize, const V: usize>(
     for (r, sums) in sums.iter().enumerate() {
         for (v, sum) in sums.iter().enumerate() {
             // SAFETY: the caller's promise.
-            unsafe { _mm256_storeu_ps(to.add((r * V + v) * BLOCK), *sum) };
+            unsafe { sum.store(to.add((r * V + v) * BLOCK)) };
         }
     }
 }
@@ -177,7 +172,7 @@ impl Tiles<'_> {
     ///
     /// # Safety
     /// `source` has the slide's sizes, `to` room for `tiles` of [`tile_pitch`] elements.
-    #[target_feature(enable = "avx2,fma")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     unsafe fn transform(
         &self,
         source: *const f32,
@@ -200,9 +195,9 @@ impl Tiles<'_> {
                     *row = image.wrapping_offset(y * pitch as isize + x * channels as isize);
                 }
             }
-            let mut columns = [_mm256_setzero_si256(); 4];
+            let mut columns = [Mask::first(0); 4];
             for (column, x) in columns.iter_mut().zip(x..) {
-                *column = _mm256_set1_epi32(-i32::from((0..width).contains(&x)));
+                *column = Mask::all_if((0..width).contains(&x));
             }
             let inside = x >= 0 && x + 4 <= width;
             for c in (0..channels).step_by(8) {
@@ -212,8 +207,8 @@ impl Tiles<'_> {
                 // room. Columns outside are not read.
                 unsafe {
                     match inside {
-                        true => transform(|i, j| _mm256_loadu_ps(at(i, j)), to),
-                        false => transform(|i, j| _mm256_maskload_ps(at(i, j), columns[j]), to),
+                        true => transform(|i, j| F8::load(at(i, j)), to),
+                        false => transform(|i, j| F8::load_some(at(i, j), columns[j]), to),
                     }
                 }
             }
@@ -225,7 +220,7 @@ impl Tiles<'_> {
     ///
     /// # Safety
     /// `destination` has the slide's sizes, `from` the products.
-    #[target_feature(enable = "avx2,fma")]
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     unsafe fn place<const V: usize>(
         &self,
         from: *const f32,
@@ -242,12 +237,12 @@ impl Tiles<'_> {
                 .bias
                 .and_then(|bias| bias.get(o + 8 * v..)?.first_chunk());
             // SAFETY: eight elements.
-            let bias = bias.map(|bias: &[f32; 8]| unsafe { _mm256_loadu_ps(bias.as_ptr()) });
+            let bias = bias.map(|bias: &[f32; 8]| unsafe { F8::load(bias.as_ptr()) });
             for tile in 0..tiles {
                 let [y, x] = self.at(first + tile);
                 let from = from.wrapping_add((tile * V + v) * BLOCK);
                 // SAFETY: inside the products.
-                let sums = unsafe { places(|i, j| _mm256_loadu_ps(from.add((i * 4 + j) * 8))) };
+                let sums = unsafe { places(|i, j| F8::load(from.add((i * 4 + j) * 8))) };
                 let to = image.wrapping_add(y * pitch + x * s.channels + 8 * v);
                 let (rows, columns) = (s.count[0] - y, s.count[1] - x);
                 let at = |i: usize, j: usize| to.wrapping_add(i * pitch + j * s.channels);
@@ -260,10 +255,10 @@ impl Tiles<'_> {
                         unsafe {
                             let start = match bias {
                                 Some(bias) => bias,
-                                None => _mm256_loadu_ps(at(i, j)),
+                                None => F8::load(at(i, j)),
                             };
-                            let y = activate(ends.activation, _mm256_add_ps(start, sum));
-                            _mm256_storeu_ps(at(i, j), y);
+                            let y = activate(ends.activation, F8::add(start, sum));
+                            y.store(at(i, j));
                         }
                     }
                 }
@@ -276,11 +271,11 @@ impl Tiles<'_> {
 ///
 /// # Safety
 /// The weights have the slide's sizes, `to` has room for `POINTS` of [`pitch`] elements.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 unsafe fn pack<const V: usize>(s: &Slide, weights: &Weights, o: usize, to: *mut f32) {
     let pitch = pitch(s.source_channels, V);
     for c in (0..s.source_channels).step_by(8) {
-        let mut cells = [[[_mm256_setzero_ps(); 8]; V]; 9];
+        let mut cells = [[[F8::zero(); 8]; V]; 9];
         for (cell, w) in cells.iter_mut().enumerate() {
             for (v, w) in w.iter_mut().enumerate() {
                 // SAFETY: the caller's promise; `takes` wants whole vectors of both channels.
@@ -289,7 +284,7 @@ unsafe fn pack<const V: usize>(s: &Slide, weights: &Weights, o: usize, to: *mut 
         }
         for k in 0..8 {
             for v in 0..V {
-                let mut g = [[_mm256_setzero_ps(); 3]; 3];
+                let mut g = [[F8::zero(); 3]; 3];
                 for (cell, w) in cells.iter().enumerate() {
                     g[cell / 3][cell % 3] = w[v][k];
                 }
@@ -297,7 +292,7 @@ unsafe fn pack<const V: usize>(s: &Slide, weights: &Weights, o: usize, to: *mut 
                     for (j, g) in row.iter().enumerate() {
                         let at = (i * 4 + j) * pitch + ((c + k) * V + v) * 8;
                         // SAFETY: inside `to`.
-                        unsafe { _mm256_storeu_ps(to.add(at), *g) };
+                        unsafe { g.store(to.add(at)) };
                     }
                 }
             }
@@ -309,7 +304,7 @@ unsafe fn pack<const V: usize>(s: &Slide, weights: &Weights, o: usize, to: *mut 
 ///
 /// # Safety
 /// As [`Slide::run`].
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 pub(super) unsafe fn run(s: &Slide, work: &Work) {
     let Work {
         source,
@@ -378,7 +373,7 @@ pub(super) unsafe fn run(s: &Slide, work: &Work) {
 ///
 /// # Safety
 /// All three are so long.
-#[target_feature(enable = "avx2,fma")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 unsafe fn multiply<const V: usize>(
     channels: usize,
     tiles: usize,

@@ -2,14 +2,14 @@
 
 extern crate std;
 use super::super::int8_tests::Random;
-use super::super::{Avx2, Requantize, Rounding};
+use super::super::{Requantize, Rounding, Simd};
 use super::*;
 use std::vec::Vec;
 
 /// Every lane, any sum, any factor that an image may hold.
 #[test]
 fn requantization_is_exact() {
-    if Avx2::new().is_none() {
+    if Simd::new().is_none() {
         return;
     }
     let mut random = Random(1);
@@ -50,7 +50,7 @@ fn requantization_is_exact() {
 /// Factors below one and sums that are not near the limits: the shorter way, at its limits.
 #[test]
 fn plain_requantization_is_exact() {
-    if Avx2::new().is_none() {
+    if Simd::new().is_none() {
         return;
     }
     let mut random = Random(2);

@@ -1,42 +1,54 @@
-//! AVX2: the portable loops, compiled for wider registers. A dot product has eight lanes in both, nothing is
-//! reordered and nothing is fused (no FMA), so the results are those of `scalar` to the bit. The int8 forward kernels have
-//! loops of their own, in `int8_avx2`, and so have f32 loops without sums, in `f32_avx2`.
+//! Wide registers: AVX2 on x86-64, NEON on aarch64. The portable loops, compiled for them: a dot product has eight lanes in both,
+//! nothing is reordered and nothing is fused, so the results are those of `scalar` to the bit. The int8 forward kernels have
+//! loops of their own, in `int8_avx2` and `int8_neon`, and on x86-64 so have f32 loops without sums, in `f32_avx2`.
+// where the registers are part of every CPU nobody has to promise that they are there
+#![cfg_attr(target_arch = "aarch64", allow(unused_unsafe))]
 #![allow(unsafe_code)] // calls of functions that need a CPU feature; the token proves that it is there
 
-use super::scalar::{conv, dense, depthwise, pool, spread};
-use super::{
-    Activation, AdamF32, AddI8, ConvF32, ConvI8, DenseF32, DenseI8, Spread, WeightsI8, Window,
-};
-use super::{f32_avx2, int8_avx2};
+#[cfg(target_arch = "x86_64")]
+use super::int8_avx2 as int8;
+#[cfg(target_arch = "aarch64")]
+use super::int8_neon as int8;
+use super::scalar::{conv, dense, depthwise, spread};
+use super::{AddI8, ConvF32, ConvI8, DenseF32, DenseI8, Spread, WeightsI8, Window};
 
-/// Proof that this CPU has AVX2: one exists only where [`Avx2::new`] found it.
+/// Proof that this CPU has AVX2, or NEON: one exists only where [`Simd::new`] found it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Avx2(());
+pub struct Simd(());
 
 /// How often a function of this module ran, for the test that the forced kernels are those that run.
 #[cfg(test)]
-static RUNS: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
+pub(super) static RUNS: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
 
-impl Avx2 {
-    /// The token, where the CPU has AVX2.
-    pub fn new() -> Option<Avx2> {
-        #[cfg(feature = "std")]
-        {
+impl Simd {
+    /// What they are called on the command line.
+    pub const NAME: &'static str = if cfg!(target_arch = "x86_64") {
+        "avx2"
+    } else {
+        "neon"
+    };
+
+    /// The token, where the CPU has them.
+    pub fn new() -> Option<Simd> {
+        #[cfg(all(feature = "std", target_arch = "x86_64"))]
+        let found = {
             extern crate std;
-            std::arch::is_x86_feature_detected!("avx2").then_some(Avx2(()))
-        }
-        #[cfg(not(feature = "std"))]
-        {
-            cfg!(target_feature = "avx2").then_some(Avx2(()))
-        }
+            std::arch::is_x86_feature_detected!("avx2")
+        };
+        #[cfg(all(not(feature = "std"), target_arch = "x86_64"))]
+        let found = cfg!(target_feature = "avx2");
+        // `build.rs` looked: nothing is compiled for a CPU without
+        #[cfg(target_arch = "aarch64")]
+        let found = true;
+        found.then_some(Simd(()))
     }
 
     /// As the function of this name in [`kernels`](super).
     #[inline]
     pub fn conv_f32(self, p: &ConvF32, y: &mut [f32]) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { conv_f32(p, y) }
     }
 
@@ -44,7 +56,7 @@ impl Avx2 {
     #[inline]
     pub fn conv_i8(self, p: &ConvI8, y: &mut [i8]) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { conv_i8(p, y) }
     }
 
@@ -52,126 +64,15 @@ impl Avx2 {
     #[inline]
     pub fn add_i8(self, p: &AddI8, y: &mut [i8]) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
-        unsafe { int8_avx2::add(p, y) }
-    }
-
-    /// As the function of this name in [`kernels`](super).
-    #[inline]
-    pub fn max_pool_f32(self, g: &Window, x: &[f32], activation: Activation, y: &mut [f32]) {
-        if !f32_avx2::fits(g, x.len(), y.len()) {
-            return pool::maximum_f32(g, x, activation, y);
-        }
-        ran();
-        // SAFETY: `self` exists, so the CPU has AVX2; the slices were checked.
-        unsafe { f32_avx2::maximum(g, x, activation, y) }
-    }
-
-    /// As the function of this name in [`kernels`](super).
-    #[inline]
-    pub fn max_pool_index_f32(
-        self,
-        g: &Window,
-        x: &[f32],
-        maxima: Option<&[f32]>,
-        index: &mut [u8],
-    ) {
-        if !f32_avx2::fits(g, x.len(), index.len()) {
-            return pool::argmax(g, x, pool::greater, index);
-        }
-        ran();
-        // SAFETY: `self` exists, so the CPU has AVX2; the slices were checked.
-        unsafe {
-            match maxima {
-                Some(y) if y.len() == index.len() && f32_avx2::is_2x2(g) => {
-                    f32_avx2::find_2x2(g, x, y, index);
-                }
-                _ => f32_avx2::argmax(g, x, index),
-            }
-        }
-    }
-
-    /// As the function of this name in [`kernels`](super).
-    #[inline]
-    pub fn max_pool_gradient(self, g: &Window, index: &[u8], gy: &[f32], gx: &mut [f32]) {
-        if index.len() != gy.len() || !f32_avx2::fits(g, gx.len(), gy.len()) {
-            return pool::maximum_gradient(g, index, gy, gx);
-        }
-        ran();
-        // SAFETY: `self` exists, so the CPU has AVX2; the slices were checked.
-        unsafe { f32_avx2::maximum_gradient(g, index, gy, gx) }
-    }
-
-    /// As the function of this name in [`kernels`](super).
-    #[inline]
-    pub fn max_pool_set_gradient(
-        self,
-        g: &Window,
-        index: &[u8],
-        gy: &[f32],
-        gx: &mut [f32],
-    ) -> bool {
-        let fits = index.len() == gy.len() && f32_avx2::fits(g, gx.len(), gy.len());
-        if !fits || !f32_avx2::covers(g) {
-            return false;
-        }
-        ran();
-        // SAFETY: `self` exists, so the CPU has AVX2; the slices and the window were checked.
-        unsafe { f32_avx2::maximum_gradient_2x2::<true>(g, index, gy, gx) };
-        true
-    }
-
-    /// As the function of this name in [`kernels`](super).
-    #[inline]
-    pub fn add_f32(self, x: [&[f32]; 2], activation: Activation, y: &mut [f32]) {
-        ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
-        unsafe { f32_avx2::add(x, activation, y) }
-    }
-
-    /// As the function of this name in [`kernels`](super).
-    #[inline]
-    pub fn passing_f32(self, activation: Activation, y: &[f32], bits: &mut [u8]) {
-        ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
-        unsafe { f32_avx2::passing(activation, y, bits) }
-    }
-
-    /// As the function of this name in [`kernels`](super).
-    #[inline]
-    pub fn block_f32(self, bits: &[u8], blocked: f32, gy: &mut [f32]) {
-        ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
-        unsafe { f32_avx2::block(bits, blocked, gy) }
-    }
-
-    /// As the function of this name in [`kernels`](super).
-    #[inline]
-    pub fn tanh_f32(self, x: &[f32], y: &mut [f32]) {
-        ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
-        unsafe { f32_avx2::tanh(x, y) }
-    }
-
-    /// As the function of this name in [`kernels`](super).
-    #[inline]
-    pub fn adam_f32(
-        self,
-        adam: &AdamF32,
-        gradients: &[f32],
-        parameters: &mut [f32],
-        moments: [&mut [f32]; 2],
-    ) {
-        ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
-        unsafe { f32_avx2::adam(adam, gradients, parameters, moments) }
+        // SAFETY: `self` exists, so the CPU has the registers.
+        unsafe { int8::add(p, y) }
     }
 
     /// As the function of this name in [`kernels`](super).
     #[inline]
     pub fn conv_input_gradient_f32(self, g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32]) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { conv_input_gradient_f32(g, w, gy, gx) }
     }
 
@@ -179,7 +80,7 @@ impl Avx2 {
     #[inline]
     pub fn conv_input_gradient_i8(self, g: &Window, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { conv_input_gradient_i8(g, w, gy, gx) }
     }
 
@@ -187,7 +88,7 @@ impl Avx2 {
     #[inline]
     pub fn conv_weight_gradient_f32(self, g: &Window, x: &[f32], gy: &[f32], gw: &mut [f32]) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { conv_weight_gradient_f32(g, x, gy, gw) }
     }
 
@@ -195,7 +96,7 @@ impl Avx2 {
     #[inline]
     pub fn depthwise_f32(self, p: &ConvF32, y: &mut [f32]) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { depthwise_f32(p, y) }
     }
 
@@ -203,7 +104,7 @@ impl Avx2 {
     #[inline]
     pub fn depthwise_i8(self, p: &ConvI8, y: &mut [i8]) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { depthwise_i8(p, y) }
     }
 
@@ -211,7 +112,7 @@ impl Avx2 {
     #[inline]
     pub fn depthwise_input_gradient_f32(self, g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32]) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { depthwise_input_gradient_f32(g, w, gy, gx) }
     }
 
@@ -219,7 +120,7 @@ impl Avx2 {
     #[inline]
     pub fn depthwise_input_gradient_i8(self, g: &Window, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { depthwise_input_gradient_i8(g, w, gy, gx) }
     }
 
@@ -227,7 +128,7 @@ impl Avx2 {
     #[inline]
     pub fn depthwise_weight_gradient_f32(self, g: &Window, x: &[f32], gy: &[f32], gw: &mut [f32]) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { depthwise_weight_gradient_f32(g, x, gy, gw) }
     }
 
@@ -235,7 +136,7 @@ impl Avx2 {
     #[inline]
     pub fn dense_f32(self, p: &DenseF32, y: &mut [f32]) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { dense_f32(p, y) }
     }
 
@@ -243,7 +144,7 @@ impl Avx2 {
     #[inline]
     pub fn dense_i8(self, p: &DenseI8, y: &mut [i8]) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { dense_i8(p, y) }
     }
 
@@ -251,7 +152,7 @@ impl Avx2 {
     #[inline]
     pub fn dense_input_gradient_f32(self, depth: usize, w: &[f32], gy: &[f32], gx: &mut [f32]) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { dense_input_gradient_f32(depth, w, gy, gx) }
     }
 
@@ -259,7 +160,7 @@ impl Avx2 {
     #[inline]
     pub fn dense_input_gradient_i8(self, depth: usize, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { dense_input_gradient_i8(depth, w, gy, gx) }
     }
 
@@ -267,7 +168,7 @@ impl Avx2 {
     #[inline]
     pub fn dense_weight_gradient_f32(self, depth: usize, x: &[f32], gy: &[f32], gw: &mut [f32]) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { dense_weight_gradient_f32(depth, x, gy, gw) }
     }
 
@@ -275,7 +176,7 @@ impl Avx2 {
     #[inline]
     pub fn spread_f32(self, spread: Spread, p: &ConvF32, y: &mut [f32]) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { spread_f32(spread, p, y) }
     }
 
@@ -283,7 +184,7 @@ impl Avx2 {
     #[inline]
     pub fn spread_i8(self, spread: Spread, p: &ConvI8, y: &mut [i8]) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { spread_i8(spread, p, y) }
     }
 
@@ -298,7 +199,7 @@ impl Avx2 {
         gx: &mut [f32],
     ) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { spread_input_gradient_f32(spread, g, w, gy, gx) }
     }
 
@@ -313,7 +214,7 @@ impl Avx2 {
         gx: &mut [f32],
     ) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { spread_input_gradient_i8(spread, g, w, gy, gx) }
     }
 
@@ -328,120 +229,120 @@ impl Avx2 {
         gw: &mut [f32],
     ) {
         ran();
-        // SAFETY: `self` exists, so the CPU has AVX2.
+        // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { spread_weight_gradient_f32(spread, g, x, gy, gw) }
     }
 }
 
 /// Counts a run in tests.
 #[inline(always)]
-fn ran() {
+pub(super) fn ran() {
     #[cfg(test)]
     RUNS.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn conv_f32(p: &ConvF32, y: &mut [f32]) {
     conv::forward_f32(p, y);
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn conv_i8(p: &ConvI8, y: &mut [i8]) {
-    if !int8_avx2::conv(p, y) {
+    if !int8::conv(p, y) {
         conv::forward_i8(p, y);
     }
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn conv_input_gradient_f32(g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32]) {
     conv::input_gradient_f32(g, w, gy, gx);
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn conv_input_gradient_i8(g: &Window, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
     conv::input_gradient_i8(g, w.w, |o| w.quant.scale_of(o), gy, gx);
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn conv_weight_gradient_f32(g: &Window, x: &[f32], gy: &[f32], gw: &mut [f32]) {
     conv::weight_gradient_f32(g, x, gy, gw);
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn depthwise_f32(p: &ConvF32, y: &mut [f32]) {
     depthwise::forward_f32(p, y);
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn depthwise_i8(p: &ConvI8, y: &mut [i8]) {
-    if !int8_avx2::depthwise(p, y) {
+    if !int8::depthwise(p, y) {
         depthwise::forward_i8(p, y);
     }
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn depthwise_input_gradient_f32(g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32]) {
     depthwise::input_gradient_f32(g, w, gy, gx);
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn depthwise_input_gradient_i8(g: &Window, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
     depthwise::input_gradient_i8(g, w.w, |o| w.quant.scale_of(o), gy, gx);
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn depthwise_weight_gradient_f32(g: &Window, x: &[f32], gy: &[f32], gw: &mut [f32]) {
     depthwise::weight_gradient_f32(g, x, gy, gw);
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn dense_f32(p: &DenseF32, y: &mut [f32]) {
     dense::forward_f32(p, y);
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn dense_i8(p: &DenseI8, y: &mut [i8]) {
-    if !int8_avx2::dense(p, y) {
+    if !int8::dense(p, y) {
         dense::forward_i8(p, y);
     }
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn dense_input_gradient_f32(depth: usize, w: &[f32], gy: &[f32], gx: &mut [f32]) {
     dense::input_gradient_f32(depth, w, gy, gx);
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn dense_input_gradient_i8(depth: usize, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
     dense::input_gradient_i8(depth, w.w, |o| w.quant.scale_of(o), gy, gx);
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn dense_weight_gradient_f32(depth: usize, x: &[f32], gy: &[f32], gw: &mut [f32]) {
     dense::weight_gradient_f32(depth, x, gy, gw);
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn spread_f32(spread: Spread, p: &ConvF32, y: &mut [f32]) {
     spread::forward_f32(spread, p, y);
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn spread_i8(spread: Spread, p: &ConvI8, y: &mut [i8]) {
     spread::forward_i8(spread, p, y);
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn spread_input_gradient_f32(spread: Spread, g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32]) {
     spread::input_gradient_f32(spread, g, w, gy, gx);
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn spread_input_gradient_i8(spread: Spread, g: &Window, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
     spread::input_gradient_i8(spread, g, w.w, |o| w.quant.scale_of(o), gy, gx);
 }
 
-#[target_feature(enable = "avx2")]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn spread_weight_gradient_f32(spread: Spread, g: &Window, x: &[f32], gy: &[f32], gw: &mut [f32]) {
     spread::weight_gradient_f32(spread, g, x, gy, gw);
 }
@@ -469,23 +370,23 @@ mod tests {
         (0..n).map(|_| next()).collect()
     }
 
-    /// Runs both, wants the same bits and that the AVX2 form was the one that ran.
+    /// Runs both, wants the same bits and that the vectors' form was the one that ran.
     fn same<T: PartialEq + Clone + core::fmt::Debug>(
-        avx2: Avx2,
+        simd: Simd,
         start: &[T],
         run: impl Fn(Kernels, &mut [T]),
     ) {
         let (mut a, mut b) = (start.to_vec(), start.to_vec());
         run(Kernels::Scalar, &mut a);
         let before = RUNS.load(core::sync::atomic::Ordering::Relaxed);
-        run(Kernels::Avx2(avx2), &mut b);
+        run(Kernels::Simd(simd), &mut b);
         let after = RUNS.load(core::sync::atomic::Ordering::Relaxed);
         assert_eq!(after, before + 1, "the forced kernels did not run");
         assert_eq!(a, b);
         assert_ne!(a, start, "the kernel did nothing");
     }
 
-    fn compare_window(avx2: Avx2, g: &Window, depthwise: bool) {
+    fn compare_window(simd: Simd, g: &Window, depthwise: bool) {
         let (x_len, y_len) = (
             g.batch * g.input[0] * g.input[1] * g.in_channels,
             g.batch * g.output[0] * g.output[1] * g.out_channels,
@@ -533,33 +434,33 @@ mod tests {
         let (y0, y8) = (std::vec![9.0; y_len], std::vec![99; y_len]);
         let (gx0, gw0) = (floats(x_len, 7), floats(w_len, 8));
         if depthwise {
-            same(avx2, &y0, |k, y| super::super::depthwise_f32(k, &pf, y));
-            same(avx2, &y8, |k, y| super::super::depthwise_i8(k, &pi, y));
-            same(avx2, &gx0, |k, g_| {
+            same(simd, &y0, |k, y| super::super::depthwise_f32(k, &pf, y));
+            same(simd, &y8, |k, y| super::super::depthwise_i8(k, &pi, y));
+            same(simd, &gx0, |k, g_| {
                 super::super::depthwise_input_gradient_f32(k, g, &w, &gy, g_)
             });
-            same(avx2, &gx0, |k, g_| {
+            same(simd, &gx0, |k, g_| {
                 super::super::depthwise_input_gradient_i8(k, g, weights, &gy, g_)
             });
-            same(avx2, &gw0, |k, g_| {
+            same(simd, &gw0, |k, g_| {
                 super::super::depthwise_weight_gradient_f32(k, g, &x, &gy, g_)
             });
         } else {
-            same(avx2, &y0, |k, y| super::super::conv_f32(k, &pf, y));
-            same(avx2, &y8, |k, y| super::super::conv_i8(k, &pi, y));
-            same(avx2, &gx0, |k, g_| {
+            same(simd, &y0, |k, y| super::super::conv_f32(k, &pf, y));
+            same(simd, &y8, |k, y| super::super::conv_i8(k, &pi, y));
+            same(simd, &gx0, |k, g_| {
                 super::super::conv_input_gradient_f32(k, g, &w, &gy, g_)
             });
-            same(avx2, &gx0, |k, g_| {
+            same(simd, &gx0, |k, g_| {
                 super::super::conv_input_gradient_i8(k, g, weights, &gy, g_)
             });
-            same(avx2, &gw0, |k, g_| {
+            same(simd, &gw0, |k, g_| {
                 super::super::conv_weight_gradient_f32(k, g, &x, &gy, g_)
             });
         }
     }
 
-    fn compare_dense(avx2: Avx2, n: usize, depth: usize, o: usize) {
+    fn compare_dense(simd: Simd, n: usize, depth: usize, o: usize) {
         let (x, w, bias, gy) = (
             floats(n * depth, 1),
             floats(o * depth, 2),
@@ -596,21 +497,21 @@ mod tests {
         };
         let (y0, y8) = (std::vec![9.0; n * o], std::vec![99; n * o]);
         let (gx0, gw0) = (floats(n * depth, 7), floats(o * depth, 8));
-        same(avx2, &y0, |k, y| super::super::dense_f32(k, &pf, y));
-        same(avx2, &y8, |k, y| super::super::dense_i8(k, &pi, y));
-        same(avx2, &gx0, |k, g| {
+        same(simd, &y0, |k, y| super::super::dense_f32(k, &pf, y));
+        same(simd, &y8, |k, y| super::super::dense_i8(k, &pi, y));
+        same(simd, &gx0, |k, g| {
             super::super::dense_input_gradient_f32(k, depth, &w, &gy, g)
         });
-        same(avx2, &gx0, |k, g| {
+        same(simd, &gx0, |k, g| {
             super::super::dense_input_gradient_i8(k, depth, weights, &gy, g)
         });
-        same(avx2, &gw0, |k, g| {
+        same(simd, &gw0, |k, g| {
             super::super::dense_weight_gradient_f32(k, depth, &x, &gy, g)
         });
     }
 
     /// Over shapes that leave every kind of remainder. (One test, since the runs are counted globally.)
-    fn compare_spread(avx2: Avx2, g: &Window, transposed: bool) {
+    fn compare_spread(simd: Simd, g: &Window, transposed: bool) {
         let spread = Spread {
             groups: 1,
             transposed,
@@ -657,27 +558,29 @@ mod tests {
             },
         };
         use super::super as kernels;
-        same(avx2, &std::vec![9.0; y_len], |k, y| {
+        same(simd, &std::vec![9.0; y_len], |k, y| {
             kernels::spread_f32(k, spread, &pf, y)
         });
-        same(avx2, &std::vec![99; y_len], |k, y| {
+        same(simd, &std::vec![99; y_len], |k, y| {
             kernels::spread_i8(k, spread, &pi, y)
         });
-        same(avx2, &floats(x_len, 7), |k, gx| {
+        same(simd, &floats(x_len, 7), |k, gx| {
             kernels::spread_input_gradient_f32(k, spread, g, &w, &gy, gx)
         });
-        same(avx2, &floats(x_len, 7), |k, gx| {
+        same(simd, &floats(x_len, 7), |k, gx| {
             kernels::spread_input_gradient_i8(k, spread, g, weights, &gy, gx)
         });
-        same(avx2, &floats(w_len, 8), |k, gw| {
+        same(simd, &floats(w_len, 8), |k, gw| {
             kernels::spread_weight_gradient_f32(k, spread, g, &x, &gy, gw)
         });
     }
 
     #[test]
     fn same_bits_as_scalar() {
-        let Some(avx2) = Avx2::new() else {
-            std::eprintln!("SKIPPED: AVX2 is not there, or not detected without feature `std`");
+        let Some(simd) = Simd::new() else {
+            std::eprintln!(
+                "SKIPPED: AVX2 or NEON is not there, or not detected without feature `std`"
+            );
             return;
         };
         for (batch, input, c, o, kernel, stride, dilation, padding) in [
@@ -703,12 +606,12 @@ mod tests {
                     dilation: [dilation; 2],
                     padding: [padding; 2],
                 };
-                compare_spread(avx2, &g, depthwise);
-                compare_window(avx2, &g, depthwise);
+                compare_spread(simd, &g, depthwise);
+                compare_window(simd, &g, depthwise);
             }
         }
         for (n, depth, o) in [(1, 1, 1), (3, 7, 5), (2, 64, 10), (1, 131, 9)] {
-            compare_dense(avx2, n, depth, o);
+            compare_dense(simd, n, depth, o);
         }
     }
 }

@@ -1,0 +1,107 @@
+//! What these loops compute has the same bits on every CPU that has them: sums in an order of their own, but in one order.
+
+use super::*;
+
+/// FNV-1a over the bits of numbers.
+struct Fingerprint(u64);
+
+impl Fingerprint {
+    fn add(&mut self, numbers: &[f32]) {
+        for byte in numbers.iter().flat_map(|x| x.to_bits().to_le_bytes()) {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+/// Forward, and both gradients, of a convolution (depthwise with as many channels as filters).
+fn convolution(k: Kernels, g: &Window, is_depthwise: bool, numbers: &mut Numbers) -> [Vec<f32>; 3] {
+    let [image, places] = conv::images(g);
+    let cells = g.kernel[0] * g.kernel[1];
+    let weights = cells * g.out_channels * if is_depthwise { 1 } else { g.in_channels };
+    let (x, w, gy) = (
+        numbers.floats(image),
+        numbers.floats(weights),
+        numbers.floats(places),
+    );
+    let bias = numbers.floats(g.out_channels);
+    let p = ConvF32 {
+        window: g,
+        x: &x,
+        w: &w,
+        bias: &bias,
+        activation: Activation::Relu,
+    };
+    let (mut y, mut gx, mut gw) = (std::vec![0.0; places], x.clone(), w.clone());
+    match is_depthwise {
+        true => {
+            kernels::depthwise_f32(k, &p, &mut y);
+            kernels::depthwise_input_gradient_f32(k, g, &w, &gy, &mut gx);
+        }
+        false => {
+            kernels::conv_f32(k, &p, &mut y);
+            kernels::conv_input_gradient_f32(k, g, &w, &gy, &mut gx);
+            kernels::conv_weight_gradient_f32(k, g, &x, &gy, &mut gw);
+        }
+    }
+    [y, gx, gw]
+}
+
+/// Forward, and both gradients, of a fully connected layer.
+fn dense_layer(
+    k: Kernels,
+    [batch, depth, outputs]: [usize; 3],
+    numbers: &mut Numbers,
+) -> [Vec<f32>; 3] {
+    let (x, w) = (
+        numbers.floats(batch * depth),
+        numbers.floats(outputs * depth),
+    );
+    let (bias, gy) = (numbers.floats(outputs), numbers.floats(batch * outputs));
+    let p = DenseF32 {
+        depth,
+        x: &x,
+        w: &w,
+        bias: &bias,
+        activation: Activation::Relu6,
+    };
+    let (mut y, mut gx, mut gw) = (std::vec![0.0; batch * outputs], x.clone(), w.clone());
+    kernels::dense_f32(k, &p, &mut y);
+    kernels::dense_input_gradient_f32(k, depth, &w, &gy, &mut gx);
+    kernels::dense_weight_gradient_f32(k, depth, &x, &gy, &mut gw);
+    [y, gx, gw]
+}
+
+#[test]
+fn bits_are_the_same_on_every_cpu() {
+    let Some(fma) = Fma::new() else { return };
+    let (k, mut numbers) = (Kernels::Fma(fma), Numbers(14));
+    let mut found = Fingerprint(0xcbf2_9ce4_8422_2325);
+    // minimal filtering, first layers, one channel back, strides, dilations, windows of other sizes
+    for (input, channels, kernel, stride, dilation) in [
+        ([9, 12], [16, 24], [3, 3], [1, 1], [1, 1]),
+        ([8, 10], [3, 16], [3, 3], [1, 1], [1, 1]),
+        ([12, 9], [1, 8], [3, 3], [1, 1], [1, 1]),
+        ([11, 8], [17, 33], [3, 3], [2, 2], [1, 1]),
+        ([11, 13], [5, 9], [2, 4], [1, 1], [2, 1]),
+        ([6, 7], [40, 20], [1, 1], [1, 1], [1, 1]),
+        ([10, 10], [7, 2], [5, 5], [3, 1], [1, 1]),
+    ] {
+        let padding = kernel.map(|k: usize| k / 2);
+        let g = window(2, input, channels, kernel, stride, dilation, [padding; 2]).unwrap();
+        let plain = convolution(k, &g, false, &mut numbers);
+        let g = Window {
+            out_channels: g.in_channels,
+            ..g
+        };
+        let depthwise = convolution(k, &g, true, &mut numbers);
+        plain
+            .iter()
+            .chain(&depthwise)
+            .for_each(|part| found.add(part));
+    }
+    for sizes in [[1, 100, 10], [7, 64, 33], [5, 17, 3], [33, 300, 40]] {
+        let dense = dense_layer(k, sizes, &mut numbers);
+        dense.iter().for_each(|part| found.add(part));
+    }
+    assert_eq!(found.0, 0xc60b_7f79_5d79_f666, "{:#x}", found.0);
+}
