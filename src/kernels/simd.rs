@@ -247,6 +247,7 @@ fn conv_f32(p: &ConvF32, y: &mut [f32]) {
 }
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
 fn conv_i8(p: &ConvI8, y: &mut [i8]) {
     if !int8::conv(p, y) {
         conv::forward_i8(p, y);
@@ -274,6 +275,7 @@ fn depthwise_f32(p: &ConvF32, y: &mut [f32]) {
 }
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
 fn depthwise_i8(p: &ConvI8, y: &mut [i8]) {
     if !int8::depthwise(p, y) {
         depthwise::forward_i8(p, y);
@@ -301,6 +303,7 @@ fn dense_f32(p: &DenseF32, y: &mut [f32]) {
 }
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
+#[cfg_attr(target_arch = "aarch64", target_feature(enable = "neon"))]
 fn dense_i8(p: &DenseI8, y: &mut [i8]) {
     if !int8::dense(p, y) {
         dense::forward_i8(p, y);
