@@ -87,7 +87,7 @@ pub(crate) struct RuntimeArgs {
 /// Which inner loops.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct KernelArgs {
-    /// Inner loops: scalar (the reference, the same bits as on a chip), avx2 (the same bits, faster), fma (f32 within rounding
+    /// Inner loops: scalar (the reference, the same bits as on a chip), avx2 or neon (the same bits, faster), fma (f32 within rounding
     /// of them, int8 the same bits), or auto: the fastest, for infer the fastest with a chip's bits
     #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = kernels)]
     pub kernels: Which,
@@ -217,7 +217,7 @@ pub(crate) struct BenchArgs {
     /// rounding), litert-ref (LiteRT's reference kernels) or xnnpack (LiteRT's default) [default: tflm; images hold theirs]
     #[arg(long, value_name = "RUNTIME", value_parser = numerics, requires = "model")]
     pub numerics: Option<Numerics>,
-    /// Inner loops: scalar (the reference, the same bits as on a chip), avx2 (the same bits, faster), fma (f32 within rounding
+    /// Inner loops: scalar (the reference, the same bits as on a chip), avx2 or neon (the same bits, faster), fma (f32 within rounding
     /// of them, int8 the same bits), or auto: the fastest
     #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = kernels, requires = "model")]
     pub kernels: Which,

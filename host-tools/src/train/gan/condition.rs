@@ -2,6 +2,8 @@
 //! equation 2). The generator's noise is followed by one number per class, 1 for the sample's and 0 for the others; the
 //! discriminator sees the same numbers after the elements of a vector, or as planes after the channels of an image.
 
+use std::borrow::Cow;
+
 /// How samples and classes go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Condition {
@@ -13,9 +15,9 @@ pub struct Condition {
 
 impl Condition {
     /// `x`, each group followed by the class of its sample; `len` elements per sample.
-    pub fn join(&self, x: &[f32], len: usize, labels: &[usize]) -> Vec<f32> {
+    pub fn join<'x>(&self, x: &'x [f32], len: usize, labels: &[usize]) -> Cow<'x, [f32]> {
         if self.classes == 0 {
-            return x.to_vec();
+            return Cow::Borrowed(x);
         }
         let mut out = Vec::with_capacity(x.len() / self.group * (self.group + self.classes));
         for (sample, &label) in x.chunks_exact(len).zip(labels) {
@@ -24,13 +26,13 @@ impl Condition {
                 out.extend((0..self.classes).map(|class| f32::from(u8::from(class == label))));
             }
         }
-        out
+        Cow::Owned(out)
     }
 
     /// The part of a joined gradient that belongs to `x`.
-    pub fn part(&self, joined: &[f32]) -> Vec<f32> {
+    pub fn part<'g>(&self, joined: &'g [f32]) -> Cow<'g, [f32]> {
         if self.classes == 0 {
-            return joined.to_vec();
+            return Cow::Borrowed(joined);
         }
         let groups = joined.chunks_exact(self.group + self.classes);
         groups
@@ -53,14 +55,15 @@ mod tests {
         };
         let joined = planes.join(&x, 2, &[1, 0]);
         assert_eq!(
-            joined,
+            *joined,
             [1.0, 0.0, 1.0, 2.0, 0.0, 1.0, 3.0, 1.0, 0.0, 4.0, 1.0, 0.0]
         );
-        assert_eq!(planes.part(&joined), x);
+        assert_eq!(*planes.part(&joined), x);
         let none = Condition {
             classes: 0,
             group: 2,
         };
-        assert_eq!(none.join(&x, 2, &[0, 0]), x);
+        assert_eq!(*none.join(&x, 2, &[0, 0]), x);
+        assert_eq!(*none.part(&x), x);
     }
 }

@@ -30,6 +30,7 @@ use objective::Objective;
 use penalty::Penalty;
 use rand_core::Rng;
 use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// Steps of an epoch where the data never ends.
 pub const ENDLESS: usize = 1000;
@@ -371,16 +372,23 @@ impl Shared<'_> {
             group: latent,
             ..self.condition
         };
-        condition.join(&z, latent, labels)
+        condition.join(&z, latent, labels).into_owned()
     }
 
-    /// Adds instance noise.
-    fn blur(&self, x: &mut [f32], blur: f32, (purpose, stream): (Purpose, u64)) {
-        if blur > 0.0 {
-            let mut noise = vec![0.0; x.len()];
-            normal(&mut rng(self.game.seed, purpose, stream), &mut noise);
-            x.iter_mut().zip(noise).for_each(|(x, z)| *x += blur * z);
+    /// With instance noise.
+    fn blurred<'x>(
+        &self,
+        x: &'x [f32],
+        blur: f32,
+        (purpose, stream): (Purpose, u64),
+    ) -> Cow<'x, [f32]> {
+        if blur <= 0.0 {
+            return Cow::Borrowed(x);
         }
+        let mut out = vec![0.0; x.len()];
+        normal(&mut rng(self.game.seed, purpose, stream), &mut out);
+        out.iter_mut().zip(x).for_each(|(z, x)| *z = x + blur * *z);
+        Cow::Owned(out)
     }
 
     /// The discriminator's turn: gradients of its mean loss over the batch.
@@ -398,14 +406,12 @@ impl Shared<'_> {
         let weight = 1.0 / config.batch as f32;
         let len = source.form().len();
         self.shards(g, d, turn, |g, d, rows, stream| {
-            let (mut x, labels) =
+            let (x, labels) =
                 source.take(rows, config.shard, &mut rng(seed, Purpose::Real, stream));
-            let mut fake = g
-                .session
-                .forward_f32(&self.noise(Purpose::Fake, stream, &labels))?
-                .to_vec();
-            self.blur(&mut x, turn.blur, (Purpose::BlurReal, stream));
-            self.blur(&mut fake, turn.blur, (Purpose::BlurFake, stream));
+            let noise = self.noise(Purpose::Fake, stream, &labels);
+            let fake = g.session.forward_f32(&noise)?;
+            let x = self.blurred(&x, turn.blur, (Purpose::BlurReal, stream));
+            let fake = self.blurred(fake, turn.blur, (Purpose::BlurFake, stream));
             let real = self.condition.join(&x, len, &labels);
             let made = self.condition.join(&fake, len, &labels);
             let label = config.real_label as f32;
@@ -422,7 +428,7 @@ impl Shared<'_> {
             }
             if config.gradient_penalty > 0.0 {
                 let mut between = rng(seed, Purpose::Between, stream);
-                let mut mixed = x;
+                let mut mixed = x.to_vec();
                 for (x, fake) in mixed.chunks_exact_mut(len).zip(fake.chunks_exact(len)) {
                     let share = (between.next_u32() >> 8) as f32 / 16_777_216.0;
                     x.iter_mut()
@@ -461,14 +467,16 @@ impl Shared<'_> {
                         .1
                 }
             };
-            let mut fake = last_of(&g.session)?.to_vec();
-            self.blur(&mut fake, turn.blur, (Purpose::BlurTurn, stream));
-            let made = self.condition.join(&fake, len, &labels);
-            let (loss, gradient) = hand_on(&mut d.session, &made, weight, |a| {
-                config.objective.generator(a)
-            })?;
+            let (loss, gradient) = {
+                let fake = last_of(&g.session)?;
+                let fake = self.blurred(fake, turn.blur, (Purpose::BlurTurn, stream));
+                let made = self.condition.join(&fake, len, &labels);
+                hand_on(&mut d.session, &made, weight, |a| {
+                    config.objective.generator(a)
+                })?
+            };
             g.session
-                .backward_parameters(&self.condition.part(&gradient))?;
+                .backward_parameters(&self.condition.part(gradient))?;
             Ok(loss)
         })
     }
@@ -513,14 +521,14 @@ pub(in crate::train) fn descend(
 
 /// What a shard's maker learns from the discriminator: the weighted loss, and the gradient with respect to the shard. The
 /// discriminator's own gradients stay as they are.
-pub(in crate::train) fn hand_on(
-    session: &mut Session<'_>,
+pub(in crate::train) fn hand_on<'s>(
+    session: &'s mut Session<'_>,
     x: &[f32],
     weight: f32,
     price: impl Fn(f32) -> objective::Priced,
-) -> Result<(f64, Vec<f32>), SessionError> {
+) -> Result<(f64, &'s [f32]), SessionError> {
     let (loss, slopes) = judge(session, x, weight, price)?;
-    Ok((loss, session.input_gradient(&slopes)?.to_vec()))
+    Ok((loss, session.input_gradient(&slopes)?))
 }
 
 /// The generator's samples for `count` draws of noise. The noise of sample `i` is drawn from the seed and `i`. With `classes`,
