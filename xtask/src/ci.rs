@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::oracle::{self, Oracle};
 use crate::setup::{self, Toolchain, Way};
 use crate::tool::{cargo, root, step};
-use crate::{bench_chip, boards, emulator, firmware, flash, targets};
+use crate::{aarch64, bench_chip, boards, emulator, firmware, flash, targets};
 
 /// The outcome of one check.
 struct Check {
@@ -64,6 +64,7 @@ pub fn run(way: Way) -> Result<ExitCode> {
     if let Some(toolchain) = &toolchain {
         bare_metal(&mut checks, toolchain, &boards);
     }
+    emulated(&mut checks, way);
     let mut oracle = None;
     checks.run_or_skip("vendors' interpreters", || match oracle::install()? {
         Oracle::Ready(folder) => {
@@ -139,6 +140,23 @@ fn bare_metal(checks: &mut Checks, toolchain: &Toolchain, boards: &[boards::Boar
             clippy.arg("--target-dir").arg(firmware::builds(board));
             crate::tool::run(clippy.args(["--", "-D", "warnings"]))
         });
+    }
+}
+
+/// The checks of the engine on another processor than the host's.
+fn emulated(checks: &mut Checks, way: Way) {
+    let mut machine = None;
+    checks.run_or_skip("aarch64 under emulation", || match aarch64::set_up(way) {
+        Ok(ready) => {
+            machine = Some(ready);
+            Ok(None)
+        }
+        Err(error) => Ok(Some(setup::first_line(&error))),
+    });
+    if let Some(machine) = &machine {
+        checks.run("engine alone, aarch64", || machine.build());
+        checks.run("lints, aarch64", || machine.lint());
+        checks.run("tests, aarch64", || machine.test());
     }
 }
 

@@ -1,18 +1,23 @@
 //! QEMU from the system's package manager.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
+use crate::apt::Apt;
 use crate::boards::Board;
-use crate::tool::{exists, output, step};
+use crate::tool::{exists, find, output, put, scratch, step};
 
-/// A package manager and what QEMU's two programs are called in it.
+/// A package manager and what QEMU's programs are called in it.
 struct Manager {
     program: &'static str,
     install: &'static [&'static str],
     arm: &'static str,
     riscv: &'static str,
+    /// Programs of other processors on this system, if it can have them.
+    user: Option<&'static str>,
 }
 
 const MANAGERS: [Manager; 5] = [
@@ -21,30 +26,35 @@ const MANAGERS: [Manager; 5] = [
         install: &["install", "-y", "-qq", "--no-install-recommends"],
         arm: "qemu-system-arm",
         riscv: "qemu-system-misc",
+        user: Some("qemu-user-static"),
     },
     Manager {
         program: "dnf",
         install: &["install", "-y"],
         arm: "qemu-system-arm",
         riscv: "qemu-system-riscv",
+        user: Some("qemu-user-static"),
     },
     Manager {
         program: "pacman",
         install: &["-S", "--noconfirm"],
         arm: "qemu-system-arm",
         riscv: "qemu-system-riscv",
+        user: Some("qemu-user-static"),
     },
     Manager {
         program: "zypper",
         install: &["--non-interactive", "install"],
         arm: "qemu-arm",
         riscv: "qemu-extra",
+        user: Some("qemu-linux-user"),
     },
     Manager {
         program: "brew",
         install: &["install"],
         arm: "qemu",
         riscv: "qemu",
+        user: None,
     },
 ];
 
@@ -83,6 +93,10 @@ pub fn install(boards: &[Board]) -> Result<()> {
     if riscv {
         packages.push(riscv_package(manager));
     }
+    install_packages(manager, &packages)
+}
+
+fn install_packages(manager: &Manager, packages: &[&str]) -> Result<()> {
     let names = packages.join(" ");
     let word = if packages.len() == 1 {
         "package"
@@ -102,8 +116,58 @@ pub fn install(boards: &[Board]) -> Result<()> {
         command.env("DEBIAN_FRONTEND", "noninteractive");
     }
     step(format!("installing {names}"));
-    if output(command.args(manager.install).args(&packages)).is_err() {
+    if output(command.args(manager.install).args(packages)).is_err() {
         bail!("the emulator could not be installed: install the {word} {names}");
+    }
+    Ok(())
+}
+
+/// What the user-mode emulator of 64-bit Arm is called: linked statically, as Debian has it, or not.
+const USER_MODE: [&str; 2] = ["qemu-aarch64-static", "qemu-aarch64"];
+
+/// The emulator of 64-bit Arm's Linux programs, installed if it is missing; on Debian and its relatives it is unpacked in the cache.
+pub fn user_mode(cache: &Path) -> Result<PathBuf> {
+    let own = cache.join("qemu-user");
+    let unpacked = |name| Some(own.join(name)).filter(|file| file.is_file());
+    let there = || {
+        let mut names = USER_MODE.into_iter();
+        names.find_map(|name| find(name).or_else(|| unpacked(name)))
+    };
+    if let Some(program) = there() {
+        return Ok(program);
+    }
+    let manager = MANAGERS.iter().find(|manager| exists(manager.program));
+    match manager.and_then(|manager| Some((manager, manager.user?))) {
+        Some((Manager { program, .. }, package)) if *program == "apt-get" => {
+            unpack(cache, package, &own)?;
+        }
+        Some((manager, package)) => install_packages(manager, &[package])?,
+        None => {}
+    }
+    there().with_context(|| {
+        format!(
+            "the emulator is missing: install {}",
+            USER_MODE.join(" or ")
+        )
+    })
+}
+
+/// Unpacks the user-mode emulator of Debian's `package` to the folder `own`, and nothing else of the many that it holds.
+fn unpack(cache: &Path, package: &str, own: &Path) -> Result<()> {
+    let apt = Apt::with(cache, package, |_| true)?;
+    let work = scratch(cache, "emulator")?;
+    // In newer versions the first package holds links to the programs of the second.
+    for package in [package, "qemu-user"] {
+        apt.unpack(cache, &[package.to_string()], &work.path)?;
+        for name in USER_MODE {
+            let program = work.path.join("usr/bin").join(name);
+            if program.is_file() {
+                let ready = work.path.join("ready");
+                fs::create_dir_all(&ready)?;
+                fs::copy(program, ready.join(name))?;
+                return put(&ready, own);
+            }
+        }
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! `cargo xtask setup` makes this machine able to build and emulate the firmware, `cargo xtask
 //! firmware` builds it, `cargo xtask ci` runs everything that must pass before a change is merged.
 
+mod aarch64;
+mod apt;
 mod bench_chip;
 mod bench_models;
 mod boards;
@@ -33,10 +35,11 @@ cargo xtask firmware --board B [--from-source]        build; the last line on st
 cargo xtask bench-chip [--board B]... [--bless]       instructions per MAC of int8 layers; --bless writes the budgets
 cargo xtask bench-chip --model M... [--board B]... [--bless]  instructions of whole models, forward and back
 cargo xtask flash    --board B... --model M... [--input BYTES] [--bless]   a program with one model and its operators only: flash, stack, buffer
+cargo xtask aarch64  [--from-source]                  the engine on an emulated 64-bit Arm: build, lints, tests
 cargo xtask ci       [--from-source]                  every check, one verdict
 cargo xtask boards                                    what the firmware supports
 
---from-source builds Rust's `core` for the bare-metal targets from source and never calls rustup;
+--from-source builds Rust's `core` for the bare-metal targets from source (for 64-bit Arm: takes Debian's libraries) and never calls rustup;
 the environment variable FOOLPROOF_SETUP=from-source means the same.";
 
 fn main() -> ExitCode {
@@ -110,6 +113,12 @@ fn run(mut arguments: Arguments) -> Result<ExitCode> {
             let toolchain = setup::toolchain(&targets(&boards), way)?;
             emulator::install(&boards)?;
             flash::run(&boards, &toolchain, &models, (input.as_deref(), bless))?;
+        }
+        Some("aarch64") => {
+            let machine = aarch64::set_up(way)?;
+            machine.build()?;
+            machine.lint()?;
+            machine.test()?;
         }
         Some("ci") => return ci::run(way),
         Some("boards") => {

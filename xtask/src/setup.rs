@@ -47,7 +47,12 @@ pub struct Toolchain {
 }
 
 /// Flags of the compiler, in cargo's form for any flag; it goes before all other places where flags can be.
-const ENCODED: &str = "CARGO_ENCODED_RUSTFLAGS";
+pub const ENCODED: &str = "CARGO_ENCODED_RUSTFLAGS";
+
+/// `flags` in that form: one flag between two separators, since paths may have spaces.
+pub fn encoded(flags: &[OsString]) -> OsString {
+    flags.join(OsStr::new("\x1f"))
+}
 
 /// A panic says where it is, and so do logs: without the folders that sources lie in, which differ from machine to machine. What is built
 /// is then as large everywhere.
@@ -91,8 +96,7 @@ impl Toolchain {
         let mut flags: Vec<OsString> = own.iter().map(|(_, flag)| flag.into()).collect();
         flags.extend(board.rustflags.iter().map(OsString::from));
         flags.extend(short_paths());
-        // one flag between two separators: paths may have spaces
-        command.env(ENCODED, flags.join(OsStr::new("\x1f")));
+        command.env(ENCODED, encoded(&flags));
         command
     }
 
@@ -132,21 +136,8 @@ pub fn toolchain(targets: &[&str], way: Way) -> Result<Toolchain> {
         return source::toolchain(targets);
     }
     let names = missing.join(" ");
-    let reason = if exists("rustup") {
-        step(format!("rustup target add {names}"));
-        match output(
-            Command::new("rustup")
-                .args(["target", "add"])
-                .args(&missing),
-        ) {
-            Ok(_) if self::missing(targets)?.is_empty() => return Ok(Toolchain::default()),
-            Ok(_) => {
-                "rustup added the targets to another toolchain than the active one".to_string()
-            }
-            Err(error) => first_line(&error),
-        }
-    } else {
-        "rustup is not installed".to_string()
+    let Some(reason) = add(&missing)? else {
+        return Ok(Toolchain::default());
     };
     step(format!("{reason}; building core from source instead"));
     source::toolchain(targets).with_context(|| {
@@ -154,8 +145,24 @@ pub fn toolchain(targets: &[&str], way: Way) -> Result<Toolchain> {
     })
 }
 
+/// Asks rustup for `targets`; the answer is why the active toolchain cannot have them.
+pub fn add(targets: &[&str]) -> Result<Option<String>> {
+    if !exists("rustup") {
+        return Ok(Some("rustup is not installed".to_string()));
+    }
+    step(format!("rustup target add {}", targets.join(" ")));
+    let mut rustup = Command::new("rustup");
+    Ok(match output(rustup.args(["target", "add"]).args(targets)) {
+        Ok(_) if missing(targets)?.is_empty() => None,
+        Ok(_) => {
+            Some("rustup added the targets to another toolchain than the active one".to_string())
+        }
+        Err(error) => Some(first_line(&error)),
+    })
+}
+
 /// The targets that the active toolchain cannot build for.
-fn missing<'a>(targets: &[&'a str]) -> Result<Vec<&'a str>> {
+pub fn missing<'a>(targets: &[&'a str]) -> Result<Vec<&'a str>> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let mut missing = Vec::new();
     for target in targets {
@@ -169,7 +176,8 @@ fn missing<'a>(targets: &[&'a str]) -> Result<Vec<&'a str>> {
     Ok(missing)
 }
 
-fn first_line(error: &anyhow::Error) -> String {
+/// The first line of what went wrong.
+pub fn first_line(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     text.lines().next().unwrap_or_default().to_string()
 }

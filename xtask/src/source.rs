@@ -7,14 +7,15 @@
 //! that, and nothing unstable reaches the firmware's own build.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::apt::Apt;
 use crate::setup::Toolchain;
-use crate::tool::{cache_dir, cargo, exists, find, output, step};
+use crate::tool::{cache_dir, cargo, find, lock, output, put, scratch, step};
 
 /// The oldest compiler that can build foolproof: `rust-version` of the workspace.
 const OLDEST: (u32, u32) = (1, 95);
@@ -22,9 +23,7 @@ const OLDEST: (u32, u32) = (1, 95);
 /// Builds what is missing and says how to call cargo for `targets`.
 pub fn toolchain(targets: &[&str]) -> Result<Toolchain> {
     let cache = cache_dir()?;
-    let lock = File::create(cache.join("setup.lock")).context("the cache's lock file")?;
-    lock.lock().context("locking the cache")?;
-
+    let _lock = lock(&cache)?;
     let compiler = Compiler::ensure(&cache)?;
     let sysroot = cache.join(format!("sysroot-{}", compiler.version));
     for target in targets {
@@ -32,10 +31,7 @@ pub fn toolchain(targets: &[&str]) -> Result<Toolchain> {
     }
     let linker = linker()?;
 
-    let mut env = vec![
-        ("RUSTC".to_string(), compiler.rustc()),
-        ("LD_LIBRARY_PATH".to_string(), compiler.libraries.clone()),
-    ];
+    let mut env = compiler.env();
     for target in targets {
         let name = target.to_uppercase().replace(['-', '.'], "_");
         let flag = format!("--sysroot={}", sysroot.display());
@@ -44,7 +40,7 @@ pub fn toolchain(targets: &[&str]) -> Result<Toolchain> {
     }
     Ok(Toolchain {
         env,
-        clippy: Some(compiler.root.join("usr/bin/cargo-clippy")),
+        clippy: Some(compiler.clippy()),
     })
 }
 
@@ -77,15 +73,17 @@ pub fn has_core(dir: &Path) -> bool {
 }
 
 /// The distribution's compiler, unpacked in the cache.
-struct Compiler {
+pub struct Compiler {
     root: PathBuf,
-    version: String,
+    /// Three numbers, as `rustc --version` prints them.
+    pub version: String,
     /// The folder of the compiler's own shared libraries.
     libraries: PathBuf,
 }
 
 impl Compiler {
-    fn ensure(cache: &Path) -> Result<Self> {
+    /// Downloads the compiler if it is not in the cache, whose lock the caller holds.
+    pub fn ensure(cache: &Path) -> Result<Self> {
         let root = cache.join("rustc-web");
         if !root.join("usr/bin/rustc").is_file() {
             download(cache, &root).context(
@@ -118,6 +116,19 @@ impl Compiler {
 
     fn rustc(&self) -> PathBuf {
         self.root.join("usr/bin/rustc")
+    }
+
+    /// The `cargo-clippy` of the same version.
+    pub fn clippy(&self) -> PathBuf {
+        self.root.join("usr/bin/cargo-clippy")
+    }
+
+    /// What cargo must find in its environment to use this compiler.
+    pub fn env(&self) -> Vec<(String, PathBuf)> {
+        vec![
+            ("RUSTC".to_string(), self.rustc()),
+            ("LD_LIBRARY_PATH".to_string(), self.libraries.clone()),
+        ]
     }
 
     /// Builds `core`, `alloc` and `compiler_builtins` for `target`, unless that was done before.
@@ -193,15 +204,8 @@ codegen-units = 10000
 
 /// Downloads the distribution's compiler and its sources and unpacks them to `root`.
 fn download(cache: &Path, root: &Path) -> Result<()> {
-    for tool in ["apt-get", "apt-cache", "dpkg-deb"] {
-        if !exists(tool) {
-            bail!("{tool} is missing: this way works on Debian and its relatives only");
-        }
-    }
-    let mut apt = Apt::default();
-    if apt.candidate("rustc-web")?.is_none() {
-        apt = Apt::private(cache)?;
-    }
+    let is_new = |version: &str| major_minor(version).is_ok_and(|number| number >= OLDEST);
+    let apt = Apt::with(cache, "rustc-web", is_new)?;
     let Some(version) = apt.candidate("rustc-web")? else {
         bail!("apt knows no package rustc-web");
     };
@@ -226,27 +230,10 @@ fn download(cache: &Path, root: &Path) -> Result<()> {
     .collect();
     packages.push(apt.dependency(&runtime, "libllvm")?);
 
-    step(format!("downloading {}", packages.join(" ")));
-    let work = scratch(cache, "packages")?;
-    output(
-        apt.command("apt-get")
-            .current_dir(&work.path)
-            .args(["-qq", "download"])
-            .args(&packages),
-    )?;
-    let tree = work.path.join("tree");
-    for entry in fs::read_dir(&work.path)?.flatten() {
-        if entry.path().extension() == Some(OsStr::new("deb")) {
-            output(
-                Command::new("dpkg-deb")
-                    .arg("-x")
-                    .arg(entry.path())
-                    .arg(&tree),
-            )?;
-        }
-    }
-    link_sources(&tree)?;
-    put(&tree, root)
+    let work = scratch(cache, "compiler")?;
+    apt.unpack(cache, &packages, &work.path)?;
+    link_sources(&work.path)?;
+    put(&work.path, root)
 }
 
 /// Puts the sources where the compiler's sysroot has them.
@@ -268,56 +255,6 @@ fn link_sources(tree: &Path) -> Result<()> {
     Ok(())
 }
 
-/// How apt is called: with the system's package lists, or with lists of our own.
-#[derive(Default)]
-struct Apt {
-    options: Vec<String>,
-}
-
-impl Apt {
-    /// Fresh lists in the cache, of the sources that the system is configured for.
-    fn private(cache: &Path) -> Result<Self> {
-        let dir = cache.join("apt");
-        fs::create_dir_all(dir.join("lists/partial"))?;
-        fs::create_dir_all(dir.join("cache/archives/partial"))?;
-        let apt = Apt {
-            options: vec![
-                format!("-oDir::State::lists={}", dir.join("lists").display()),
-                format!("-oDir::Cache={}", dir.join("cache").display()),
-            ],
-        };
-        step("fetching the package lists");
-        output(apt.command("apt-get").args(["-qq", "update"]))?;
-        Ok(apt)
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.args(&self.options).env("LC_ALL", "C");
-        command
-    }
-
-    /// The version of `package` that apt would install.
-    fn candidate(&self, package: &str) -> Result<Option<String>> {
-        let text = output(self.command("apt-cache").args(["policy", package]))?;
-        Ok(text
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("Candidate: "))
-            .find(|version| *version != "(none)")
-            .map(str::to_string))
-    }
-
-    /// The dependency of `package` whose name starts with `prefix`.
-    fn dependency(&self, package: &str, prefix: &str) -> Result<String> {
-        let text = output(self.command("apt-cache").args(["depends", package]))?;
-        text.lines()
-            .filter_map(|line| line.trim().strip_prefix("Depends: "))
-            .find(|name| name.starts_with(prefix))
-            .map(str::to_string)
-            .with_context(|| format!("{package} depends on no {prefix}"))
-    }
-}
-
 fn major_minor(version: &str) -> Result<(u32, u32)> {
     let mut parts = version.split('.').map(str::parse);
     match (parts.next(), parts.next()) {
@@ -326,8 +263,8 @@ fn major_minor(version: &str) -> Result<(u32, u32)> {
     }
 }
 
-/// The distribution's compiler comes without a linker for bare metal: any LLD will do.
-fn linker() -> Result<PathBuf> {
+/// The distribution's compiler comes without a linker for other machines: any LLD will do.
+pub fn linker() -> Result<PathBuf> {
     let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
     let host = output(Command::new("rustc").arg("-vV"))?;
     let host = host
@@ -344,33 +281,5 @@ fn linker() -> Result<PathBuf> {
     ["ld.lld", "ld.lld-22", "ld.lld-21", "ld.lld-20", "ld.lld-19"]
         .into_iter()
         .find_map(find)
-        .context("no linker for bare metal: install the package lld")
-}
-
-/// A folder that is removed again.
-struct Scratch {
-    path: PathBuf,
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
-    }
-}
-
-fn scratch(cache: &Path, name: &str) -> Result<Scratch> {
-    let path = cache.join(format!("tmp-{name}-{}", std::process::id()));
-    fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
-    Ok(Scratch { path })
-}
-
-/// Moves a finished folder to its place in one step.
-fn put(ready: &Path, place: &Path) -> Result<()> {
-    if place.exists() {
-        fs::remove_dir_all(place)?;
-    }
-    if let Some(parent) = place.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    fs::rename(ready, place).with_context(|| format!("moving to {}", place.display()))
+        .context("no linker for other machines: install the package lld")
 }

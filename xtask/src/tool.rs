@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -30,8 +31,44 @@ pub fn cache_dir() -> Result<PathBuf> {
         _ => bail!("neither XDG_CACHE_HOME nor HOME says where a cache may lie"),
     };
     let dir = base.join("foolproof");
-    std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+    fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
     Ok(dir)
+}
+
+/// Waits until no other xtask changes the cache; the lock is held until it is dropped.
+pub fn lock(cache: &Path) -> Result<File> {
+    let lock = File::create(cache.join("setup.lock")).context("the cache's lock file")?;
+    lock.lock().context("locking the cache")?;
+    Ok(lock)
+}
+
+/// A folder that is removed again.
+pub struct Scratch {
+    pub path: PathBuf,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A folder in the cache for work in progress.
+pub fn scratch(cache: &Path, name: &str) -> Result<Scratch> {
+    let path = cache.join(format!("tmp-{name}-{}", std::process::id()));
+    fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
+    Ok(Scratch { path })
+}
+
+/// Moves a finished folder to its place in one step.
+pub fn put(ready: &Path, place: &Path) -> Result<()> {
+    if place.exists() {
+        fs::remove_dir_all(place)?;
+    }
+    if let Some(parent) = place.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::rename(ready, place).with_context(|| format!("moving to {}", place.display()))
 }
 
 /// The cargo that runs this xtask.
