@@ -59,7 +59,7 @@ fn check() {
 
     let rows: [[f32; 8]; 8] =
         core::array::from_fn(|r| core::array::from_fn(|k| 1.0 + (8 * r + k) as f32 / 3.0));
-    let columns = F8::transpose(rows.map(|row| F8::from_array(row))).map(lanes);
+    let columns = F8::transpose(core::array::from_fn(|r| F8::from_array(rows[r]))).map(lanes);
     for (r, row) in rows.iter().enumerate() {
         for (k, x) in row.iter().enumerate() {
             assert_eq!(columns[k][r], *x);
@@ -72,7 +72,7 @@ fn check() {
     for r in 0..8 {
         assert_eq!(F8::from_array(rows[r]).sum(), tree(rows[r]));
         let some: [[f32; 8]; 4] = core::array::from_fn(|i| rows[(r + i) % 8]);
-        let sums = four(F8::sum_4(some.map(|row| F8::from_array(row))));
+        let sums = four(F8::sum_4(core::array::from_fn(|i| F8::from_array(some[i]))));
         assert_eq!(sums, some.map(tree));
     }
 
