@@ -38,7 +38,7 @@ impl Random {
     }
 
     /// Of 32 bits, near every limit.
-    fn extreme(&mut self) -> i32 {
+    pub fn extreme(&mut self) -> i32 {
         match self.next() & 7 {
             0 => i32::MIN,
             1 => i32::MAX,
@@ -52,11 +52,20 @@ impl Random {
     }
 
     /// Whatever an image may hold.
-    fn mantissa(&mut self) -> i32 {
+    pub fn mantissa(&mut self) -> i32 {
         match self.next() & 3 {
             0 => 1 << 30,
             _ => self.extreme() & i32::MAX,
         }
+    }
+}
+
+/// The outputs that a layer may have: all, some, one.
+pub(super) fn range(round: i32) -> (i32, i32) {
+    match round % 3 {
+        0 => (-128, 127),
+        1 => (-7, 90),
+        _ => (5, 5),
     }
 }
 
@@ -409,11 +418,7 @@ fn requantization_of_any_sum() {
                 _ => -random.next().rem_euclid(14),
             })
             .collect();
-        let range = match round % 3 {
-            0 => (-128, 127),
-            1 => (-7, 90),
-            _ => (5, 5),
-        };
+        let range = range(round);
         let output = Requantize {
             bias: &bias,
             multiplier: &multiplier,

@@ -99,6 +99,24 @@ impl Kernels {
         }
     }
 
+    /// The fastest that this CPU multiplies and adds, to be timed: some fused multiply-adds in registers, `rounds` times. How many they were;
+    /// None where these kernels have no fused ones.
+    pub fn peak(self, rounds: usize) -> Option<usize> {
+        match self {
+            #[cfg(foolproof_simd)]
+            Kernels::Fma(fma) => {
+                core::hint::black_box(fma.peak(rounds));
+                Some(rounds * fma::ROUND)
+            }
+            #[cfg(foolproof_simd)]
+            Kernels::Simd(_) => None,
+            Kernels::Scalar => {
+                let _ = rounds;
+                None
+            }
+        }
+    }
+
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {

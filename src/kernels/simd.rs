@@ -31,17 +31,7 @@ impl Simd {
 
     /// The token, where the CPU has them.
     pub fn new() -> Option<Simd> {
-        #[cfg(all(feature = "std", target_arch = "x86_64"))]
-        let found = {
-            extern crate std;
-            std::arch::is_x86_feature_detected!("avx2")
-        };
-        #[cfg(all(not(feature = "std"), target_arch = "x86_64"))]
-        let found = cfg!(target_feature = "avx2");
-        // `build.rs` looked: nothing is compiled for a CPU without
-        #[cfg(target_arch = "aarch64")]
-        let found = true;
-        found.then_some(Simd(()))
+        found().registers.then_some(Simd(()))
     }
 
     /// As the function of this name in [`kernels`](super).
@@ -231,6 +221,40 @@ impl Simd {
         ran();
         // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { spread_weight_gradient_f32(spread, g, x, gy, gw) }
+    }
+}
+
+/// What the CPU has.
+pub(super) struct Found {
+    pub registers: bool,
+    /// Multiply-adds that round once.
+    pub fma: bool,
+}
+
+/// Looks at run time; without feature `std` it is what the compiler was told.
+pub(super) fn found() -> Found {
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    {
+        extern crate std;
+        Found {
+            registers: std::arch::is_x86_feature_detected!("avx2"),
+            fma: std::arch::is_x86_feature_detected!("fma"),
+        }
+    }
+    #[cfg(all(not(feature = "std"), target_arch = "x86_64"))]
+    {
+        Found {
+            registers: cfg!(target_feature = "avx2"),
+            fma: cfg!(target_feature = "fma"),
+        }
+    }
+    // NEON is both, and `build.rs` saw that it is there
+    #[cfg(target_arch = "aarch64")]
+    {
+        Found {
+            registers: true,
+            fma: true,
+        }
     }
 }
 

@@ -1,10 +1,49 @@
-//! Part of an input image, widened to 16 bits less the zero point: cells outside the image are zero. What the vector kernels of every CPU share.
+//! What the int8 vector kernels of every CPU share: parts of an input image, widened to 16 bits less the zero point (cells outside the image
+//! are zero), and where weights and constants lie.
 
 use super::{ConvI8, Window};
 use core::mem::MaybeUninit;
 
 /// Elements of a strip: 24 KiB, of which the first-level cache keeps the greater part.
 pub(super) const STRIP: usize = 12 * 1024;
+
+/// Where a weight of a convolution is: filter `o`, element `k` of its window at `o * filter + k * element`.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    pub filter: usize,
+    pub element: usize,
+}
+
+/// The first channel of a depthwise layer's group `i` of eight: of `c` the last eight again, where fewer are left.
+pub(super) fn first_of(i: usize, c: usize) -> usize {
+    (8 * i).min(c - 8)
+}
+
+/// Constants of channels `first..first + 8`; the last one where there are fewer, from `room` then.
+#[inline(always)]
+pub(super) fn eight<'a>(
+    constants: &'a [i32],
+    first: usize,
+    room: &'a mut [i32; 8],
+) -> &'a [i32; 8] {
+    if let Some(eight) = constants.get(first..).and_then(|c| c.first_chunk()) {
+        return eight;
+    }
+    for (i, c) in room.iter_mut().enumerate() {
+        *c = constants[(first + i).min(constants.len() - 1)];
+    }
+    room
+}
+
+/// The first `N` bytes; where there are fewer, `room` with those at its start.
+#[inline(always)]
+pub(super) fn bytes<'a, const N: usize>(x: &'a [i8], room: &'a mut [i8; N]) -> &'a [i8; N] {
+    if let Some(bytes) = x.first_chunk() {
+        return bytes;
+    }
+    room[..x.len()].copy_from_slice(x);
+    room
+}
 
 /// How an image is cut into strips.
 #[derive(Clone, Copy)]

@@ -11,8 +11,7 @@ use std::hint::black_box;
 
 /// f32 elements that each thread writes in a run of [`Work::Triad`]: twelve times as many bytes are touched, more than caches hold.
 const ELEMENTS: usize = 8 << 20;
-/// Rounds of [`foolproof::kernels::fma::peak`] in a run: a millisecond or so.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+/// Rounds of [`Kernels::peak`] in a run: a millisecond or so.
 const ROUNDS: usize = 500_000;
 
 /// What is measured.
@@ -99,17 +98,15 @@ fn timed(seconds: f64, mut run: impl FnMut()) -> Vec<f64> {
 
 /// Floating-point operations of a run, and the seconds of many; `None` where the CPU has no FMA that we know.
 fn peak(threads: usize, seconds: f64) -> Result<Option<(f64, Vec<f64>)>> {
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    if let Kernels::Fma(fma) = Kernels::detect() {
-        let pool = threads_of(threads)?;
-        let each = foolproof::kernels::fma::peak::ROUND * ROUNDS;
-        let times = timed(seconds, || {
-            pool.broadcast(|_| black_box(fma.peak(black_box(ROUNDS))));
-        });
-        return Ok(Some((2.0 * (threads * each) as f64, times)));
-    }
-    let _ = (threads, seconds);
-    Ok(None)
+    let kernels = Kernels::detect();
+    let Some(each) = kernels.peak(ROUNDS) else {
+        return Ok(None);
+    };
+    let pool = threads_of(threads)?;
+    let times = timed(seconds, || {
+        pool.broadcast(|_| black_box(kernels.peak(black_box(ROUNDS))));
+    });
+    Ok(Some((2.0 * (threads * each) as f64, times)))
 }
 
 fn gemm(n: usize, seconds: f64) -> Vec<f64> {

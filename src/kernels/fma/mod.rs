@@ -15,16 +15,17 @@ mod dense;
 mod depthwise;
 mod gemm;
 mod one;
-pub mod peak;
+mod peak;
 mod stem;
 #[cfg(test)]
 mod tests;
 mod tile;
 mod winograd;
 
-use super::{AddI8, ConvF32, ConvI8, DenseF32, DenseI8, Simd, Spread, WeightsI8, Window};
+use super::{AddI8, ConvF32, ConvI8, DenseF32, DenseI8, Simd, Spread, WeightsI8, Window, simd};
 use crate::kernels::Activation;
 use conv::{ADD, Ends, Slide, Weights, Work};
+pub(super) use peak::ROUND;
 
 /// How far a sum of `terms` products may be from the exact one, as a part of the sum of the products' magnitudes: the one
 /// statement of what [`Kernels::Fma`](super::Kernels::Fma) and the scalar kernels may differ by, each. Rounding errors add up like a
@@ -36,7 +37,7 @@ pub fn tolerance(terms: usize) -> f32 {
     (4.0 + 2.0 * libm::sqrtf(terms as f32)) * (f32::EPSILON / 2.0)
 }
 
-/// Proof that this CPU has AVX2 and FMA, or NEON: one exists only where [`Fma::new`] found both.
+/// Proof that this CPU has AVX2 and FMA, or NEON: one exists only where [`Fma::new`] found them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Fma {
@@ -105,17 +106,7 @@ impl Fma {
     /// The token, where the CPU has AVX2 and FMA, or NEON.
     pub fn new() -> Option<Fma> {
         let simd = Simd::new()?;
-        #[cfg(all(feature = "std", target_arch = "x86_64"))]
-        let found = {
-            extern crate std;
-            std::arch::is_x86_feature_detected!("fma")
-        };
-        #[cfg(all(not(feature = "std"), target_arch = "x86_64"))]
-        let found = cfg!(target_feature = "fma");
-        // part of NEON
-        #[cfg(target_arch = "aarch64")]
-        let found = true;
-        found.then_some(Fma { simd })
+        simd::found().fma.then_some(Fma { simd })
     }
 
     /// The kernels with the scalar ones' bits on the same CPU.
@@ -123,9 +114,9 @@ impl Fma {
         self.simd
     }
 
-    /// The fastest that this CPU multiplies and adds, to be timed: [`peak::ROUND`] times `rounds` of both, in registers. Returns
+    /// The fastest that this CPU multiplies and adds, to be timed: [`ROUND`] times `rounds` of both, in registers. Returns
     /// a sum that depends on all of them.
-    pub fn peak(self, rounds: usize) -> f32 {
+    pub(super) fn peak(self, rounds: usize) -> f32 {
         // SAFETY: `self` exists, so the CPU has what they need.
         unsafe { peak::multiply_adds(rounds) }
     }

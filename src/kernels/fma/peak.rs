@@ -5,7 +5,7 @@ use crate::kernels::f32x8::F8;
 /// Sums side by side: more than a multiply-add's latency times what a cycle starts (4 or 5 times 2), fewer than there are registers.
 const CHAINS: usize = 12;
 /// Multiply-adds in a round.
-pub const ROUND: usize = CHAINS * 8;
+pub(in super::super) const ROUND: usize = CHAINS * 8;
 
 /// `rounds` times [`ROUND`] multiply-adds that touch no memory; returns their sum, so that they are not left out.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]

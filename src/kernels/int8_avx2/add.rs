@@ -1,5 +1,6 @@
 //! Elementwise sum of two tensors of one shape.
 
+use super::super::strip::bytes;
 use super::super::{AddI8, Multiplier};
 use super::{Factors, Rails, narrow, store};
 use core::arch::x86_64::*;
@@ -36,14 +37,8 @@ pub(in super::super) fn add(p: &AddI8, y: &mut [i8]) {
 #[target_feature(enable = "avx2")]
 #[inline]
 fn load(x: &[i8]) -> __m128i {
-    let mut all = [0; 16];
-    let x = match <&[i8; 16]>::try_from(x) {
-        Ok(x) => x,
-        Err(_) => {
-            all[..x.len()].copy_from_slice(x);
-            &all
-        }
-    };
+    let mut room = [0; 16];
+    let x = bytes(x, &mut room);
     // SAFETY: `x` is 16 bytes long.
     unsafe { _mm_loadu_si128(x.as_ptr().cast()) }
 }

@@ -1,7 +1,7 @@
 //! Convolution: four pixels meet sixteen filters, two elements at a time.
 
 use super::super::ConvI8;
-use super::super::strip::{Cut, Pixels, STRIP, Scratch, Strip, flattened};
+use super::super::strip::{Cut, Layout, Pixels, STRIP, Scratch, Strip, flattened};
 use super::{Finish, Lanes, store};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -11,13 +11,6 @@ const PACKED: usize = 64 * 1024;
 
 /// Filters in a tile.
 const TILE: usize = 16;
-
-/// Where a weight is: filter `o`, element `k` of its window at `o * filter + k * element`.
-#[derive(Clone, Copy)]
-pub(super) struct Layout {
-    pub filter: usize,
-    pub element: usize,
-}
 
 /// The integer convolution; false where it was left undone.
 #[target_feature(enable = "avx2")]

@@ -7,6 +7,7 @@
 //! One of the factors has to be unsigned. Where the zero point is -128 both parts are; otherwise the weights get 128 added,
 //! and 128 times the sum of the inputs is taken off at the end.
 
+use super::super::strip::bytes;
 use super::super::{DenseI8, Requantize};
 use super::{Finish, Lanes, store};
 use core::arch::x86_64::*;
@@ -151,14 +152,8 @@ fn split<'a>(
     let mut sum = _mm256_setzero_si256();
     let parts = &mut parts[..x.len().div_ceil(STEP)];
     for (x, to) in x.chunks(STEP).zip(parts.iter_mut()) {
-        let mut all = [zero_point as i8; STEP];
-        let x = match x.first_chunk::<STEP>() {
-            Some(x) => x,
-            None => {
-                all[..x.len()].copy_from_slice(x);
-                &all
-            }
-        };
+        let mut room = [zero_point as i8; STEP];
+        let x = bytes(x, &mut room);
         let half = |x: &[i8]| {
             let x = &x[..16];
             // SAFETY: `x` is 16 bytes long.
@@ -272,16 +267,9 @@ impl Layer<'_> {
         for (k, x) in self.x[start / STEP..].iter().enumerate() {
             let mut at = start + k * STEP;
             for sum in to.as_flattened_mut() {
-                let w = &w[at..];
-                let mut all = [0; STEP];
                 // what follows the row meets zeros
-                let w = match w.first_chunk::<STEP>() {
-                    Some(w) => w,
-                    None => {
-                        all[..w.len()].copy_from_slice(w);
-                        &all
-                    }
-                };
+                let mut room = [0; STEP];
+                let w = bytes(&w[at..], &mut room);
                 // SAFETY: `w` is 32 bytes long.
                 let w = unsafe { _mm256_loadu_si256(w.as_ptr().cast()) };
                 let more = self.widen(times::<SIGNED>(w, x.high), times::<SIGNED>(w, x.low));

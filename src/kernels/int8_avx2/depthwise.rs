@@ -2,9 +2,9 @@
 //!
 //! A strip holds each element beside the one of the next column, so that one load brings what eight channels have in both.
 
-use super::super::strip::{Cut, Pixels, STRIP, Scratch, Strip};
+use super::super::strip::{Cut, Layout, Pixels, STRIP, Scratch, Strip, first_of};
 use super::super::{ConvI8, Window};
-use super::conv::{Layout, Target, conv_of};
+use super::conv::{Target, conv_of};
 use super::{Finish, Lanes};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -98,11 +98,6 @@ fn turned(g: &Window) -> Window {
         padding: turn(g.padding),
         ..*g
     }
-}
-
-/// The first channel of group `i` of eight: the last channels again, where fewer are left.
-fn first_of(i: usize, c: usize) -> usize {
-    (8 * i).min(c - 8)
 }
 
 /// The weights of eight channels from `o` on, `[rows, pairs of columns, 8, 2]`; the column behind the last is zero.

@@ -21,7 +21,7 @@ pub(super) use conv::conv;
 pub(super) use dense::dense;
 pub(super) use depthwise::depthwise;
 
-use super::{Requantize, Rounding};
+use super::{Requantize, Rounding, strip};
 use core::arch::x86_64::*;
 
 /// Fixed-point factors of eight lanes, two roundings.
@@ -263,18 +263,10 @@ fn odd_lanes(x: __m256i) -> __m256i {
 #[target_feature(enable = "avx2")]
 #[inline]
 fn eight(constants: &[i32], first: usize) -> __m256i {
-    let mut all = [0; 8];
-    let eight = match constants.get(first..).and_then(|c| c.first_chunk()) {
-        Some(eight) => eight,
-        None => {
-            for (i, c) in all.iter_mut().enumerate() {
-                *c = constants[(first + i).min(constants.len() - 1)];
-            }
-            &all
-        }
-    };
+    let mut room = [0; 8];
+    let eight = strip::eight(constants, first, &mut room);
     // SAFETY: `eight` is 32 bytes long.
-    unsafe { _mm256_loadu_si256(<*const [i32; 8]>::cast(eight)) }
+    unsafe { _mm256_loadu_si256(eight.as_ptr().cast()) }
 }
 
 /// Sixteen numbers that fit in 8 bits, from 32 bits each, to 8.

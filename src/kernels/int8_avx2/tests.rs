@@ -1,7 +1,7 @@
 //! What is AVX2's own: its two ways to requantize. The layers are compared in `int8_tests`.
 
 extern crate std;
-use super::super::int8_tests::Random;
+use super::super::int8_tests::{Random, range};
 use super::super::{Requantize, Rounding, Simd};
 use super::*;
 use std::vec::Vec;
@@ -14,23 +14,9 @@ fn requantization_is_exact() {
     }
     let mut random = Random(1);
     for round in 0..200_000 {
-        let any = |random: &mut Random| match random.next() & 7 {
-            0 => i32::MIN,
-            1 => i32::MAX,
-            2 => 0,
-            // halves, exactly
-            3 => (random.next() & 63) << (random.next() & 31),
-            4 => -((random.next() & 63) << (random.next() & 31)).max(0),
-            5 => random.next() >> 16,
-            _ => random.next(),
-        };
-        let sums: [i32; 8] = core::array::from_fn(|_| any(&mut random));
-        let bias: Vec<i32> = (0..8).map(|_| any(&mut random) >> (round % 32)).collect();
-        let mantissa = |r: i32| match r & 3 {
-            0 => 1 << 30,
-            _ => r & i32::MAX,
-        };
-        let multiplier: Vec<i32> = (0..8).map(|_| mantissa(any(&mut random))).collect();
+        let sums: [i32; 8] = core::array::from_fn(|_| random.extreme());
+        let bias: Vec<i32> = (0..8).map(|_| random.extreme() >> (round % 32)).collect();
+        let multiplier: Vec<i32> = (0..8).map(|_| random.mantissa()).collect();
         let shift: Vec<i32> = (0..8).map(|_| random.next().rem_euclid(62) - 31).collect();
         let p = Requantize {
             bias: &bias,
@@ -80,11 +66,7 @@ fn plain_requantization_is_exact() {
             _ => (r & i32::MAX) | 1 << 30,
         };
         let multiplier: Vec<i32> = (0..8).map(|_| mantissa(random.next())).collect();
-        let range = match round % 3 {
-            0 => (-128, 127),
-            1 => (-7, 90),
-            _ => (5, 5),
-        };
+        let range = range(round);
         let p = Requantize {
             bias: &bias,
             multiplier: &multiplier,

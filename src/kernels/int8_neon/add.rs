@@ -1,5 +1,6 @@
 //! Elementwise sum of two tensors of one shape.
 
+use super::super::strip::bytes;
 use super::super::{AddI8, Multiplier};
 use super::{Factors, Finish, store};
 use core::arch::aarch64::*;
@@ -35,14 +36,8 @@ pub(in super::super) fn add(p: &AddI8, y: &mut [i8]) {
 #[target_feature(enable = "neon")]
 #[inline]
 fn load(x: &[i8]) -> int16x8_t {
-    let mut all = [0; 8];
-    let x = match <&[i8; 8]>::try_from(x) {
-        Ok(x) => x,
-        Err(_) => {
-            all[..x.len()].copy_from_slice(x);
-            &all
-        }
-    };
+    let mut room = [0; 8];
+    let x = bytes(x, &mut room);
     // SAFETY: `x` is 8 bytes long.
     vmovl_s8(unsafe { vld1_s8(x.as_ptr()) })
 }

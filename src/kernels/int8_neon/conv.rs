@@ -1,7 +1,7 @@
 //! Convolution: four pixels meet sixteen filters, one element of a window at a time.
 
 use super::super::ConvI8;
-use super::super::strip::{Cut, Pixels, STRIP, Scratch, Strip, flattened};
+use super::super::strip::{Cut, Layout, Pixels, STRIP, Scratch, Strip, flattened};
 use super::{Eight, Finish, Lanes, multiply_add, store, widen};
 use core::arch::aarch64::*;
 use core::mem::MaybeUninit;
@@ -14,13 +14,6 @@ const TILE: usize = 16;
 
 /// Elements of a window that are loaded together.
 const STEP: usize = 4;
-
-/// Where a weight is: filter `o`, element `k` of its window at `o * filter + k * element`.
-#[derive(Clone, Copy)]
-pub(super) struct Layout {
-    pub filter: usize,
-    pub element: usize,
-}
 
 /// The integer convolution; false where it was left undone.
 #[target_feature(enable = "neon")]

@@ -1,6 +1,7 @@
 //! Fully connected layers: four rows of weights, as they lie in the image, meet one input.
 
 use super::super::DenseI8;
+use super::super::strip::bytes;
 use super::{Eight, Finish, Lanes, multiply_add, store};
 use core::arch::aarch64::*;
 use core::mem::MaybeUninit;
@@ -74,14 +75,8 @@ fn less<'a>(
 #[target_feature(enable = "neon")]
 #[inline]
 fn load(x: &[i8], behind: i8) -> int8x16_t {
-    let mut all = [behind; STEP];
-    let x = match x.first_chunk::<STEP>() {
-        Some(x) => x,
-        None => {
-            all[..x.len()].copy_from_slice(x);
-            &all
-        }
-    };
+    let mut room = [behind; STEP];
+    let x = bytes(x, &mut room);
     // SAFETY: `x` is 16 bytes long.
     unsafe { vld1q_s8(x.as_ptr()) }
 }

@@ -1,9 +1,9 @@
 //! Depthwise convolution: four pixels and sixteen channels at a time.
 #![allow(clippy::needless_range_loop)] // pixels and vectors are registers: numbered, in loops that are unrolled
 
-use super::super::strip::{Cut, Pixels, STRIP, Scratch, Strip};
+use super::super::strip::{Cut, Layout, Pixels, STRIP, Scratch, Strip, first_of};
 use super::super::{ConvI8, Window};
-use super::conv::{Layout, Target, conv_of};
+use super::conv::{Target, conv_of};
 use super::{Eight, Finish, multiply_add, widen};
 use core::arch::aarch64::*;
 
@@ -65,11 +65,6 @@ pub(in super::super) fn depthwise(p: &ConvI8, y: &mut [i8]) -> bool {
         }
     }
     true
-}
-
-/// The first channel of group `i` of eight: the last channels again, where fewer are left.
-fn first_of(i: usize, c: usize) -> usize {
-    (8 * i).min(c - 8)
 }
 
 /// All pixels of a strip, `8 T` channels from `o` on.

@@ -20,7 +20,7 @@ pub(super) use conv::conv;
 pub(super) use dense::dense;
 pub(super) use depthwise::depthwise;
 
-use super::{Requantize, Rounding};
+use super::{Requantize, Rounding, strip};
 use core::arch::aarch64::*;
 use core::mem::MaybeUninit;
 
@@ -143,16 +143,8 @@ impl Lanes {
 #[target_feature(enable = "neon")]
 #[inline]
 fn eight(constants: &[i32], first: usize) -> Eight {
-    let mut all = [0; 8];
-    let eight = match constants.get(first..).and_then(|c| c.first_chunk()) {
-        Some(eight) => eight,
-        None => {
-            for (i, c) in all.iter_mut().enumerate() {
-                *c = constants[(first + i).min(constants.len() - 1)];
-            }
-            &all
-        }
-    };
+    let mut room = [0; 8];
+    let eight = strip::eight(constants, first, &mut room);
     // SAFETY: `eight` is 8 numbers long.
     unsafe { [vld1q_s32(eight.as_ptr()), vld1q_s32(eight[4..].as_ptr())] }
 }
