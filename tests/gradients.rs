@@ -491,10 +491,7 @@ fn compare(what: &str, got: &[f32], expected: &[f64], tolerance: &Tolerance) -> 
 /// Runs one case; returns the largest relative gradient error.
 fn run(case: &Case, training: bool, random: &mut Random) -> f64 {
     let op = &case.op;
-    let cx = Context {
-        kernels: Kernels::Scalar,
-        numerics: Numerics::Tflm,
-    };
+    let cx = Context::new(Kernels::Scalar, Numerics::Tflm);
     let shapes: Vec<_> = case.inputs.iter().map(|t| t.shape).collect();
     let what = format!(
         "{} {:?} {op:?} training {training}",

@@ -271,10 +271,7 @@ fn output(random: &mut Random, op: &Op, inputs: &[Tensor]) -> Option<Tensor> {
 
 /// Forward, save, backward with respect to everything.
 fn run(op: &Op, inputs: &mut [Tensor], output: &mut Tensor, training: bool, numerics: Numerics) {
-    let cx = Context {
-        kernels: Kernels::detect(),
-        numerics,
-    };
+    let cx = Context::new(Kernels::detect(), numerics);
     let n = output.shape.len();
     let needs = op.needs(inputs[0].dtype(), training);
     let mut saved = vec![0; needs.saved.bytes(&output.shape)];

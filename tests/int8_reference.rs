@@ -27,10 +27,7 @@ fn forward(case: &Case, numerics: Numerics) -> Tensor {
     case.op
         .check(numerics, &checked, &case.output.absent())
         .unwrap_or_else(|e| panic!("{:?}: {e:?}", case.op));
-    let cx = Context {
-        kernels: Kernels::Scalar,
-        numerics,
-    };
+    let cx = Context::new(Kernels::Scalar, numerics);
     let mut output = case.output.clone();
     let mut inputs = case.inputs.clone();
     output.values = support::forward(&case.op, &cx, &mut inputs, &case.output, &mut []);
@@ -132,10 +129,7 @@ fn input_gradients_are_straight_through() {
         if matches!(op, Op::Lstm(_) | Op::Recall) {
             continue;
         }
-        let cx = Context {
-            kernels: Kernels::Scalar,
-            numerics: Numerics::Tflm,
-        };
+        let cx = Context::new(Kernels::Scalar, Numerics::Tflm);
         let y = forward(case, Numerics::Tflm);
         let needs = op.needs(case.inputs[0].dtype(), false);
         let mut saved = vec![0x55; needs.saved.bytes(&y.shape)];
@@ -334,10 +328,7 @@ fn recurrent_gradients_are_straight_through_time() {
         let Op::Lstm(lstm) = case.op else {
             panic!("an LSTM")
         };
-        let cx = Context {
-            kernels: Kernels::Scalar,
-            numerics: Numerics::Tflm,
-        };
+        let cx = Context::new(Kernels::Scalar, Numerics::Tflm);
         let needs = case.op.needs(DType::I8, false);
         let mut saved = vec![0x55; needs.saved.bytes(&case.output.shape)];
         let mut inputs = case.inputs.clone();
@@ -430,10 +421,7 @@ fn dequantize_and_its_gradient() {
     let op = Op::Dequantize;
     op.check(Numerics::Tflm, &[x.absent()], &y.absent())
         .expect("valid");
-    let cx = Context {
-        kernels: Kernels::Scalar,
-        numerics: Numerics::Tflm,
-    };
+    let cx = Context::new(Kernels::Scalar, Numerics::Tflm);
     let mut got = vec![0.0; 256];
     op.forward(
         &cx,
@@ -506,10 +494,7 @@ fn softmax_approximates_and_its_gradient_uses_the_outputs() {
         }
         let gy = random.floats(y.len(), -1.0, 1.0);
         let mut gx = vec![0.0; y.len()];
-        let cx = Context {
-            kernels: Kernels::Scalar,
-            numerics: Numerics::Tflm,
-        };
+        let cx = Context::new(Kernels::Scalar, Numerics::Tflm);
         assert!(case.op.needs(DType::I8, false).output);
         let x = [case.inputs[0].absent()];
         let seen = Seen {

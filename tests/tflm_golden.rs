@@ -89,10 +89,7 @@ fn int8_operators_equal_tflite_micro() {
         op.check(Numerics::Tflm, &checked, &output.absent())
             .unwrap_or_else(|e| panic!("{op:?}: {e:?}"));
         let operands: Vec<Operand> = inputs.iter().map(|t| t.operand()).collect();
-        let cx = Context {
-            kernels: Kernels::Scalar,
-            numerics: Numerics::Tflm,
-        };
+        let cx = Context::new(Kernels::Scalar, Numerics::Tflm);
         match &output.values {
             Values::I8(expected) => {
                 let mut y = vec![0; expected.len()];

@@ -12,6 +12,9 @@ use foolproof::tensor::{DType, Data};
 use rayon::prelude::*;
 use zerocopy::IntoBytes;
 
+/// Samples that one session answers for, one after the other: what kernels keep of the weights they keep for so many.
+const TOGETHER: usize = 32;
+
 /// A model and the inner loops it runs with.
 #[derive(Clone, Copy, Debug)]
 pub struct Classifier<'a> {
@@ -266,9 +269,9 @@ impl<'a> Classifier<'a> {
         }
     }
 
-    /// A buffer for [`Classifier::session`].
+    /// A buffer for [`Classifier::session`], with room for weights in the order in which kernels read them.
     pub fn buffer(&self, mode: Mode) -> Lines {
-        Lines::zeroed(self.model.required_buffer(mode))
+        Lines::zeroed(self.model.preferred_buffer_for(mode, 1).unwrap_or(0))
     }
 
     /// A session for one sample at a time.
@@ -292,16 +295,22 @@ impl<'a> Classifier<'a> {
     /// The inputs are of another type than the model's, or not whole samples.
     pub fn answers(&self, inputs: &Inputs) -> Result<Vec<Answer>, SessionError> {
         let n = self.input_len();
-        (0..self.samples(inputs)?)
-            .into_par_iter()
+        let samples: Vec<usize> = (0..self.samples(inputs)?).collect();
+        let parts: Result<Vec<Vec<Answer>>, SessionError> = samples
+            .par_chunks(TOGETHER)
             .map_init(
                 || self.buffer(Mode::Infer),
-                |buffer, i| {
+                |buffer, samples| {
                     let mut session = self.session(Mode::Infer, buffer)?;
-                    run(&mut session, inputs, i * n..(i + 1) * n)
+                    let one = |&i: &usize| {
+                        session.reset_state();
+                        run(&mut session, inputs, i * n..(i + 1) * n)
+                    };
+                    samples.iter().map(one).collect()
                 },
             )
-            .collect()
+            .collect();
+        Ok(parts?.into_iter().flatten().collect())
     }
 
     /// What the model says about every sample, one after the other: what it keeps from one run to the next (recurrent layers,

@@ -6,8 +6,10 @@ extern crate std;
 use super::int8_avx2 as vector;
 #[cfg(target_arch = "aarch64")]
 use super::int8_neon as vector;
+use super::kept::Kept;
 use super::{
-    AddI8, ConvI8, DenseI8, Kernels, Multiplier, Requantize, Rounding, Simd, Window, scalar,
+    AddI8, Constant, ConvI8, DenseI8, Kernels, Multiplier, Requantize, Rounding, Simd, Window,
+    scalar,
 };
 use std::vec::Vec;
 
@@ -140,12 +142,17 @@ fn compare_with(fast: Kernels, g: &Window, is_depthwise: bool, taken: bool, cons
     let w = random.bytes(weights);
     let outputs = g.batch * g.output[0] * g.output[1] * g.out_channels;
     let (mut expected, mut got) = (std::vec![99; outputs], std::vec![0; outputs]);
-    for x_zero_point in [-128, 3, 127] {
+    // packed anew, then kept from the first of the runs on
+    let mut memory = std::vec![0; 1 << 20];
+    let kept = Kept::new(&mut memory);
+    let anew = [-128, 3, 127].map(|zero| (zero, w[..].into()));
+    let again = [-128, 3, 127].map(|zero| (zero, Constant::new(&w, Some(&kept))));
+    for (x_zero_point, w) in anew.into_iter().chain(again) {
         let p = ConvI8 {
             window: g,
             x: &x,
             x_zero_point,
-            w: &w,
+            w,
             output: constants.requantize(),
         };
         let done = match is_depthwise {
@@ -431,7 +438,7 @@ fn requantization_of_any_sum() {
             depth: 1,
             x: &[3],
             x_zero_point: 3,
-            w: &[1; 8],
+            w: [1; 8][..].into(),
             output,
         };
         let expected: Vec<i8> = (0..8).map(|o| output.finish(0, o)).collect();
@@ -480,15 +487,18 @@ fn other_roundings_are_left() {
             window: &sized(window([1, 1], 8, 8, [1, 1]), [0, 0]),
             x: &[1; 8],
             x_zero_point: 0,
-            w: &[1; 64],
+            w: [1; 64][..].into(),
             output,
         };
-        let d = ConvI8 { w: &[1; 8], ..p };
+        let d = ConvI8 {
+            w: [1; 8][..].into(),
+            ..p
+        };
         let f = DenseI8 {
             depth: 8,
             x: &[1; 8],
             x_zero_point: 0,
-            w: &[1; 64],
+            w: [1; 64][..].into(),
             output,
         };
         // SAFETY: the CPU has the feature.

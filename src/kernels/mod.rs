@@ -10,6 +10,7 @@ mod activation;
 mod arm;
 #[cfg(foolproof_dsp)]
 mod chip;
+mod constant;
 #[cfg(target_arch = "x86_64")]
 mod f32_avx2;
 #[cfg(all(foolproof_simd, target_arch = "aarch64"))]
@@ -25,6 +26,8 @@ mod int8_avx2;
 mod int8_neon;
 #[cfg(all(test, foolproof_simd))]
 mod int8_tests;
+#[cfg(foolproof_simd)]
+pub(crate) mod kept;
 pub mod lut;
 #[cfg(foolproof_mve)]
 mod mve;
@@ -46,6 +49,8 @@ pub use window::Window;
 pub use {fma::Fma, simd::Simd};
 
 pub use activation::Activation;
+pub use constant::Constant;
+pub(crate) use constant::Place;
 pub use fixed_point::{Multiplier, Rounding};
 pub use scalar::spread::Spread;
 
@@ -137,7 +142,7 @@ pub struct ConvF32<'a> {
     /// Input.
     pub x: &'a [f32],
     /// Weights.
-    pub w: &'a [f32],
+    pub w: Constant<'a, f32>,
     /// Bias.
     pub bias: &'a [f32],
     /// Fused activation.
@@ -154,7 +159,7 @@ pub struct ConvI8<'a> {
     /// The input's zero point, in -128..=127.
     pub x_zero_point: i16,
     /// Weights.
-    pub w: &'a [i8],
+    pub w: Constant<'a, i8>,
     /// From accumulator to output.
     pub output: Requantize<'a>,
 }
@@ -465,12 +470,12 @@ pub fn add_i8(kernels: Kernels, p: &AddI8, y: &mut [i8]) {
 pub fn conv_input_gradient_f32(
     kernels: Kernels,
     g: &Window,
-    w: &[f32],
+    w: Constant<f32>,
     gy: &[f32],
     gx: &mut [f32],
 ) {
     match kernels {
-        Kernels::Scalar => scalar::conv::input_gradient_f32(g, w, gy, gx),
+        Kernels::Scalar => scalar::conv::input_gradient_f32(g, &w, gy, gx),
         #[cfg(foolproof_simd)]
         Kernels::Simd(simd) => simd.conv_input_gradient_f32(g, w, gy, gx),
         #[cfg(foolproof_simd)]
@@ -482,7 +487,7 @@ pub fn conv_input_gradient_f32(
 pub fn conv_set_input_gradient_f32(
     kernels: Kernels,
     g: &Window,
-    w: &[f32],
+    w: Constant<f32>,
     gy: &[f32],
     gx: &mut [f32],
 ) -> bool {
@@ -498,7 +503,7 @@ pub fn conv_set_input_gradient_f32(
 #[derive(Clone, Copy, Debug)]
 pub struct WeightsI8<'a> {
     /// The integers.
-    pub w: &'a [i8],
+    pub w: Constant<'a, i8>,
     /// Their quantization.
     pub quant: crate::tensor::Quant<'a>,
 }
@@ -512,7 +517,9 @@ pub fn conv_input_gradient_i8(
     gx: &mut [f32],
 ) {
     match kernels {
-        Kernels::Scalar => scalar::conv::input_gradient_i8(g, w.w, |o| w.quant.scale_of(o), gy, gx),
+        Kernels::Scalar => {
+            scalar::conv::input_gradient_i8(g, &w.w, |o| w.quant.scale_of(o), gy, gx)
+        }
         #[cfg(foolproof_simd)]
         Kernels::Simd(simd) => simd.conv_input_gradient_i8(g, w, gy, gx),
         #[cfg(foolproof_simd)]
@@ -569,12 +576,12 @@ pub fn depthwise_i8(kernels: Kernels, p: &ConvI8, y: &mut [i8]) {
 pub fn depthwise_input_gradient_f32(
     kernels: Kernels,
     g: &Window,
-    w: &[f32],
+    w: Constant<f32>,
     gy: &[f32],
     gx: &mut [f32],
 ) {
     match kernels {
-        Kernels::Scalar => scalar::depthwise::input_gradient_f32(g, w, gy, gx),
+        Kernels::Scalar => scalar::depthwise::input_gradient_f32(g, &w, gy, gx),
         #[cfg(foolproof_simd)]
         Kernels::Simd(simd) => simd.depthwise_input_gradient_f32(g, w, gy, gx),
         #[cfg(foolproof_simd)]
@@ -592,7 +599,7 @@ pub fn depthwise_input_gradient_i8(
 ) {
     match kernels {
         Kernels::Scalar => {
-            scalar::depthwise::input_gradient_i8(g, w.w, |o| w.quant.scale_of(o), gy, gx)
+            scalar::depthwise::input_gradient_i8(g, &w.w, |o| w.quant.scale_of(o), gy, gx)
         }
         #[cfg(foolproof_simd)]
         Kernels::Simd(simd) => simd.depthwise_input_gradient_i8(g, w, gy, gx),
@@ -673,7 +680,7 @@ pub fn dense_input_gradient_i8(
 ) {
     match kernels {
         Kernels::Scalar => {
-            scalar::dense::input_gradient_i8(depth, w.w, |o| w.quant.scale_of(o), gy, gx)
+            scalar::dense::input_gradient_i8(depth, &w.w, |o| w.quant.scale_of(o), gy, gx)
         }
         #[cfg(foolproof_simd)]
         Kernels::Simd(simd) => simd.dense_input_gradient_i8(depth, w, gy, gx),
@@ -729,12 +736,12 @@ pub fn spread_input_gradient_f32(
     kernels: Kernels,
     spread: Spread,
     g: &Window,
-    w: &[f32],
+    w: Constant<f32>,
     gy: &[f32],
     gx: &mut [f32],
 ) {
     match kernels {
-        Kernels::Scalar => scalar::spread::input_gradient_f32(spread, g, w, gy, gx),
+        Kernels::Scalar => scalar::spread::input_gradient_f32(spread, g, &w, gy, gx),
         #[cfg(foolproof_simd)]
         Kernels::Simd(simd) => simd.spread_input_gradient_f32(spread, g, w, gy, gx),
         #[cfg(foolproof_simd)]
@@ -753,7 +760,7 @@ pub fn spread_input_gradient_i8(
 ) {
     match kernels {
         Kernels::Scalar => {
-            scalar::spread::input_gradient_i8(spread, g, w.w, |o| w.quant.scale_of(o), gy, gx)
+            scalar::spread::input_gradient_i8(spread, g, &w.w, |o| w.quant.scale_of(o), gy, gx)
         }
         #[cfg(foolproof_simd)]
         Kernels::Simd(simd) => simd.spread_input_gradient_i8(spread, g, w, gy, gx),

@@ -10,7 +10,7 @@ use super::int8_avx2 as int8;
 #[cfg(target_arch = "aarch64")]
 use super::int8_neon as int8;
 use super::scalar::{conv, dense, depthwise, spread};
-use super::{AddI8, ConvF32, ConvI8, DenseF32, DenseI8, Spread, WeightsI8, Window};
+use super::{AddI8, Constant, ConvF32, ConvI8, DenseF32, DenseI8, Spread, WeightsI8, Window};
 
 /// Proof that this CPU has AVX2, or NEON: one exists only where [`Simd::new`] found it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,10 +60,10 @@ impl Simd {
 
     /// As the function of this name in [`kernels`](super).
     #[inline]
-    pub fn conv_input_gradient_f32(self, g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32]) {
+    pub fn conv_input_gradient_f32(self, g: &Window, w: Constant<f32>, gy: &[f32], gx: &mut [f32]) {
         ran();
         // SAFETY: `self` exists, so the CPU has the registers.
-        unsafe { conv_input_gradient_f32(g, w, gy, gx) }
+        unsafe { conv_input_gradient_f32(g, &w, gy, gx) }
     }
 
     /// As the function of this name in [`kernels`](super).
@@ -100,10 +100,16 @@ impl Simd {
 
     /// As the function of this name in [`kernels`](super).
     #[inline]
-    pub fn depthwise_input_gradient_f32(self, g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32]) {
+    pub fn depthwise_input_gradient_f32(
+        self,
+        g: &Window,
+        w: Constant<f32>,
+        gy: &[f32],
+        gx: &mut [f32],
+    ) {
         ran();
         // SAFETY: `self` exists, so the CPU has the registers.
-        unsafe { depthwise_input_gradient_f32(g, w, gy, gx) }
+        unsafe { depthwise_input_gradient_f32(g, &w, gy, gx) }
     }
 
     /// As the function of this name in [`kernels`](super).
@@ -184,13 +190,13 @@ impl Simd {
         self,
         spread: Spread,
         g: &Window,
-        w: &[f32],
+        w: Constant<f32>,
         gy: &[f32],
         gx: &mut [f32],
     ) {
         ran();
         // SAFETY: `self` exists, so the CPU has the registers.
-        unsafe { spread_input_gradient_f32(spread, g, w, gy, gx) }
+        unsafe { spread_input_gradient_f32(spread, g, &w, gy, gx) }
     }
 
     /// As the function of this name in [`kernels`](super).
@@ -285,7 +291,7 @@ fn conv_input_gradient_f32(g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32]) {
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn conv_input_gradient_i8(g: &Window, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
-    conv::input_gradient_i8(g, w.w, |o| w.quant.scale_of(o), gy, gx);
+    conv::input_gradient_i8(g, &w.w, |o| w.quant.scale_of(o), gy, gx);
 }
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
@@ -313,7 +319,7 @@ fn depthwise_input_gradient_f32(g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn depthwise_input_gradient_i8(g: &Window, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
-    depthwise::input_gradient_i8(g, w.w, |o| w.quant.scale_of(o), gy, gx);
+    depthwise::input_gradient_i8(g, &w.w, |o| w.quant.scale_of(o), gy, gx);
 }
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
@@ -341,7 +347,7 @@ fn dense_input_gradient_f32(depth: usize, w: &[f32], gy: &[f32], gx: &mut [f32])
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn dense_input_gradient_i8(depth: usize, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
-    dense::input_gradient_i8(depth, w.w, |o| w.quant.scale_of(o), gy, gx);
+    dense::input_gradient_i8(depth, &w.w, |o| w.quant.scale_of(o), gy, gx);
 }
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
@@ -366,7 +372,7 @@ fn spread_input_gradient_f32(spread: Spread, g: &Window, w: &[f32], gy: &[f32], 
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn spread_input_gradient_i8(spread: Spread, g: &Window, w: WeightsI8, gy: &[f32], gx: &mut [f32]) {
-    spread::input_gradient_i8(spread, g, w.w, |o| w.quant.scale_of(o), gy, gx);
+    spread::input_gradient_i8(spread, g, &w.w, |o| w.quant.scale_of(o), gy, gx);
 }
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
@@ -430,7 +436,7 @@ mod tests {
             std::vec![-6; g.out_channels],
         );
         let weights = WeightsI8 {
-            w: &w8,
+            w: w8[..].into(),
             quant: Quant {
                 scale: 1.0,
                 zero_point: 0,
@@ -440,7 +446,7 @@ mod tests {
         let pf = ConvF32 {
             window: g,
             x: &x,
-            w: &w,
+            w: w[..].into(),
             bias: &bias,
             activation: Activation::Relu6,
         };
@@ -448,7 +454,7 @@ mod tests {
             window: g,
             x: &x8,
             x_zero_point: 7,
-            w: &w8,
+            w: w8[..].into(),
             output: Requantize {
                 bias: &bias8,
                 multiplier: &multiplier,
@@ -464,7 +470,7 @@ mod tests {
             same(simd, &y0, |k, y| super::super::depthwise_f32(k, &pf, y));
             same(simd, &y8, |k, y| super::super::depthwise_i8(k, &pi, y));
             same(simd, &gx0, |k, g_| {
-                super::super::depthwise_input_gradient_f32(k, g, &w, &gy, g_)
+                super::super::depthwise_input_gradient_f32(k, g, w[..].into(), &gy, g_)
             });
             same(simd, &gx0, |k, g_| {
                 super::super::depthwise_input_gradient_i8(k, g, weights, &gy, g_)
@@ -476,7 +482,7 @@ mod tests {
             same(simd, &y0, |k, y| super::super::conv_f32(k, &pf, y));
             same(simd, &y8, |k, y| super::super::conv_i8(k, &pi, y));
             same(simd, &gx0, |k, g_| {
-                super::super::conv_input_gradient_f32(k, g, &w, &gy, g_)
+                super::super::conv_input_gradient_f32(k, g, w[..].into(), &gy, g_)
             });
             same(simd, &gx0, |k, g_| {
                 super::super::conv_input_gradient_i8(k, g, weights, &gy, g_)
@@ -519,7 +525,7 @@ mod tests {
             },
         };
         let weights = WeightsI8 {
-            w: &w8,
+            w: w8[..].into(),
             quant: Quant::NONE,
         };
         let (y0, y8) = (std::vec![9.0; n * o], std::vec![99; n * o]);
@@ -558,7 +564,7 @@ mod tests {
         let pf = ConvF32 {
             window: g,
             x: &x,
-            w: &w,
+            w: w[..].into(),
             bias: &bias,
             activation: Activation::Relu,
         };
@@ -566,7 +572,7 @@ mod tests {
             window: g,
             x: &x8,
             x_zero_point: -3,
-            w: &w8,
+            w: w8[..].into(),
             output: Requantize {
                 bias: &bias8,
                 multiplier: &multiplier,
@@ -577,7 +583,7 @@ mod tests {
             },
         };
         let weights = WeightsI8 {
-            w: &w8,
+            w: w8[..].into(),
             quant: Quant {
                 scale: 0.3,
                 zero_point: 0,
@@ -592,7 +598,7 @@ mod tests {
             kernels::spread_i8(k, spread, &pi, y)
         });
         same(simd, &floats(x_len, 7), |k, gx| {
-            kernels::spread_input_gradient_f32(k, spread, g, &w, &gy, gx)
+            kernels::spread_input_gradient_f32(k, spread, g, w[..].into(), &gy, gx)
         });
         same(simd, &floats(x_len, 7), |k, gx| {
             kernels::spread_input_gradient_i8(k, spread, g, weights, &gy, gx)

@@ -1,6 +1,7 @@
 //! What the int8 vector kernels of every CPU share: parts of an input image, widened to 16 bits less the zero point (cells outside the image
 //! are zero), and where weights and constants lie.
 
+use super::kept::{Key, Loops};
 use super::{ConvI8, Window};
 use core::mem::MaybeUninit;
 
@@ -12,6 +13,35 @@ pub(super) const STRIP: usize = 12 * 1024;
 pub(super) struct Layout {
     pub filter: usize,
     pub element: usize,
+}
+
+/// Widened weights in the order that `loops` read, whose `len` elements `pack` writes: where they are kept, if they can be.
+#[inline]
+pub(super) fn kept<'a>(
+    p: &ConvI8<'a>,
+    (loops, layout): (Loops, Layout),
+    len: usize,
+    pack: impl FnOnce(&mut [MaybeUninit<i16>]),
+) -> Option<&'a [MaybeUninit<i16>]> {
+    let place = p.w.place()?;
+    let g = p.window;
+    let [high, wide] = g.kernel;
+    let (address, count) = (p.w.as_ptr() as usize, p.w.len());
+    let channels = [g.in_channels, g.out_channels];
+    let key = Key::new(
+        loops,
+        &[
+            address,
+            count,
+            layout.filter,
+            layout.element,
+            high,
+            wide,
+            channels[0],
+            channels[1],
+        ],
+    );
+    place.widened(key, len, pack)
 }
 
 /// The first channel of a depthwise layer's group `i` of eight: of `c` the last eight again, where fewer are left.

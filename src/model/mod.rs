@@ -141,6 +141,35 @@ impl<'a> Model<'a> {
         (total <= i32::MAX as usize).then_some(total)
     }
 
+    /// Bytes of a buffer in which a session for a batch also has room for its convolutions' weights in the order in which vector loops read
+    /// them, behind those that it requires; on machines without such loops it is what it requires. None where that is.
+    pub fn preferred_buffer_for(&self, mode: Mode, batch: usize) -> Option<usize> {
+        let required = self.required_buffer_for(mode, batch)?;
+        Some(required.saturating_add(self.kept_bytes(mode)))
+    }
+
+    #[cfg(not(foolproof_simd))]
+    fn kept_bytes(&self, _: Mode) -> usize {
+        0
+    }
+
+    #[cfg(foolproof_simd)]
+    fn kept_bytes(&self, mode: Mode) -> usize {
+        if mode.trains() {
+            return 0;
+        }
+        let tables = &self.tables;
+        let bytes = |k: usize| {
+            let node = tables.node(k);
+            let weights = tables.operand(node.inputs().nth(1)?);
+            Some(node.op.kept(&weights, mode.goes_back())?.bytes())
+        };
+        // the memory begins with a cache line
+        (0..tables.op_count())
+            .filter_map(bytes)
+            .fold(64, usize::saturating_add)
+    }
+
     /// Multiply-accumulates that Attack mode runs again for one gradient, because its backward is cut into several passes
     /// to save memory; 0 where it is not. See [`crate::memory::Pass`].
     pub fn recomputed_macs(&self) -> u64 {

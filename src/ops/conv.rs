@@ -128,7 +128,7 @@ impl Convolution {
                 let p = ConvF32 {
                     window,
                     x: x.f32(),
-                    w: w.f32(),
+                    w: cx.constant(w.f32()),
                     bias: bias.f32(),
                     activation: self.activation,
                 };
@@ -144,7 +144,7 @@ impl Convolution {
                     window,
                     x: x.i8(),
                     x_zero_point: x.quant.zero_point as i16,
-                    w: w.i8(),
+                    w: cx.constant(w.i8()),
                     output: Requantize {
                         bias: bias.i32(),
                         multiplier: multiplier.i32(),
@@ -174,21 +174,32 @@ impl Convolution {
         let [x, w, ..] = inputs else { return };
         let g = &self.window(&x.shape, &w.shape, &output.shape);
         let int8 = WeightsI8 {
-            w: w.i8(),
+            w: cx.constant(w.i8()),
             quant: w.quant,
         };
         if let Some(spread) = self.spread(&x.shape, &w.shape) {
             match w.dtype {
                 DType::I8 => kernels::spread_input_gradient_i8(cx.kernels, spread, g, int8, gy, gx),
-                _ => kernels::spread_input_gradient_f32(cx.kernels, spread, g, w.f32(), gy, gx),
+                _ => kernels::spread_input_gradient_f32(
+                    cx.kernels,
+                    spread,
+                    g,
+                    cx.constant(w.f32()),
+                    gy,
+                    gx,
+                ),
             }
             return;
         }
         match (w.dtype, self.depthwise) {
             (DType::I8, true) => kernels::depthwise_input_gradient_i8(cx.kernels, g, int8, gy, gx),
             (DType::I8, false) => kernels::conv_input_gradient_i8(cx.kernels, g, int8, gy, gx),
-            (_, true) => kernels::depthwise_input_gradient_f32(cx.kernels, g, w.f32(), gy, gx),
-            (_, false) => kernels::conv_input_gradient_f32(cx.kernels, g, w.f32(), gy, gx),
+            (_, true) => {
+                kernels::depthwise_input_gradient_f32(cx.kernels, g, cx.constant(w.f32()), gy, gx)
+            }
+            (_, false) => {
+                kernels::conv_input_gradient_f32(cx.kernels, g, cx.constant(w.f32()), gy, gx)
+            }
         }
     }
 
@@ -206,7 +217,7 @@ impl Convolution {
             return false;
         }
         let g = &self.window(&x.shape, &w.shape, &output.shape);
-        kernels::conv_set_input_gradient_f32(cx.kernels, g, w.f32(), gy, gx)
+        kernels::conv_set_input_gradient_f32(cx.kernels, g, cx.constant(w.f32()), gy, gx)
     }
 
     /// Weights (1) or bias (2).

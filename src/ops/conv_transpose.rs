@@ -106,7 +106,7 @@ impl ConvTranspose2d {
                 let p = ConvF32 {
                     window,
                     x: x.f32(),
-                    w: w.f32(),
+                    w: cx.constant(w.f32()),
                     bias: bias.f32(),
                     activation: self.activation,
                 };
@@ -118,7 +118,7 @@ impl ConvTranspose2d {
                     window,
                     x: x.i8(),
                     x_zero_point: x.quant.zero_point as i16,
-                    w: w.i8(),
+                    w: cx.constant(w.i8()),
                     output: Requantize {
                         bias: bias.i32(),
                         multiplier: multiplier.i32(),
@@ -145,12 +145,19 @@ impl ConvTranspose2d {
         let (spread, g) = &self.window(&x.shape, &w.shape, &output.shape);
         if w.dtype == DType::I8 {
             let int8 = WeightsI8 {
-                w: w.i8(),
+                w: cx.constant(w.i8()),
                 quant: w.quant,
             };
             kernels::spread_input_gradient_i8(cx.kernels, *spread, g, int8, gy, gx);
         } else {
-            kernels::spread_input_gradient_f32(cx.kernels, *spread, g, w.f32(), gy, gx);
+            kernels::spread_input_gradient_f32(
+                cx.kernels,
+                *spread,
+                g,
+                cx.constant(w.f32()),
+                gy,
+                gx,
+            );
         }
     }
 

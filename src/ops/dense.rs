@@ -77,7 +77,7 @@ impl Dense {
         let depth = w.shape.dim(1);
         if w.dtype == DType::I8 {
             let int8 = WeightsI8 {
-                w: w.i8(),
+                w: w.i8().into(),
                 quant: w.quant,
             };
             kernels::dense_input_gradient_i8(cx.kernels, depth, int8, gy, gx);

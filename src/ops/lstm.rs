@@ -434,7 +434,7 @@ pub(super) fn parameter_gradient(
 /// An int8 layer at work.
 struct LayerI8<'a> {
     lstm: &'a Lstm,
-    cx: &'a Context,
+    cx: &'a Context<'a>,
     inputs: &'a [Operand<'a>],
     output: &'a Operand<'a>,
     s: Sizes,

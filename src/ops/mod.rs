@@ -65,7 +65,9 @@ pub use table::Table;
 use conv::Convolution;
 use linked::*;
 
-use crate::kernels::Kernels;
+#[cfg(foolproof_simd)]
+use crate::kernels::kept;
+use crate::kernels::{Constant, Kernels, Place};
 use crate::tensor::{DType, DataMut, Operand, Shape, StateMut};
 
 /// The largest number of inputs (activations and constants together) of one operator.
@@ -76,14 +78,33 @@ pub const WORDS: usize = 12;
 
 /// What every operator is told besides its operands.
 #[derive(Clone, Copy, Debug)]
-pub struct Context {
+pub struct Context<'a> {
     /// Which inner loops to use.
     pub kernels: Kernels,
     /// Whose int8 arithmetic.
     pub numerics: Numerics,
+    /// Where loops keep weights in their order.
+    pub(crate) place: Place<'a>,
 }
 
-impl Context {
+impl<'a> Context<'a> {
+    /// For operators that run once: they keep nothing.
+    pub fn new(kernels: Kernels, numerics: Numerics) -> Context<'a> {
+        Context {
+            kernels,
+            numerics,
+            place: Place::default(),
+        }
+    }
+
+    /// Weights, and where their order is kept.
+    fn constant<'w, T>(&self, elements: &'w [T]) -> Constant<'w, T>
+    where
+        'a: 'w,
+    {
+        Constant::new(elements, self.place)
+    }
+
     /// Rounding of int8 requantization in fixed point.
     pub fn rounding(&self) -> Rounding {
         self.numerics.fixed_point()
@@ -289,6 +310,26 @@ pub enum Op {
 }
 
 impl Op {
+    /// What loops keep of its weights, its second operand; None where they keep nothing.
+    #[cfg(foolproof_simd)]
+    pub(crate) fn kept(&self, w: &Operand, goes_back: bool) -> Option<kept::Sizes> {
+        let (outputs, inputs) = (w.shape.dim(0), w.shape.dim(3));
+        let (forward, backward, stride) = match self {
+            Op::Conv2d(conv) => ([inputs, outputs], [outputs, inputs], conv.stride),
+            Op::ConvTranspose2d(conv) => ([inputs, outputs], [outputs, inputs], conv.stride),
+            // each channel alone
+            Op::DepthwiseConv2d(conv) => ([1, inputs], [1, inputs], conv.stride),
+            _ => return None,
+        };
+        Some(kept::Sizes {
+            kernel: [w.shape.dim(1), w.shape.dim(2)],
+            weight: w.dtype.size(),
+            forward,
+            backward: goes_back.then_some(backward),
+            stride: usize::from(stride[0]) * usize::from(stride[1]),
+        })
+    }
+
     /// The operator's name, in lower case.
     pub fn name(&self) -> &'static str {
         match self {

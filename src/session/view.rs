@@ -1,7 +1,7 @@
 //! The buffer, with one slot taken out to be written while the rest is read.
 
 use super::Session;
-use crate::kernels::Kernels;
+use crate::kernels::{Kernels, Place};
 use crate::memory::Role;
 use crate::model::{Model, Node, Run};
 use crate::ops::{Context, MAX_INPUTS};
@@ -30,7 +30,7 @@ impl<'a> Session<'a> {
         &mut self,
         t: usize,
         role: Role,
-        write: impl FnOnce(&View<'a>, &Rest<'_>, &mut [u8]),
+        write: impl FnOnce(&View<'_>, &Rest<'_>, &mut [u8]),
     ) {
         if let Some(range) = self.slot(t, role) {
             self.with_ranges([range], |view, rest, [out]| write(view, rest, out));
@@ -41,7 +41,7 @@ impl<'a> Session<'a> {
     pub(super) fn with_outputs<const N: usize>(
         &mut self,
         slots: [(usize, Role); N],
-        write: impl FnOnce(&View<'a>, &Rest<'_>, [&mut [u8]; N]),
+        write: impl FnOnce(&View<'_>, &Rest<'_>, [&mut [u8]; N]),
     ) {
         self.with_ranges(
             slots.map(|(t, role)| self.slot(t, role).unwrap_or(0..0)),
@@ -52,12 +52,16 @@ impl<'a> Session<'a> {
     fn with_ranges<const N: usize>(
         &mut self,
         ranges: [Range<usize>; N],
-        write: impl FnOnce(&View<'a>, &Rest<'_>, [&mut [u8]; N]),
+        write: impl FnOnce(&View<'_>, &Rest<'_>, [&mut [u8]; N]),
     ) {
         let view = View {
             model: self.model,
             kernels: self.options.kernels,
             run: self.at(),
+            #[cfg(foolproof_simd)]
+            place: Some(&self.kept),
+            #[cfg(not(foolproof_simd))]
+            place: Place::default(),
         };
         let mut outs: [&mut [u8]; N] = core::array::from_fn(|_| Default::default());
         let mut rest = Rest {
@@ -114,13 +118,15 @@ pub(super) struct View<'a> {
     model: Model<'a>,
     kernels: Kernels,
     run: Run,
+    place: Place<'a>,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn context(&self) -> Context {
+    pub(super) fn context(&self) -> Context<'a> {
         Context {
             kernels: self.kernels,
             numerics: self.model.numerics(),
+            place: self.place,
         }
     }
 

@@ -144,7 +144,7 @@ fn check(&(kind, kernel, [c, o], stride, dilation, padding): &Odd) -> bool {
         window: &window,
         x: &x.0[..CELLS * c],
         x_zero_point: ZERO_POINT,
-        w: &w.0[..filter * o],
+        w: w.0[..filter * o].into(),
         output: Requantize {
             bias: &bias[..o],
             multiplier: &multiplier[..o],
@@ -214,7 +214,7 @@ fn measure<C: Counter>(layer: &Layer, meter: &mut Meter<C>) -> bool {
         window: &window,
         x,
         x_zero_point: ZERO_POINT,
-        w,
+        w: w.into(),
         output,
     };
     let fully = DenseI8 {

@@ -106,7 +106,7 @@ impl Setup<'_> {
         let fail = |error: SessionError| Error::new(error, work.name(), "a smaller batch");
         let bytes = self
             .model
-            .required_buffer_for(work.mode(), self.batch)
+            .preferred_buffer_for(work.mode(), self.batch)
             .ok_or_else(|| fail(SessionError::Batch { batch: self.batch }))?;
         let mut buffers = vec![Lines::zeroed(bytes); self.threads];
         let workers: std::result::Result<Vec<Worker<'_>>, SessionError> = buffers
@@ -199,7 +199,7 @@ impl Setup<'_> {
             kernels: Kernels::Scalar,
             ..alone
         };
-        let bytes = self.model.required_buffer(Mode::Infer);
+        let bytes = self.model.preferred_buffer_for(Mode::Infer, 1).unwrap_or(0);
         let (mut ours, mut reference) = (Lines::zeroed(bytes), Lines::zeroed(bytes));
         let mut ours = alone.worker(Work::Infer, 0, &mut ours)?;
         let mut reference = scalar.worker(Work::Infer, 0, &mut reference)?;

@@ -251,7 +251,7 @@ pub fn train(
     let bytes = task
         .target
         .model()
-        .required_buffer_for(Mode::Attack, config.shard)
+        .preferred_buffer_for(Mode::Attack, config.shard)
         .ok_or(SessionError::ModeUnsupported { mode: Mode::Attack })?;
     let mut t_memory = vec![Lines::zeroed(bytes); shards];
     let options = Options {

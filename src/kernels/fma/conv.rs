@@ -7,7 +7,9 @@
 use super::tile::{Outcome, Scratch, Segment, Sides, WIDE, block, dots};
 use super::{one, stem, winograd};
 use crate::kernels::f32x8::{F4, F8};
-use crate::kernels::{Activation, WeightsI8, Window};
+use crate::kernels::kept::{Key, Loops};
+use crate::kernels::{Activation, Constant, Place, WeightsI8, Window};
+use core::ops::Range;
 
 /// Elements of packed weights on the stack: 128 KiB.
 pub(super) const PACKED: usize = 32 * 1024;
@@ -23,7 +25,7 @@ const FEW: usize = 3;
 /// Where the weights come from.
 #[derive(Clone, Copy)]
 pub(super) enum Weights<'a> {
-    F32(&'a [f32]),
+    F32(Constant<'a, f32>),
     /// Times the scale of the filter, which is the source's channel: only gradients take them.
     I8(WeightsI8<'a>),
 }
@@ -33,6 +35,30 @@ impl Weights<'_> {
         match self {
             Weights::F32(w) => w.len(),
             Weights::I8(w) => w.w.len(),
+        }
+    }
+
+    /// Where they are kept in another order.
+    fn place(&self) -> Place<'_> {
+        match self {
+            Weights::F32(w) => w.place(),
+            Weights::I8(w) => w.w.place(),
+        }
+    }
+
+    /// What makes them these and no others.
+    fn identity(&self) -> [usize; 4] {
+        match self {
+            Weights::F32(w) => [w.as_ptr() as usize, w.len(), 0, 0],
+            Weights::I8(WeightsI8 { w, quant }) => {
+                let scales = quant.channel_scales.as_ptr() as usize;
+                [
+                    w.as_ptr() as usize,
+                    w.len(),
+                    scales,
+                    quant.scale.to_bits() as usize,
+                ]
+            }
         }
     }
 
@@ -356,6 +382,46 @@ impl Slide {
         n
     }
 
+    /// Weights in the order that `loops` read, whose `len` elements `pack` writes: where they are kept, if they can be.
+    ///
+    /// # Safety
+    /// `pack` writes `len` elements, and they depend on the slide, the weights, the loops and `detail` only.
+    #[inline]
+    pub(super) unsafe fn kept(
+        &self,
+        weights: &Weights,
+        (loops, detail): (Loops, usize),
+        len: usize,
+        pack: impl FnOnce(*mut f32),
+    ) -> Option<*const f32> {
+        let place = weights.place()?;
+        let [address, count, scales, scale] = weights.identity();
+        let [row, column, from, to] = self.weight_step.map(|step| step as usize);
+        let [high, wide] = self.kernel;
+        let channels = [self.source_channels, self.channels];
+        let key = Key::new(
+            loops,
+            &[
+                detail,
+                address,
+                count,
+                scales,
+                scale,
+                self.weight,
+                row,
+                column,
+                from,
+                to,
+                high,
+                wide,
+                channels[0],
+                channels[1],
+            ],
+        );
+        // SAFETY: the caller's promise; the loops' number stands for their type.
+        unsafe { place.get(&key, len, pack) }
+    }
+
     /// The weights of one cell that channels `c..c + 8` have for destination channels `o..o + 8`: a vector of these for each of those.
     ///
     /// # Safety
@@ -522,7 +588,31 @@ impl Slide {
         let cells = self.kernel[0] * self.kernel[1];
         let (block, rows) = self.cut(if few { PACKED / FEW } else { DEPTH });
         let panels = self.channels.div_ceil(wide);
-        let at_once = (PACKED / (cells * block * wide)).min(panels);
+        // all panels of some of the source's channels, behind those of the channels before
+        let pack = |[c, block]: [usize; 2], panels: Range<usize>, to: *mut f32| {
+            let panel = cells * block * wide;
+            for (i, p) in panels.enumerate() {
+                let o = p * wide;
+                let lanes = wide.min(self.channels - o);
+                let step = if few { [1, panel / wide] } else { [WIDE, 1] };
+                // SAFETY: the caller has room for so many panels.
+                unsafe { self.pack(weights, [c, block], [o, lanes], step, to.add(i * panel)) };
+            }
+        };
+        let all = cells * wide * panels * self.source_channels;
+        // SAFETY: all of them are written; `cut` depends on the width of the source, too.
+        let kept = unsafe {
+            self.kept(weights, (Loops::Plain, block), all, |to| {
+                for c in (0..self.source_channels).step_by(block) {
+                    let block = block.min(self.source_channels - c);
+                    pack([c, block], 0..panels, to.add(cells * wide * panels * c));
+                }
+            })
+        };
+        let at_once = match kept {
+            Some(_) => panels,
+            None => (PACKED / (cells * block * wide)).min(panels),
+        };
         for c in (0..self.source_channels).step_by(block) {
             let block = block.min(self.source_channels - c);
             let panel = cells * block * wide;
@@ -535,20 +625,16 @@ impl Slide {
             let ends = Ends { bias, activation };
             for first in (0..panels).step_by(at_once) {
                 let panels = at_once.min(panels - first);
-                for p in 0..panels {
-                    let o = (first + p) * wide;
-                    let lanes = wide.min(self.channels - o);
-                    // SAFETY: `at_once` panels fit in `packed`.
-                    unsafe {
-                        let to = packed.add(p * panel);
-                        match few {
-                            true => {
-                                self.pack(weights, [c, block], [o, lanes], [1, panel / wide], to)
-                            }
-                            false => self.pack(weights, [c, block], [o, lanes], [WIDE, 1], to),
-                        }
+                let packed = match kept {
+                    Some(kept) => {
+                        kept.wrapping_add(cells * wide * self.channels.div_ceil(wide) * c)
                     }
-                }
+                    None => {
+                        // `at_once` panels fit
+                        pack([c, block], first..first + panels, packed);
+                        packed.cast_const()
+                    }
+                };
                 for n in 0..self.batch {
                     for y in (0..self.count[0]).step_by(rows) {
                         let rows = rows.min(self.count[0] - y);

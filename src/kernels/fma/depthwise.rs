@@ -9,6 +9,7 @@ use super::conv::{self, Ends, PACKED, Slide, Weights, Work};
 use super::tile::{Scratch, activate};
 use crate::kernels::Window;
 use crate::kernels::f32x8::{F8, Mask};
+use crate::kernels::kept::Loops;
 use core::ops::Range;
 
 /// One filter for each channel, a window that slides can do, and slices as long as the sizes say.
@@ -73,26 +74,38 @@ pub(super) unsafe fn run(s: &Slide, work: &Work) {
     let channels = s.channels;
     let mut packed = Scratch::<PACKED>::new();
     let packed = packed.start();
-    for i in 0..s.kernel[0] {
-        for j in 0..s.kernel[1] {
-            let steps = i as isize * s.weight_step[0] + j as isize * s.weight_step[1];
-            let from = s.weight.wrapping_add_signed(steps);
-            let to = packed.wrapping_add((i * s.kernel[1] + j) * channels);
-            // SAFETY: a slide has no more cells than the window, whose weights fit.
-            unsafe {
-                match weights {
-                    Weights::F32(w) => {
-                        to.copy_from_nonoverlapping(w[from..from + channels].as_ptr(), channels);
-                    }
-                    Weights::I8(_) => {
-                        for c in 0..channels {
-                            *to.add(c) = weights.get(from + c, c);
+    let pack = |packed: *mut f32| {
+        for i in 0..s.kernel[0] {
+            for j in 0..s.kernel[1] {
+                let steps = i as isize * s.weight_step[0] + j as isize * s.weight_step[1];
+                let from = s.weight.wrapping_add_signed(steps);
+                let to = packed.wrapping_add((i * s.kernel[1] + j) * channels);
+                // SAFETY: a slide has no more cells than the window, whose weights fit.
+                unsafe {
+                    match weights {
+                        Weights::F32(w) => {
+                            to.copy_from_nonoverlapping(
+                                w[from..from + channels].as_ptr(),
+                                channels,
+                            );
+                        }
+                        Weights::I8(_) => {
+                            for c in 0..channels {
+                                *to.add(c) = weights.get(from + c, c);
+                            }
                         }
                     }
                 }
             }
         }
-    }
+    };
+    let (loops, len) = ((Loops::Depthwise, 0), s.kernel[0] * s.kernel[1] * channels);
+    // SAFETY: all weights are written.
+    let kept = unsafe { s.kept(weights, loops, len, pack) };
+    let packed = kept.unwrap_or_else(|| {
+        pack(packed);
+        packed
+    });
     let together = whole(s, 1);
     for n in 0..s.batch {
         for y in 0..s.count[0] {

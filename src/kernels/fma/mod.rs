@@ -22,7 +22,9 @@ mod tests;
 mod tile;
 mod winograd;
 
-use super::{AddI8, ConvF32, ConvI8, DenseF32, DenseI8, Simd, Spread, WeightsI8, Window, simd};
+use super::{
+    AddI8, Constant, ConvF32, ConvI8, DenseF32, DenseI8, Simd, Spread, WeightsI8, Window, simd,
+};
 use crate::kernels::Activation;
 use conv::{ADD, Ends, Slide, Weights, Work};
 pub(super) use peak::ROUND;
@@ -137,7 +139,7 @@ impl Fma {
     }
 
     /// As the function of this name in [`kernels`](super).
-    pub fn conv_input_gradient_f32(self, g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32]) {
+    pub fn conv_input_gradient_f32(self, g: &Window, w: Constant<f32>, gy: &[f32], gx: &mut [f32]) {
         self.spread_input_gradient_f32(PLAIN, g, w, gy, gx);
     }
 
@@ -145,7 +147,7 @@ impl Fma {
     pub fn conv_set_input_gradient_f32(
         self,
         g: &Window,
-        w: &[f32],
+        w: Constant<f32>,
         gy: &[f32],
         gx: &mut [f32],
     ) -> bool {
@@ -193,7 +195,13 @@ impl Fma {
     }
 
     /// As the function of this name in [`kernels`](super).
-    pub fn depthwise_input_gradient_f32(self, g: &Window, w: &[f32], gy: &[f32], gx: &mut [f32]) {
+    pub fn depthwise_input_gradient_f32(
+        self,
+        g: &Window,
+        w: Constant<f32>,
+        gy: &[f32],
+        gx: &mut [f32],
+    ) {
         if !self.depthwise_gradient(g, &Weights::F32(w), gy, gx) {
             self.simd.depthwise_input_gradient_f32(g, w, gy, gx);
         }
@@ -305,7 +313,7 @@ impl Fma {
         self,
         spread: Spread,
         g: &Window,
-        w: &[f32],
+        w: Constant<f32>,
         gy: &[f32],
         gx: &mut [f32],
     ) {

@@ -8,6 +8,7 @@ use super::conv::{Ends, PACKED, STRIP, Slide, Strip, Work};
 use super::tile::Scratch;
 use crate::kernels::Activation;
 use crate::kernels::f32x8::{F4, F8};
+use crate::kernels::kept::Loops;
 
 /// The most places at once.
 const PLACES: usize = 8;
@@ -41,8 +42,17 @@ pub(super) unsafe fn run(s: &Slide, work: &Work) {
     let (mut packed, mut strip) = (Scratch::<PACKED>::new(), Scratch::<STRIP>::new());
     let (packed, strip) = (packed.start(), strip.start());
     let (channels, columns) = (s.source_channels, s.count[1]);
-    // SAFETY: `takes` saw that there is room for nine cells of all channels.
-    unsafe { s.pack(weights, [0, channels], [0, 1], [1, 9 * channels], packed) };
+    let pack = |to: *mut f32| {
+        // SAFETY: `takes` saw that there is room for nine cells of all channels.
+        unsafe { s.pack(weights, [0, channels], [0, 1], [1, 9 * channels], to) };
+    };
+    let loops = (Loops::One, 0);
+    // SAFETY: all weights are written.
+    let kept = unsafe { s.kept(weights, loops, 9 * channels, pack) };
+    let packed = kept.unwrap_or_else(|| {
+        pack(packed);
+        packed
+    });
     let start = ends.bias.and_then(|bias| bias.first().copied());
     // with seven places at a time a row takes no more blocks than with eight: less of it is computed twice (one vector of channels only:
     // rows of 28 pixels, where it was measured)

@@ -4,6 +4,7 @@
 use super::conv::{Ends, PACKED, STRIP, Slide, Strip, Weights, Work};
 use super::tile::{Scratch, WIDE, activate};
 use crate::kernels::f32x8::F8;
+use crate::kernels::kept::Loops;
 
 /// Whether the loops below can do this slide: the sizes of a layer decide, not of a batch.
 pub(super) fn takes(s: &Slide, ends: &Ends) -> bool {
@@ -37,11 +38,20 @@ pub(super) unsafe fn run(s: &Slide, work: &Work) {
     let (packed, strip) = (packed.start(), strip.start());
     let channels = s.source_channels;
     let (_, rows) = s.cut(9 * channels);
-    for o in (0..s.channels).step_by(WIDE) {
-        let to = packed.wrapping_add(9 * channels * o);
-        // SAFETY: `takes` saw that all weights fit.
-        unsafe { pack(s, weights, o, to) };
-    }
+    let pack = |to: *mut f32| {
+        for o in (0..s.channels).step_by(WIDE) {
+            let to = to.wrapping_add(9 * channels * o);
+            // SAFETY: `takes` saw that all weights fit.
+            unsafe { pack(s, weights, o, to) };
+        }
+    };
+    let loops = (Loops::Stem, 0);
+    // SAFETY: all weights are written.
+    let kept = unsafe { s.kept(weights, loops, 9 * channels * s.channels, pack) };
+    let packed = kept.unwrap_or_else(|| {
+        pack(packed);
+        packed
+    });
     for n in 0..s.batch {
         for y in (0..s.count[0]).step_by(rows) {
             let rows = rows.min(s.count[0] - y);

@@ -5,6 +5,8 @@ extern crate std;
 // as this file is: what reads the sources for `tests/house_rules.rs` looks at one file at a time
 mod depthwise;
 #[cfg(test)]
+mod kept;
+#[cfg(test)]
 mod same_bits;
 
 use super::*;
@@ -104,7 +106,7 @@ impl Loops<'_> {
             let p = ConvF32 {
                 window: g,
                 x: if sizes { &ax } else { &x },
-                w: if sizes { &aw } else { &w },
+                w: if sizes { aw[..].into() } else { w[..].into() },
                 bias: if sizes { &abias } else { &bias },
                 activation: if sizes { Activation::None } else { activation },
             };
@@ -121,7 +123,15 @@ impl Loops<'_> {
                 zero_point: 0,
                 channel_scales: &scales,
             };
-            (self.gradient_i8)(k, WeightsI8 { w, quant }, gy, gx);
+            (self.gradient_i8)(
+                k,
+                WeightsI8 {
+                    w: w[..].into(),
+                    quant,
+                },
+                gy,
+                gx,
+            );
         });
     }
 }
@@ -142,8 +152,8 @@ fn check(g: &Window, spread: Spread, numbers: &mut Numbers) {
             _ => kernels::spread_f32(k, spread, p, y),
         },
         gradient_f32: &|k, w, gy, gx| match spread {
-            PLAIN => kernels::conv_input_gradient_f32(k, g, w, gy, gx),
-            _ => kernels::spread_input_gradient_f32(k, spread, g, w, gy, gx),
+            PLAIN => kernels::conv_input_gradient_f32(k, g, w.into(), gy, gx),
+            _ => kernels::spread_input_gradient_f32(k, spread, g, w.into(), gy, gx),
         },
         gradient_i8: &|k, w, gy, gx| match spread {
             PLAIN => kernels::conv_input_gradient_i8(k, g, w, gy, gx),
@@ -329,7 +339,7 @@ fn a_sample_of_a_dense_layer_does_not_feel_its_batch() {
             let p = DenseF32 {
                 depth,
                 x: &x[inputs],
-                w: &w,
+                w: w[..].into(),
                 bias: &bias,
                 activation: Activation::Relu,
             };
@@ -365,7 +375,7 @@ fn a_sample_does_not_feel_its_batch() {
             let p = DenseF32 {
                 depth,
                 x: &x[..n * depth],
-                w: &w,
+                w: w[..].into(),
                 bias: &bias,
                 activation: Activation::None,
             };
@@ -387,12 +397,12 @@ fn a_sample_does_not_feel_its_batch() {
             let p = ConvF32 {
                 window: &g,
                 x: &x,
-                w: &w,
+                w: w[..].into(),
                 bias: &bias,
                 activation: Activation::None,
             };
             kernels::conv_f32(fma, &p, &mut y);
-            kernels::conv_input_gradient_f32(fma, &g, &w, &gy, &mut gx);
+            kernels::conv_input_gradient_f32(fma, &g, w[..].into(), &gy, &mut gx);
             let last = |v: &[f32]| v[v.len() - v.len() / n..].to_vec();
             (last(&y), last(&gx))
         };
@@ -410,7 +420,7 @@ fn activations_keep_not_a_number() {
         let p = ConvF32 {
             window: &g,
             x: &x,
-            w: &[1.0; 9],
+            w: [1.0; 9][..].into(),
             bias: &[0.0; 9],
             activation,
         };
@@ -495,7 +505,7 @@ fn minimal_filtering_mixes_no_more_than_a_window() {
             let p = ConvF32 {
                 window: g,
                 x,
-                w,
+                w: w.into(),
                 bias: &std::vec![0.0; o],
                 activation: Activation::None,
             };
@@ -541,12 +551,12 @@ fn minimal_filtering_does_not_feel_the_batch() {
             let p = ConvF32 {
                 window: &g,
                 x,
-                w: &w,
+                w: w[..].into(),
                 bias: &bias,
                 activation: Activation::Relu,
             };
             kernels::conv_f32(fma, &p, &mut y);
-            kernels::conv_input_gradient_f32(fma, &g, &w, gy, &mut gx);
+            kernels::conv_input_gradient_f32(fma, &g, w[..].into(), gy, &mut gx);
             (y, gx)
         };
         let (y, gx) = run(3, &x, &gy);
@@ -597,7 +607,7 @@ fn first_layers_do_not_feel_the_batch() {
             let p = ConvF32 {
                 window: &small(n, input, [c, o], padding),
                 x,
-                w: &w,
+                w: w[..].into(),
                 bias: &bias,
                 activation: Activation::Relu6,
             };
@@ -631,8 +641,8 @@ fn a_gradient_that_is_set_is_one_that_is_added_to_nothing() {
         let gy = numbers.floats(places);
         let w = numbers.floats(kernel[0] * kernel[1] * channels[0] * channels[1]);
         let (mut added, mut set) = (std::vec![0.0; image], std::vec![f32::NAN; image]);
-        fma.conv_input_gradient_f32(&g, &w, &gy, &mut added);
-        assert!(fma.conv_set_input_gradient_f32(&g, &w, &gy, &mut set));
+        fma.conv_input_gradient_f32(&g, w[..].into(), &gy, &mut added);
+        assert!(fma.conv_set_input_gradient_f32(&g, w[..].into(), &gy, &mut set));
         assert_eq!(added, set, "{g:?}");
     }
 }
@@ -654,7 +664,7 @@ fn one_channel_is_as_any_number_of_them() {
         let g = small(2, input, [1, filters], padding);
         let [image, places] = conv::images(&g);
         let (gy, w) = (numbers.floats(places), numbers.floats(9 * filters));
-        let weights = Weights::F32(&w);
+        let weights = Weights::F32(w[..].into());
         let before = numbers.floats(image);
         for bias in [None, Some(&[0.5][..])] {
             let ends = Ends { bias, ..conv::ADD };

@@ -8,6 +8,8 @@
 use super::conv::{Ends, PACKED, STRIP, Slide, Weights, Work};
 use super::tile::{Scratch, WIDE, activate};
 use crate::kernels::f32x8::{F8, Mask};
+use crate::kernels::kept::Loops;
+use core::ops::Range;
 
 /// Elements of a transformed tile: 4x4.
 const POINTS: usize = 16;
@@ -329,12 +331,10 @@ pub(super) unsafe fn run(s: &Slide, work: &Work) {
     };
     let panel = POINTS * pitch(channels, 2);
     let panels = s.channels.div_ceil(WIDE);
-    let group = ROOM / panel;
-    for first in (0..panels).step_by(group) {
-        let end = panels.min(first + group);
-        for p in first..end {
-            let to = packed.wrapping_add((p - first) * panel);
-            // SAFETY: `group` panels fit.
+    let pack = |panels: Range<usize>, to: *mut f32| {
+        for (i, p) in panels.enumerate() {
+            let to = to.wrapping_add(i * panel);
+            // SAFETY: the caller has room for so many panels.
             unsafe {
                 match s.channels - p * WIDE {
                     8 => pack::<1>(s, weights, p * WIDE, to),
@@ -342,6 +342,21 @@ pub(super) unsafe fn run(s: &Slide, work: &Work) {
                 }
             }
         }
+    };
+    let loops = (Loops::Winograd, 0);
+    // SAFETY: all panels are written.
+    let kept = unsafe { s.kept(weights, loops, panels * panel, |to| pack(0..panels, to)) };
+    let group = match kept {
+        Some(_) => panels,
+        None => ROOM / panel,
+    };
+    for first in (0..panels).step_by(group) {
+        let end = panels.min(first + group);
+        let packed = kept.unwrap_or_else(|| {
+            // `group` panels fit
+            pack(first..end, packed);
+            packed
+        });
         for n in 0..s.batch {
             for t in (0..tiles.count).step_by(at_once) {
                 let count = at_once.min(tiles.count - t);

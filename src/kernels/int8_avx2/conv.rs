@@ -1,7 +1,8 @@
 //! Convolution: four pixels meet sixteen filters, two elements at a time.
 
 use super::super::ConvI8;
-use super::super::strip::{Cut, Layout, Pixels, STRIP, Scratch, Strip, flattened};
+use super::super::kept::Loops;
+use super::super::strip::{Cut, Layout, Pixels, STRIP, Scratch, Strip, flattened, kept};
 use super::{Finish, Lanes, store};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -44,10 +45,18 @@ pub(super) fn conv_of(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
         return false;
     };
     let (mut weights, mut widened) = (Scratch::<PACKED>::new(), Scratch::<STRIP>::new());
-    let group = PACKED / tile * TILE;
+    let all = outputs.div_ceil(TILE) * tile;
+    let kept = kept(p, (Loops::Integer, layout), all, |weights| {
+        for (i, w) in weights.chunks_exact_mut(tile).enumerate() {
+            pack(p, layout, i * TILE, w);
+        }
+    });
+    let group = match kept {
+        Some(_) => outputs.next_multiple_of(TILE),
+        None => PACKED / tile * TILE,
+    };
     for first in (0..outputs).step_by(group) {
         let tiles = (outputs - first).min(group).div_ceil(TILE);
-        let weights = weights.uncleared(tiles * tile);
         for (n, strip) in cut.strips(g).enumerate() {
             let rows = strip.input_rows(g);
             let x = widened.uncleared(rows * strip.pitch + 1);
@@ -57,15 +66,22 @@ pub(super) fn conv_of(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
             }
             // SAFETY: all rows have been written, and the element behind them.
             let x = unsafe { x.assume_init_ref() };
-            for (i, w) in weights.chunks_exact_mut(tile).enumerate() {
+            for i in 0..tiles {
                 let o = first + i * TILE;
                 let valid = (outputs - o).min(TILE);
-                if n == 0 {
-                    // used at once, while it is near
-                    pack(p, layout, o, w);
-                }
+                let w = match kept {
+                    Some(kept) => &kept[i * tile..],
+                    None => {
+                        let w = &mut weights.uncleared(PACKED)[i * tile..][..tile];
+                        if n == 0 {
+                            // used at once, while it is near
+                            pack(p, layout, o, w);
+                        }
+                        &*w
+                    }
+                };
                 let w = &w[..tile / 2 * halves(valid)];
-                // SAFETY: `pack` has written so many, for this strip or the first one.
+                // SAFETY: `pack` has written so many, for this strip or an earlier one.
                 let w = unsafe { w.assume_init_ref() };
                 match halves(valid) {
                     2 => part(p, &strip, x, w, &Target::<2>::new(p, &finish, o, valid), y),

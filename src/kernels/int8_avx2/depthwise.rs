@@ -2,7 +2,8 @@
 //!
 //! A strip holds each element beside the one of the next column, so that one load brings what eight channels have in both.
 
-use super::super::strip::{Cut, Layout, Pixels, STRIP, Scratch, Strip, first_of};
+use super::super::kept::Loops;
+use super::super::strip::{Cut, Layout, Pixels, STRIP, Scratch, Strip, first_of, kept};
 use super::super::{ConvI8, Window};
 use super::conv::{Target, conv_of};
 use super::{Finish, Lanes};
@@ -46,10 +47,24 @@ pub(in super::super) fn depthwise(p: &ConvI8, y: &mut [i8]) -> bool {
         return false;
     };
     let mut weights = Scratch::<PACKED>::new();
-    let weights = weights.uncleared(c.div_ceil(8) * group);
-    for (i, packed) in weights.chunks_exact_mut(group).enumerate() {
-        pack(p, first_of(i, c), packed);
-    }
+    let pack = |weights: &mut [MaybeUninit<i16>]| {
+        for (i, packed) in weights.chunks_exact_mut(group).enumerate() {
+            pack(p, first_of(i, c), packed);
+        }
+    };
+    let (layout, len) = (
+        Layout {
+            filter: 1,
+            element: c,
+        },
+        c.div_ceil(8) * group,
+    );
+    let kept = kept(p, (Loops::IntegerDepthwise, layout), len, pack);
+    let weights = kept.unwrap_or_else(|| {
+        let weights = weights.uncleared(len);
+        pack(weights);
+        weights
+    });
     // SAFETY: `pack` has written every group.
     let weights = unsafe { weights.assume_init_ref() };
     let (mut row, mut paired) = (Scratch::<STRIP>::new(), Scratch::<STRIP>::new());

@@ -1,7 +1,8 @@
 //! Convolution: four pixels meet sixteen filters, one element of a window at a time.
 
 use super::super::ConvI8;
-use super::super::strip::{Cut, Layout, Pixels, STRIP, Scratch, Strip, flattened};
+use super::super::kept::Loops;
+use super::super::strip::{Cut, Layout, Pixels, STRIP, Scratch, Strip, flattened, kept};
 use super::{Eight, Finish, Lanes, multiply_add, store, widen};
 use core::arch::aarch64::*;
 use core::mem::MaybeUninit;
@@ -45,10 +46,18 @@ pub(super) fn conv_of(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
         return false;
     };
     let (mut weights, mut widened) = (Scratch::<PACKED>::new(), Scratch::<STRIP>::new());
-    let group = PACKED / tile * TILE;
+    let all = outputs.div_ceil(TILE) * tile;
+    let kept = kept(p, (Loops::Integer, layout), all, |weights| {
+        for (i, w) in weights.chunks_exact_mut(tile).enumerate() {
+            pack(p, layout, i * TILE, w);
+        }
+    });
+    let group = match kept {
+        Some(_) => outputs.next_multiple_of(TILE),
+        None => PACKED / tile * TILE,
+    };
     for first in (0..outputs).step_by(group) {
         let tiles = (outputs - first).min(group).div_ceil(TILE);
-        let weights = weights.uncleared(tiles * tile);
         for (n, strip) in cut.strips(g).enumerate() {
             let x = widened.uncleared(strip.input_rows(g) * strip.pitch);
             for (r, row) in x.chunks_exact_mut(strip.pitch).enumerate() {
@@ -56,15 +65,22 @@ pub(super) fn conv_of(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
             }
             // SAFETY: all rows have been written.
             let x = unsafe { x.assume_init_ref() };
-            for (i, w) in weights.chunks_exact_mut(tile).enumerate() {
+            for i in 0..tiles {
                 let o = first + i * TILE;
                 let valid = (outputs - o).min(TILE);
-                let w = &mut w[..filter * 8 * eights(valid)];
-                if n == 0 {
-                    // used at once, while it is near
-                    pack(p, layout, o, w);
-                }
-                // SAFETY: `pack` has written all of it, for this strip or the first one.
+                let w = match kept {
+                    Some(kept) => &kept[i * tile..],
+                    None => {
+                        let w = &mut weights.uncleared(PACKED)[i * tile..][..tile];
+                        if n == 0 {
+                            // used at once, while it is near
+                            pack(p, layout, o, w);
+                        }
+                        &*w
+                    }
+                };
+                let w = &w[..filter * 8 * eights(valid)];
+                // SAFETY: `pack` has written so many, for this strip or an earlier one.
                 let w = unsafe { w.assume_init_ref() };
                 match eights(valid) {
                     2 => part(p, &strip, x, w, &Target::<2>::new(p, &finish, o, valid), y),

@@ -1,11 +1,13 @@
 //! Depthwise convolution: four pixels and sixteen channels at a time.
 #![allow(clippy::needless_range_loop)] // pixels and vectors are registers: numbered, in loops that are unrolled
 
-use super::super::strip::{Cut, Layout, Pixels, STRIP, Scratch, Strip, first_of};
+use super::super::kept::Loops;
+use super::super::strip::{Cut, Layout, Pixels, STRIP, Scratch, Strip, first_of, kept};
 use super::super::{ConvI8, Window};
 use super::conv::{Target, conv_of};
 use super::{Eight, Finish, multiply_add, widen};
 use core::arch::aarch64::*;
+use core::mem::MaybeUninit;
 
 /// Elements of widened weights: 64 KiB.
 const PACKED: usize = 32 * 1024;
@@ -36,15 +38,26 @@ pub(in super::super) fn depthwise(p: &ConvI8, y: &mut [i8]) -> bool {
         return false;
     };
     let (mut weights, mut widened) = (Scratch::<PACKED>::new(), Scratch::<STRIP>::new());
-    let weights = weights.uncleared(p.w.len());
-    for i in 0..c.div_ceil(8) {
-        let o = first_of(i, c);
-        for (w, to) in p.w.chunks_exact(c).zip(weights.chunks_exact_mut(c)) {
-            let w = &w[o..][..8];
-            // SAFETY: `w` is 8 bytes long.
-            widen(unsafe { vld1_s8(w.as_ptr()) }, &mut to[o..]);
+    let pack = |weights: &mut [MaybeUninit<i16>]| {
+        for i in 0..c.div_ceil(8) {
+            let o = first_of(i, c);
+            for (w, to) in p.w.chunks_exact(c).zip(weights.chunks_exact_mut(c)) {
+                let w = &w[o..][..8];
+                // SAFETY: `w` is 8 bytes long.
+                widen(unsafe { vld1_s8(w.as_ptr()) }, &mut to[o..]);
+            }
         }
-    }
+    };
+    let layout = Layout {
+        filter: 1,
+        element: c,
+    };
+    let kept = kept(p, (Loops::IntegerDepthwise, layout), p.w.len(), pack);
+    let weights = kept.unwrap_or_else(|| {
+        let weights = weights.uncleared(p.w.len());
+        pack(weights);
+        weights
+    });
     // SAFETY: every channel of every cell is in one of the groups.
     let weights = unsafe { weights.assume_init_ref() };
     for strip in cut.strips(g) {

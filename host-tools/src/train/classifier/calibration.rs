@@ -54,7 +54,7 @@ pub fn calibration(
                 ..config.adversary.clone()
             };
             let bytes = model
-                .required_buffer_for(Mode::Attack, CHUNK)
+                .preferred_buffer_for(Mode::Attack, CHUNK)
                 .ok_or(SessionError::Batch { batch: CHUNK })?;
             let chunks: Result<Vec<Vec<f32>>, SessionError> = rows
                 .par_chunks(CHUNK)

@@ -75,7 +75,7 @@ pub(super) fn judge(
     let image = to_image(graph)?;
     let model = image.model().map_err(GraphError::Invalid)?;
     let bytes = model
-        .required_buffer_for(Mode::Attack, CHUNK)
+        .preferred_buffer_for(Mode::Attack, CHUNK)
         .ok_or(SessionError::Batch { batch: CHUNK })?;
     let n = model.input_shape().len();
     let classes = model.classes();

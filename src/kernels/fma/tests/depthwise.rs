@@ -35,7 +35,7 @@ fn depthwise_convolutions_are_close_to_scalar() {
         let loops = Loops {
             forward: &|k, p, y| kernels::depthwise_f32(k, p, y),
             gradient_f32: &|k, w, gy, gx| {
-                kernels::depthwise_input_gradient_f32(k, &g, w, gy, gx);
+                kernels::depthwise_input_gradient_f32(k, &g, w.into(), gy, gx);
             },
             gradient_i8: &|k, w, gy, gx| kernels::depthwise_input_gradient_i8(k, &g, w, gy, gx),
         };
@@ -68,12 +68,12 @@ fn depthwise_convolutions_do_not_feel_batch_or_neighbours() {
             let p = ConvF32 {
                 window: &g,
                 x: &x[x_of],
-                w: &w,
+                w: w[..].into(),
                 bias: &bias,
                 activation: Activation::Relu,
             };
             kernels::depthwise_f32(fma, &p, &mut y);
-            kernels::depthwise_input_gradient_f32(fma, &g, &w, &gy[y_of], &mut gx);
+            kernels::depthwise_input_gradient_f32(fma, &g, w[..].into(), &gy[y_of], &mut gx);
             (y, gx)
         };
         let (y, gx) = run(0..g.batch);
@@ -91,7 +91,7 @@ fn depthwise_convolutions_do_not_feel_batch_or_neighbours() {
     let p = ConvF32 {
         window: &g,
         x: &x,
-        w: &w,
+        w: w[..].into(),
         bias: &bias,
         activation: Activation::None,
     };

@@ -27,7 +27,7 @@ fn convolution(k: Kernels, g: &Window, is_depthwise: bool, numbers: &mut Numbers
     let p = ConvF32 {
         window: g,
         x: &x,
-        w: &w,
+        w: w[..].into(),
         bias: &bias,
         activation: Activation::Relu,
     };
@@ -35,11 +35,11 @@ fn convolution(k: Kernels, g: &Window, is_depthwise: bool, numbers: &mut Numbers
     match is_depthwise {
         true => {
             kernels::depthwise_f32(k, &p, &mut y);
-            kernels::depthwise_input_gradient_f32(k, g, &w, &gy, &mut gx);
+            kernels::depthwise_input_gradient_f32(k, g, w[..].into(), &gy, &mut gx);
         }
         false => {
             kernels::conv_f32(k, &p, &mut y);
-            kernels::conv_input_gradient_f32(k, g, &w, &gy, &mut gx);
+            kernels::conv_input_gradient_f32(k, g, w[..].into(), &gy, &mut gx);
             kernels::conv_weight_gradient_f32(k, g, &x, &gy, &mut gw);
         }
     }
@@ -60,7 +60,7 @@ fn dense_layer(
     let p = DenseF32 {
         depth,
         x: &x,
-        w: &w,
+        w: w[..].into(),
         bias: &bias,
         activation: Activation::Relu6,
     };

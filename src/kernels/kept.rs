@@ -1,0 +1,279 @@
+//! Weights in the order in which vector loops read them, kept from one call to the next in memory that a session's caller lent: putting
+//! them into that order takes a tenth of a small network's run at batch 1, and more where images are small and channels many.
+//!
+//! Each order has a [`Key`] of everything that it depends on. Weights are known by their address: they lie in the model's image, which is
+//! borrowed for as long as the memory is. Whoever finds no room puts them in order on the stack, as if nothing had been lent.
+#![allow(unsafe_code)] // orders are written once and read through pointers afterwards
+
+use core::cell::Cell;
+use core::marker::PhantomData;
+use core::mem::MaybeUninit;
+
+/// Numbers of a key, beside its loops.
+const WORDS: usize = 14;
+/// Orders begin with a cache line.
+const LINE: usize = 64;
+
+/// What an order of weights depends on: the loops that read it, the weights' address and number, and whatever the loops are told about
+/// their layout. Equal keys are of equal orders.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Key {
+    loops: Loops,
+    words: [usize; WORDS],
+}
+
+/// Loops with an order of weights of their own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub(super) enum Loops {
+    /// Of the sum as it is written.
+    Plain,
+    /// Of minimal filtering.
+    Winograd,
+    /// Of a first layer.
+    Stem,
+    /// Of a first layer's gradient.
+    One,
+    /// Of depthwise layers.
+    Depthwise,
+    /// Of the int8 convolution.
+    Integer,
+    /// Of the int8 depthwise one.
+    IntegerDepthwise,
+}
+
+impl Key {
+    /// A key of these numbers, at most 14 of them.
+    pub fn new(loops: Loops, numbers: &[usize]) -> Key {
+        let mut words = [0; WORDS];
+        words[..numbers.len()].copy_from_slice(numbers);
+        Key { loops, words }
+    }
+}
+
+/// What stands before an order.
+#[repr(C, align(64))]
+struct Header {
+    key: Key,
+    /// Where the next one's begins.
+    end: usize,
+}
+
+/// The memory. Orders lie one behind the other, in the order in which they were first asked for; a model asks for them in the same order
+/// run after run, so that the next one is nearly always found at once.
+#[derive(Debug)]
+pub struct Kept<'a> {
+    /// Begins with a cache line.
+    start: *mut u8,
+    room: usize,
+    used: Cell<usize>,
+    /// The header behind the one that was found last.
+    next: Cell<usize>,
+    lent: PhantomData<&'a mut [u8]>,
+}
+
+// SAFETY: it is the only one that knows of its memory, as a `&mut [u8]` would be.
+unsafe impl Send for Kept<'_> {}
+
+impl<'a> Kept<'a> {
+    /// Nothing yet. Whatever the memory holds is written over.
+    pub fn new(memory: &'a mut [u8]) -> Kept<'a> {
+        let skipped = memory.as_ptr().align_offset(LINE).min(memory.len());
+        let memory = &mut memory[skipped..];
+        Kept {
+            start: memory.as_mut_ptr(),
+            room: memory.len(),
+            used: Cell::new(0),
+            next: Cell::new(0),
+            lent: PhantomData,
+        }
+    }
+
+    /// The `len` elements of an order: found, or made by `write` and kept. None where there is no room for them.
+    ///
+    /// # Safety
+    /// `write` writes all of them, and no call for an equal key asks for another type or more elements.
+    #[inline]
+    pub(super) unsafe fn get<T: Copy>(
+        &self,
+        key: &Key,
+        len: usize,
+        write: impl FnOnce(*mut T),
+    ) -> Option<*const T> {
+        if let Some(found) = self.find(key) {
+            return Some(found.cast());
+        }
+        let at = self.used.get();
+        let data = at + size_of::<Header>();
+        let end = len
+            .checked_mul(size_of::<T>())?
+            .checked_add(data)?
+            .checked_next_multiple_of(LINE)?;
+        if end > self.room {
+            return None;
+        }
+        let elements = self.start.wrapping_add(data).cast::<T>();
+        write(elements);
+        // SAFETY: `at` is a multiple of a line, and a header and the elements fit behind it.
+        unsafe {
+            self.start
+                .add(at)
+                .cast::<Header>()
+                .write(Header { key: *key, end });
+        }
+        self.used.set(end);
+        self.next.set(end);
+        Some(elements)
+    }
+
+    /// The same for 16-bit numbers, of which some may stay unwritten.
+    #[inline]
+    pub(super) fn widened(
+        &self,
+        mut key: Key,
+        len: usize,
+        write: impl FnOnce(&mut [MaybeUninit<i16>]),
+    ) -> Option<&'a [MaybeUninit<i16>]> {
+        key.words[WORDS - 1] = len;
+        // SAFETY: elements that may be uninitialized need no writing; equal keys have one length, and no other loops call this.
+        unsafe {
+            let write = |to| write(core::slice::from_raw_parts_mut(to, len));
+            let from = self.get(&key, len, write)?;
+            Some(core::slice::from_raw_parts(from, len))
+        }
+    }
+
+    /// Bytes that are taken.
+    #[cfg(test)]
+    pub(super) fn used(&self) -> usize {
+        self.used.get()
+    }
+
+    /// From the header behind the last one found to the end, and from the beginning to there.
+    fn find(&self, key: &Key) -> Option<*const u8> {
+        let (first, used) = (self.next.get(), self.used.get());
+        let mut at = first;
+        for end in [used, first] {
+            while at < end {
+                // SAFETY: `get` wrote a header here: below `used` each `end` is where the next one was written.
+                let header = unsafe { &*self.start.add(at).cast::<Header>() };
+                if header.key == *key {
+                    self.next.set(header.end);
+                    return Some(self.start.wrapping_add(at + size_of::<Header>()));
+                }
+                at = header.end;
+            }
+            at = 0;
+        }
+        None
+    }
+}
+
+/// What decides how much memory the orders of a convolution's weights take.
+pub(crate) struct Sizes {
+    /// Rows and columns of the window.
+    pub kernel: [usize; 2],
+    /// Bytes of a weight: 4 of f32, 1 of int8.
+    pub weight: usize,
+    /// Channels that a sum goes over, and channels that there are sums for.
+    pub forward: [usize; 2],
+    /// The same in the input gradient, where there is one.
+    pub backward: Option<[usize; 2]>,
+    /// Pixels between windows: a gradient has an order for each.
+    pub stride: usize,
+}
+
+impl Sizes {
+    /// Enough bytes for all orders.
+    pub fn bytes(&self) -> usize {
+        let [rows, columns] = self.kernel;
+        // sixteen channels at a time; windows of 3x3 may become sixteen numbers, a cache line apart
+        let floats = |[from, to]: [usize; 2]| {
+            let one = match self.kernel {
+                [3, 3] => 16 * (16 * from + 16),
+                _ => 16 * rows * columns * from,
+            };
+            4 * one * to.div_ceil(16)
+        };
+        // two elements of a row at a time, as 16-bit numbers
+        let pairs = |[from, to]: [usize; 2]| {
+            2 * rows * (columns * from).next_multiple_of(2) * to.next_multiple_of(16)
+        };
+        let forward = match self.weight {
+            1 => pairs(self.forward),
+            _ => floats(self.forward),
+        };
+        let headers = (1 + self.stride) * (size_of::<Header>() + LINE);
+        headers + forward + self.backward.map_or(0, floats)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+
+    /// An order of `len` elements that are all `value`, and whether it was made now.
+    fn ask(kept: &Kept, key: usize, len: usize, value: u32) -> Option<(u32, bool)> {
+        let mut made = false;
+        // SAFETY: all elements are written; the tests ask for one length a key.
+        let found = unsafe {
+            kept.get(&Key::new(Loops::Plain, &[key]), len, |to: *mut u32| {
+                made = true;
+                for i in 0..len {
+                    to.add(i).write(value);
+                }
+            })
+        }?;
+        assert!((found as usize).is_multiple_of(LINE));
+        // SAFETY: `len` elements were written.
+        let all = unsafe { core::slice::from_raw_parts(found, len) };
+        assert!(all.iter().all(|&v| v == all[0]));
+        Some((all[0], made))
+    }
+
+    #[test]
+    fn what_was_made_is_found_in_any_order() {
+        let mut memory = std::vec![0xa5; 4096];
+        let kept = Kept::new(&mut memory);
+        for key in 1..=5 {
+            assert_eq!(
+                ask(&kept, key, 7, 10 * key as u32),
+                Some((10 * key as u32, true))
+            );
+        }
+        for key in [1, 2, 3, 4, 5, 1, 5, 4, 3, 3, 2, 1] {
+            assert_eq!(ask(&kept, key, 7, 0), Some((10 * key as u32, false)));
+        }
+    }
+
+    #[test]
+    fn without_room_nothing_is_kept_and_what_was_stays() {
+        let mut memory = std::vec![0; 2 * (128 + 64) + 63];
+        let kept = Kept::new(&mut memory);
+        assert_eq!(ask(&kept, 1, 16, 1), Some((1, true)));
+        assert_eq!(ask(&kept, 2, 17, 2), None);
+        assert_eq!(ask(&kept, 3, 16, 3), Some((3, true)));
+        assert_eq!(ask(&kept, 4, 1, 4), None);
+        assert_eq!(ask(&kept, 4, usize::MAX, 4), None);
+        assert_eq!(ask(&kept, 1, 16, 5), Some((1, false)));
+        for len in 0..200 {
+            let mut memory = std::vec![0; len];
+            let kept = Kept::new(&mut memory);
+            assert!(ask(&kept, 1, 1, 1).is_none_or(|found| found == (1, true)));
+        }
+    }
+
+    #[test]
+    fn keys_differ_in_every_word() {
+        let key = |words: &[usize]| Key::new(Loops::Plain, words);
+        let all = [1; WORDS];
+        for i in 0..WORDS {
+            let mut other = all;
+            other[i] = 2;
+            assert_ne!(key(&all), key(&other));
+        }
+        assert_ne!(key(&[1]), key(&[1, 1]));
+        assert_ne!(key(&[1]), Key::new(Loops::Winograd, &[1]));
+    }
+}
