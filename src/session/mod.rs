@@ -82,6 +82,8 @@ pub struct Session<'a> {
     state: State,
     /// The pass that is running, or ran last ([`crate::memory::Pass`]).
     pass: usize,
+    /// Whether the parameters' gradients are zero and their slots hold something else: whoever comes first to one writes it whole.
+    cleared: bool,
 }
 
 impl<'a> Session<'a> {
@@ -107,16 +109,8 @@ impl<'a> Session<'a> {
         options: Options,
         buffer: &'a mut [u8],
     ) -> Result<Session<'a>, SessionError> {
-        let Options { mode, batch, .. } = options;
-        if !model.supports(mode) {
-            return Err(SessionError::ModeUnsupported { mode });
-        }
-        if batch == 0 || (batch > 1 && !model.is_batchable()) {
-            return Err(SessionError::Batch { batch });
-        }
-        let needed = model
-            .required_buffer_for(mode, batch)
-            .ok_or(SessionError::Batch { batch })?;
+        let mode = options.mode;
+        let needed = needed(model, options)?;
         let got = buffer.len();
         let buffer = buffer
             .get_mut(..needed)
@@ -130,12 +124,33 @@ impl<'a> Session<'a> {
             buffer,
             state: State::Empty,
             pass: 0,
+            cleared: false,
         };
         if mode.trains() {
             session.load_parameters();
         }
         session.reset_state();
         Ok(session)
+    }
+
+    /// From now on a run takes so many samples: at most those that the session was made for. Parameters and their gradients stay;
+    /// what the last run left is forgotten, and what the model kept from earlier ones ([`Session::reset_state`]).
+    ///
+    /// # Errors
+    /// There are none, or more than the buffer is for, or the model mixes samples.
+    pub fn set_batch(&mut self, batch: usize) -> Result<(), SessionError> {
+        let options = Options {
+            batch,
+            ..self.options
+        };
+        let (needed, got) = (needed(&self.model, options)?, self.buffer.len());
+        if needed > got {
+            return Err(SessionError::BufferTooSmall { needed, got });
+        }
+        self.options = options;
+        self.state = State::Empty;
+        self.reset_state();
+        Ok(())
     }
 
     /// Forgets what the model kept from earlier runs (the state of recurrent layers and streaming models): the next run
@@ -194,4 +209,18 @@ impl<'a> Session<'a> {
     fn operators(&self) -> crate::memory::Pass {
         self.model.tables().pass(self.options.mode, self.pass)
     }
+}
+
+/// Bytes that a session needs.
+fn needed(model: &Model<'_>, options: Options) -> Result<usize, SessionError> {
+    let Options { mode, batch, .. } = options;
+    if !model.supports(mode) {
+        return Err(SessionError::ModeUnsupported { mode });
+    }
+    if batch == 0 || (batch > 1 && !model.is_batchable()) {
+        return Err(SessionError::Batch { batch });
+    }
+    model
+        .required_buffer_for(mode, batch)
+        .ok_or(SessionError::Batch { batch })
 }
