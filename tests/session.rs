@@ -294,6 +294,140 @@ fn a_batch_gives_each_sample_what_it_gets_alone() {
     }
 }
 
+/// Two layers of dense weights.
+fn dense_network() -> Graph {
+    let mut b = Builder::new(&[30], (-1.0, 1.0), 3).unwrap();
+    let x = b.dense(b.input(), 20, Activation::Relu).unwrap();
+    let x = b.dense(x, 20, Activation::None).unwrap();
+    let x = b.dense(x, 20, Activation::None).unwrap();
+    let x = b.dense(x, 1, Activation::None).unwrap();
+    b.finish(x)
+}
+
+#[test]
+fn a_session_can_take_fewer_samples_and_dense_layers_sum_two_halves_as_one_whole() {
+    let image = to_image(&dense_network()).unwrap();
+    let model = image.model().unwrap();
+    let half = 5;
+    let (x, seed) = (sample(30 * 2 * half, 4), sample(2 * half, 8));
+    for kernels in [Kernels::Scalar, Kernels::detect_exact(), Kernels::detect()] {
+        let mut memory = buffer(&model, Mode::Train, 2 * half);
+        let options = Options {
+            mode: Mode::Train,
+            batch: 2 * half,
+            kernels,
+        };
+        let mut session = Session::with_options(&model, options, bytes(&mut memory)).unwrap();
+        session.zero_parameter_gradients().unwrap();
+        let together = session.forward_f32(&x).unwrap().to_vec();
+        session.backward_parameters(&seed).unwrap();
+        let whole = session.parameter_gradients().unwrap().to_vec();
+        session.set_batch(half).unwrap();
+        assert_eq!(session.options().batch, half);
+        session.zero_parameter_gradients().unwrap();
+        for part in 0..2 {
+            let x = &x[part * 30 * half..][..30 * half];
+            let seed = &seed[part * half..][..half];
+            let alone = session.forward_f32(x).unwrap();
+            assert_eq!(bits(alone), bits(&together[part * half..][..half]));
+            session.backward_parameters(seed).unwrap();
+        }
+        let halves = session.parameter_gradients().unwrap();
+        assert_eq!(bits(halves), bits(&whole), "{kernels:?}");
+        assert!(whole.iter().any(|&g| g != 0.0));
+    }
+}
+
+#[test]
+fn a_session_takes_no_more_samples_than_its_buffer_is_for() {
+    let image = to_image(&dense_network()).unwrap();
+    let model = image.model().unwrap();
+    let required = |batch| model.required_buffer_for(Mode::Train, batch).unwrap();
+    // the buffer that is lent may be larger
+    let mut memory = buffer(&model, Mode::Train, 8);
+    let options = Options {
+        batch: 4,
+        ..Options::new(Mode::Train)
+    };
+    let mut session = Session::with_options(&model, options, bytes(&mut memory)).unwrap();
+    session.forward_f32(&sample(120, 1)).unwrap();
+    let refused = SessionError::BufferTooSmall {
+        needed: required(5),
+        got: required(4),
+    };
+    assert_eq!(session.set_batch(5), Err(refused));
+    let batch = 0;
+    assert_eq!(session.set_batch(0), Err(SessionError::Batch { batch }));
+    // what was refused changed nothing
+    assert_eq!(session.options().batch, 4);
+    session.backward_parameters(&sample(4, 2)).unwrap();
+    session.forward_f32(&sample(120, 1)).unwrap();
+    let gradients = session.parameter_gradients().unwrap().to_vec();
+    session.set_batch(3).unwrap();
+    let not_run = session.backward_parameters(&sample(3, 2));
+    assert_eq!(not_run, Err(SessionError::NotRun));
+    assert_eq!(session.parameter_gradients().unwrap(), gradients);
+    let short = session.forward_f32(&sample(120, 1)).map(drop);
+    assert_eq!(
+        short,
+        Err(SessionError::Length {
+            needed: 90,
+            got: 120
+        })
+    );
+    session.set_batch(4).unwrap();
+    session.forward_f32(&sample(120, 1)).unwrap();
+}
+
+/// Parameters' gradients that were cleared are set by whoever comes first to them. Layers that share weights, weights that nobody
+/// has any more, and all kinds of layers.
+#[test]
+fn cleared_parameter_gradients_are_zeros_that_nobody_had_to_write() {
+    let mut shared = dense_network();
+    let weights = shared.nodes[1].inputs[1];
+    shared.nodes[2].inputs[1] = weights;
+    for (name, graph) in [
+        ("dense", dense_network()),
+        ("shared", shared),
+        ("all kinds", network()),
+    ] {
+        let image = to_image(&graph).unwrap();
+        let model = image.model().unwrap();
+        let batch = 3;
+        let x = sample(model.input_shape().len() * batch, 4);
+        let seed = sample(model.classes() * batch, 8);
+        for kernels in [Kernels::detect_exact(), Kernels::detect()] {
+            let options = Options {
+                mode: Mode::Train,
+                batch,
+                kernels,
+            };
+            let run = |looks: bool| {
+                let mut memory = buffer(&model, Mode::Train, batch);
+                memory.fill(u128::MAX);
+                let memory = bytes(&mut memory);
+                let mut session = Session::with_options(&model, options, memory).unwrap();
+                session.zero_parameter_gradients().unwrap();
+                if looks {
+                    let gradients = session.parameter_gradients().unwrap();
+                    assert!(gradients.iter().all(|&g| g == 0.0));
+                }
+                session.forward_f32(&x).unwrap();
+                // leaves them alone
+                session.input_gradient(&seed).unwrap();
+                for _ in 0..2 {
+                    session.forward_f32(&x).unwrap();
+                    session.backward_parameters(&seed).unwrap();
+                }
+                session.parameter_gradients().unwrap().to_vec()
+            };
+            let (set, added) = (run(false), run(true));
+            assert_eq!(bits(&set), bits(&added), "{name} {kernels:?}");
+            assert!(set.iter().any(|&g| g != 0.0));
+        }
+    }
+}
+
 #[test]
 fn one_forward_serves_one_backward() {
     let image = to_image(&network()).unwrap();

@@ -706,6 +706,40 @@ pub fn dense_weight_gradient_f32(
     }
 }
 
+/// [`dense_input_gradient_f32`] into a buffer that was not cleared, with the bits of one that was. False where these kernels can only add;
+/// then nothing is done.
+pub fn dense_set_input_gradient_f32(
+    kernels: Kernels,
+    depth: usize,
+    w: &[f32],
+    gy: &[f32],
+    gx: &mut [f32],
+) -> bool {
+    #[cfg(foolproof_simd)]
+    if let Kernels::Fma(fma) = kernels {
+        return fma.dense_set_input_gradient_f32(depth, w, gy, gx);
+    }
+    let _ = (kernels, depth, w, gy, gx);
+    false
+}
+
+/// [`dense_weight_gradient_f32`] into a buffer that was not cleared, with the bits of one that was. False where these kernels can only add;
+/// then nothing is done.
+pub fn dense_set_weight_gradient_f32(
+    kernels: Kernels,
+    depth: usize,
+    x: &[f32],
+    gy: &[f32],
+    gw: &mut [f32],
+) -> bool {
+    #[cfg(foolproof_simd)]
+    if let Kernels::Fma(fma) = kernels {
+        return fma.dense_set_weight_gradient_f32(depth, x, gy, gw);
+    }
+    let _ = (kernels, depth, x, gy, gw);
+    false
+}
+
 /// Forward of a convolution in groups, or of a transposed one, in f32.
 pub fn spread_f32(kernels: Kernels, spread: Spread, p: &ConvF32, y: &mut [f32]) {
     if !F32 {

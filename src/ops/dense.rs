@@ -86,6 +86,22 @@ impl Dense {
         }
     }
 
+    /// Whether it could, and if so did: only in f32, and not with all kernels.
+    pub(super) fn set_input_gradient(
+        &self,
+        cx: &Context,
+        inputs: &[Operand],
+        gy: &[f32],
+        gx: &mut [f32],
+    ) -> bool {
+        match inputs {
+            [_, w, ..] if w.dtype == DType::F32 => {
+                kernels::dense_set_input_gradient_f32(cx.kernels, w.shape.dim(1), w.f32(), gy, gx)
+            }
+            _ => false,
+        }
+    }
+
     /// Weights (1) or bias (2).
     pub(super) fn parameter_gradient(
         &self,
@@ -103,5 +119,17 @@ impl Dense {
         } else {
             kernels::dense_weight_gradient_f32(cx.kernels, w.shape.dim(1), x.f32(), gy, gw);
         }
+    }
+
+    /// Whether it could, and if so did: not with all kernels.
+    pub(super) fn set_weight_gradient(
+        &self,
+        cx: &Context,
+        inputs: &[Operand],
+        gy: &[f32],
+        gw: &mut [f32],
+    ) -> bool {
+        let [x, w, ..] = inputs else { return false };
+        kernels::dense_set_weight_gradient_f32(cx.kernels, w.shape.dim(1), x.f32(), gy, gw)
     }
 }

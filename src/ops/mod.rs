@@ -678,6 +678,7 @@ impl Op {
             Op::Conv2d(conv) if CONV => {
                 Convolution::from(conv).set_input_gradient(cx, seen.inputs, seen.output, gy, gx)
             }
+            Op::Dense(dense) if DENSE => dense.set_input_gradient(cx, seen.inputs, gy, gx),
             Op::Add(add) if ADD => add.set_input_gradient(gy, gx),
             Op::MaxPool2d(pool) if MAX_POOL => pool.set_maximum_gradient(cx, seen, gy, gx),
             _ => false,
@@ -766,6 +767,24 @@ impl Op {
             Op::Lstm(_) => lstm::parameter_gradient(which, inputs, output, saved, gw),
             Op::Svdf(svdf) => svdf.parameter_gradient(which, inputs, output, gy, gw),
             _ => {}
+        }
+    }
+
+    /// [`parameter_gradient`](Op::parameter_gradient) into a buffer that was not cleared: `gw` becomes what would have been added to zeros, to
+    /// the bit. False where the operator, or these kernels, can only add; then nothing is done.
+    pub fn set_parameter_gradient(
+        &self,
+        cx: &Context,
+        which: usize,
+        seen: &Seen,
+        gy: &[f32],
+        gw: &mut [f32],
+    ) -> bool {
+        match self {
+            Op::Dense(dense) if cx.kernels.set_gradients() && which == 1 => {
+                dense.set_weight_gradient(cx, seen.inputs, gy, gw)
+            }
+            _ => false,
         }
     }
 

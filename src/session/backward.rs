@@ -153,6 +153,13 @@ impl<'a> Session<'a> {
         let n = tables.op_count();
         let start = self.backward_start(from);
         let first = self.pass;
+        // operators from here on have no part in it
+        let behind = n.min(2 * n - start);
+        let sets = self.options.kernels.set_gradients() && wanted != Wanted::Input;
+        let cleared = sets && core::mem::take(&mut self.cleared);
+        if cleared {
+            self.zero_unreached(behind);
+        }
         for pass in (0..=first).rev() {
             self.pass = pass;
             let operators = self.operators();
@@ -169,7 +176,7 @@ impl<'a> Session<'a> {
                 if k + 1 < end {
                     self.zero_gradients(2 * n - 1 - k, 2 * n - 1 - k);
                 }
-                self.backward_op(k, wanted);
+                self.backward_op(k, wanted, cleared.then_some(behind));
             }
         }
         self.zero_gradients(2 * n, 2 * n);
@@ -224,7 +231,25 @@ impl<'a> Session<'a> {
             && earlier.all(|other| tables.storage_of(other) != storage)
     }
 
-    fn backward_op(&mut self, k: usize, wanted: Wanted) {
+    /// Clears the gradients of parameters that no operator before `end` has.
+    fn zero_unreached(&mut self, end: usize) {
+        for t in 0..self.model.tables().tensor_count() {
+            if let (true, Some(range)) = (self.in_image(t), self.slot(t, Role::Gradient))
+                && !self.is_read(t, 0..end)
+            {
+                self.buffer[range].fill(0);
+            }
+        }
+    }
+
+    /// Whether tensor `t` is an input of one of these operators.
+    fn is_read(&self, t: usize, mut operators: Range<usize>) -> bool {
+        let tables = self.model.tables();
+        operators.any(|k| !tables.is_reshape(k) && tables.node(k).inputs().any(|i| i == t))
+    }
+
+    /// Backward of one operator. Where the parameters' gradients were cleared, `cleared` says before which operator backward began.
+    fn backward_op(&mut self, k: usize, wanted: Wanted, cleared: Option<usize>) {
         let model = self.model;
         let tables = model.tables();
         if tables.is_reshape(k) {
@@ -266,7 +291,13 @@ impl<'a> Session<'a> {
             if parameter && !(trains && self.slot(t, Role::Gradient).is_some()) {
                 continue;
             }
-            let fresh = !parameter && self.is_fresh(k, i, t);
+            let fresh = match parameter {
+                false => self.is_fresh(k, i, t),
+                true => cleared.is_some_and(|behind| {
+                    let mut earlier = node.inputs().take(i);
+                    earlier.all(|other| other != t) && !self.is_read(t, k + 1..behind)
+                }),
+            };
             self.with_output(t, Role::Gradient, |s, rest, out| {
                 let Ok(gx) = <[f32]>::mut_from_bytes(out) else {
                     return;
@@ -283,7 +314,11 @@ impl<'a> Session<'a> {
                     saved,
                 };
                 if fresh {
-                    if node.op.set_input_gradient(&cx, &seen, gy, gx) {
+                    let done = match parameter && trains {
+                        false => node.op.set_input_gradient(&cx, &seen, gy, gx),
+                        true => node.op.set_parameter_gradient(&cx, i, &seen, gy, gx),
+                    };
+                    if done {
                         return;
                     }
                     gx.fill(0.0);
@@ -322,7 +357,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// The session is not in Train mode.
     pub fn parameters(&mut self) -> Result<&mut [f32], SessionError> {
-        Ok(self.parameters_and_gradients()?.0)
+        Ok(self.both()?.0)
     }
 
     /// Their gradients, in the same order, summed since the last [`Session::zero_parameter_gradients`].
@@ -338,6 +373,16 @@ impl<'a> Session<'a> {
     /// # Errors
     /// The session is not in Train mode.
     pub fn parameters_and_gradients(&mut self) -> Result<(&mut [f32], &mut [f32]), SessionError> {
+        let cleared = core::mem::take(&mut self.cleared);
+        let (parameters, gradients) = self.both()?;
+        if cleared {
+            gradients.fill(0.0);
+        }
+        Ok((parameters, gradients))
+    }
+
+    /// Both as they lie in the buffer.
+    fn both(&mut self) -> Result<(&mut [f32], &mut [f32]), SessionError> {
         let mode = self.options.mode;
         let wrong = SessionError::WrongMode { mode };
         if mode != Mode::Train {
@@ -349,12 +394,18 @@ impl<'a> Session<'a> {
         Ok(both.split_at_mut(half))
     }
 
-    /// Sets the parameters' gradients to zero.
+    /// Sets the parameters' gradients to zero. Where kernels can set them, the next backward does it: a large layer's are then never
+    /// written twice.
     ///
     /// # Errors
     /// The session is not in Train mode.
     pub fn zero_parameter_gradients(&mut self) -> Result<(), SessionError> {
-        self.parameter_gradients()?.fill(0.0);
+        let later = self.options.kernels.set_gradients();
+        let gradients = self.both()?.1;
+        if !later {
+            gradients.fill(0.0);
+        }
+        self.cleared = later;
         Ok(())
     }
 

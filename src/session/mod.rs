@@ -87,6 +87,8 @@ pub struct Session<'a> {
     /// Weights in the order in which vector loops read them.
     #[cfg(foolproof_simd)]
     kept: Kept<'a>,
+    /// Whether the parameters' gradients are zero and their slots hold something else: whoever comes first to one writes it whole.
+    cleared: bool,
 }
 
 impl<'a> Session<'a> {
@@ -113,16 +115,8 @@ impl<'a> Session<'a> {
         options: Options,
         buffer: &'a mut [u8],
     ) -> Result<Session<'a>, SessionError> {
-        let Options { mode, batch, .. } = options;
-        if !model.supports(mode) {
-            return Err(SessionError::ModeUnsupported { mode });
-        }
-        if batch == 0 || (batch > 1 && !model.is_batchable()) {
-            return Err(SessionError::Batch { batch });
-        }
-        let needed = model
-            .required_buffer_for(mode, batch)
-            .ok_or(SessionError::Batch { batch })?;
+        let mode = options.mode;
+        let needed = needed(model, options)?;
         let got = buffer.len();
         let (buffer, behind) = buffer
             .split_at_mut_checked(needed)
@@ -130,21 +124,46 @@ impl<'a> Session<'a> {
         if !(buffer.as_ptr() as usize).is_multiple_of(ALIGN) {
             return Err(SessionError::BufferMisaligned);
         }
+        // training changes weights
+        #[cfg(foolproof_simd)]
+        let kept = Kept::new(if mode.trains() { &mut [] } else { behind });
+        #[cfg(not(foolproof_simd))]
+        let _ = behind;
         let mut session = Session {
             model: *model,
             options,
             buffer,
             state: State::Empty,
             pass: 0,
-            // training changes weights
             #[cfg(foolproof_simd)]
-            kept: Kept::new(if mode.trains() { &mut [] } else { behind }),
+            kept,
+            cleared: false,
         };
         if mode.trains() {
             session.load_parameters();
         }
         session.reset_state();
         Ok(session)
+    }
+
+    /// From now on a run takes so many samples: at most those that the session was made for. Parameters and their gradients stay;
+    /// what the last run left is forgotten, and what the model kept from earlier ones ([`Session::reset_state`]).
+    ///
+    /// # Errors
+    /// There are none, or more than the buffer is for, or the model mixes samples.
+    pub fn set_batch(&mut self, batch: usize) -> Result<(), SessionError> {
+        let options = Options {
+            batch,
+            ..self.options
+        };
+        let (needed, got) = (needed(&self.model, options)?, self.buffer.len());
+        if needed > got {
+            return Err(SessionError::BufferTooSmall { needed, got });
+        }
+        self.options = options;
+        self.state = State::Empty;
+        self.reset_state();
+        Ok(())
     }
 
     /// Forgets what the model kept from earlier runs (the state of recurrent layers and streaming models): the next run
@@ -203,4 +222,18 @@ impl<'a> Session<'a> {
     fn operators(&self) -> crate::memory::Pass {
         self.model.tables().pass(self.options.mode, self.pass)
     }
+}
+
+/// Bytes that a session needs.
+fn needed(model: &Model<'_>, options: Options) -> Result<usize, SessionError> {
+    let Options { mode, batch, .. } = options;
+    if !model.supports(mode) {
+        return Err(SessionError::ModeUnsupported { mode });
+    }
+    if batch == 0 || (batch > 1 && !model.is_batchable()) {
+        return Err(SessionError::Batch { batch });
+    }
+    model
+        .required_buffer_for(mode, batch)
+        .ok_or(SessionError::Batch { batch })
 }

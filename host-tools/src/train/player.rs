@@ -62,9 +62,9 @@ impl<'a> Player<'a> {
     /// Never for a player.
     pub fn spread(&mut self) -> std::result::Result<(), SessionError> {
         for replica in &mut self.replicas {
-            let (parameters, gradients) = replica.session.parameters_and_gradients()?;
+            let parameters = replica.session.parameters()?;
             parameters.copy_from_slice(&self.parameters);
-            gradients.fill(0.0);
+            replica.session.zero_parameter_gradients()?;
         }
         Ok(())
     }
@@ -94,7 +94,7 @@ impl<'a> Player<'a> {
             .iter_mut()
             .map(|replica| replica.session.parameters_and_gradients());
         let mut sessions: Vec<_> = sessions
-            .map(|both| both.map(|(p, g)| p.chunks_mut(PART).zip(g.chunks_mut(PART))))
+            .map(|both| both.map(|(p, g)| p.chunks_mut(PART).zip(g.chunks(PART))))
             .collect::<std::result::Result<_, _>>()?;
         let (first, second) = self.moments.split_at_mut(self.parameters.len());
         let parts: Vec<Part<'_>> = self
@@ -113,6 +113,9 @@ impl<'a> Player<'a> {
         parts
             .into_par_iter()
             .for_each(|part| part.step(&adam, updates, (&statistics, share)));
+        for replica in &mut self.replicas {
+            replica.session.zero_parameter_gradients()?;
+        }
         Ok(())
     }
 
@@ -151,18 +154,17 @@ struct Part<'p> {
     parameters: &'p mut [f32],
     moments: [&'p mut [f32]; 2],
     /// Each shard's parameters and gradients.
-    sessions: Vec<(&'p mut [f32], &'p mut [f32])>,
+    sessions: Vec<(&'p mut [f32], &'p [f32])>,
 }
 
 impl Part<'_> {
-    fn step(mut self, adam: &Adam, updates: u32, (statistics, share): (&[Range<usize>], f32)) {
+    fn step(self, adam: &Adam, updates: u32, (statistics, share): (&[Range<usize>], f32)) {
         let mut sums = [0.0; PART];
         let sums = &mut sums[..self.parameters.len()];
-        for (_, gradients) in &mut self.sessions {
-            for (sum, g) in sums.iter_mut().zip(gradients.iter_mut()) {
-                *sum += *g;
-                *g = 0.0;
-            }
+        for (_, gradients) in &self.sessions {
+            sums.iter_mut()
+                .zip(*gradients)
+                .for_each(|(sum, g)| *sum += g);
         }
         let end = self.first + self.parameters.len();
         let moved: Vec<(usize, f32)> = statistics
@@ -214,6 +216,45 @@ impl Average {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::{Builder, to_image};
+    use crate::train::buffers;
+    use foolproof::ops::Activation;
+
+    #[test]
+    fn a_step_is_adams_with_the_sum_of_the_shards_in_every_session() {
+        let mut b = Builder::new(&[120], (-1.0, 1.0), 1).unwrap();
+        let x = b.dense(b.input(), 80, Activation::None).unwrap();
+        let image = to_image(&b.finish(x)).unwrap();
+        let model = image.model().unwrap();
+        let mut memory = buffers(&model, 1, 3).unwrap();
+        let mut player = Player::new(&model, &mut memory, 1, [0.5, 0.999]).unwrap();
+        player.spread().unwrap();
+        let mut expected = player.parameters.clone();
+        let count = expected.len();
+        assert!(!count.is_multiple_of(PART) && count > 2 * PART);
+        let mut state = vec![0.0; Adam::state_len(count)];
+        for step in 1..=2u32 {
+            let mut sum = vec![0.0; count];
+            for (shard, replica) in player.replicas.iter_mut().enumerate() {
+                let gradients = replica.session.parameter_gradients().unwrap();
+                assert!(gradients.iter().all(|&g| g == 0.0));
+                for (i, (g, sum)) in gradients.iter_mut().zip(&mut sum).enumerate() {
+                    *g = ((i * (shard + 3) + step as usize) % 17) as f32 * 0.3 - 2.4;
+                    *sum += *g;
+                }
+            }
+            let adam = Adam {
+                beta1: 0.5,
+                ..Adam::new(0.01)
+            };
+            adam.step(step, &mut expected, &sum, &mut state);
+            player.step(0.01, 1).unwrap();
+            assert_eq!(player.parameters, expected);
+            for replica in &mut player.replicas {
+                assert_eq!(replica.session.parameters().unwrap(), expected);
+            }
+        }
+    }
 
     #[test]
     fn an_average_follows_and_decay_zero_is_the_iterate() {

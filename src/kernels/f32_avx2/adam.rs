@@ -21,6 +21,8 @@ pub(in super::super) fn adam(
     let corrections = adam.corrections.map(|c| _mm256_set1_ps(c));
     let (epsilon, rate) = (_mm256_set1_ps(adam.epsilon), _mm256_set1_ps(adam.rate));
     let decay = _mm256_set1_ps(adam.decay);
+    // after some steps the first moment's is one, and a quotient by one takes as long as any other
+    let settled = adam.corrections[0] == 1.0;
     for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
         // SAFETY: all four are eight elements.
         unsafe {
@@ -32,10 +34,11 @@ pub(in super::super) fn adam(
             let square = _mm256_add_ps(old, _mm256_mul_ps(_mm256_mul_ps(new[1], g), g));
             _mm256_storeu_ps(v.as_mut_ptr(), square);
             let root = _mm256_sqrt_ps(_mm256_div_ps(square, corrections[1]));
-            let step = _mm256_div_ps(
-                _mm256_div_ps(mean, corrections[0]),
-                _mm256_add_ps(root, epsilon),
-            );
+            let mean = match settled {
+                true => mean,
+                false => _mm256_div_ps(mean, corrections[0]),
+            };
+            let step = _mm256_div_ps(mean, _mm256_add_ps(root, epsilon));
             let old = _mm256_loadu_ps(p.as_ptr());
             let step = _mm256_add_ps(step, _mm256_mul_ps(decay, old));
             _mm256_storeu_ps(

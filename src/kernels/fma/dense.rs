@@ -3,7 +3,7 @@
 
 #![allow(clippy::needless_range_loop)] // rows and lanes are registers: numbered, in loops that are unrolled
 
-use super::gemm::{self, Rows};
+use super::gemm::{self, Onto, Rows};
 use super::tile::{Scratch, activate};
 use crate::kernels::DenseF32;
 use crate::kernels::f32x8::{F4, F8, Mask, mul_add};
@@ -193,12 +193,18 @@ unsafe fn terms<const M: usize, const C: usize, const STEP: usize>(
     }
 }
 
-/// `gx += gy w`.
+/// `gx += gy w`, or `=`.
 ///
 /// # Safety
 /// A token of [`Fma`](super::Fma) exists; [`takes`] said yes.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-pub(super) unsafe fn input_gradient(depth: usize, w: &[f32], gy: &[f32], gx: &mut [f32]) {
+pub(super) unsafe fn input_gradient(
+    depth: usize,
+    w: &[f32],
+    gy: &[f32],
+    gx: &mut [f32],
+    onto: Onto,
+) {
     let outputs = w.len() / depth.max(1);
     product(
         Rows {
@@ -207,18 +213,24 @@ pub(super) unsafe fn input_gradient(depth: usize, w: &[f32], gy: &[f32], gx: &mu
             step: 1,
         },
         w,
-        outputs,
-        depth,
+        [outputs, depth],
         gx,
+        onto,
     );
 }
 
-/// `gw += gy^T x`.
+/// `gw += gy^T x`, or `=`.
 ///
 /// # Safety
 /// A token of [`Fma`](super::Fma) exists; [`takes`] said yes.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-pub(super) unsafe fn weight_gradient(depth: usize, x: &[f32], gy: &[f32], gw: &mut [f32]) {
+pub(super) unsafe fn weight_gradient(
+    depth: usize,
+    x: &[f32],
+    gy: &[f32],
+    gw: &mut [f32],
+    onto: Onto,
+) {
     let outputs = gw.len() / depth.max(1);
     let batch = x.len() / depth.max(1);
     product(
@@ -228,21 +240,25 @@ pub(super) unsafe fn weight_gradient(depth: usize, x: &[f32], gy: &[f32], gw: &m
             step: outputs,
         },
         x,
-        batch,
-        depth,
+        [batch, depth],
         gw,
+        onto,
     );
 }
 
-/// `to [M, lanes] += a [M, terms] b [terms, lanes]`.
+/// `to [M, lanes] += a [M, terms] b [terms, lanes]`, or `=`.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-fn product(a: Rows, b: &[f32], terms: usize, lanes: usize, to: &mut [f32]) {
+fn product(a: Rows, b: &[f32], [terms, lanes]: [usize; 2], to: &mut [f32], onto: Onto) {
     let m = to.len() / lanes.max(1);
-    match m {
-        0 => {}
-        1 => add_rows(a, b, lanes, to),
+    if m > 1 && terms > 0 {
         // SAFETY: the two callers' operands have these sizes.
-        _ => unsafe { gemm::product(&a, b, [m, terms, lanes], to) },
+        return unsafe { gemm::product(&a, b, [m, terms, lanes], to, onto) };
+    }
+    if onto == Onto::Nothing {
+        to.fill(0.0);
+    }
+    if m == 1 {
+        add_rows(a, b, lanes, to);
     }
 }
 

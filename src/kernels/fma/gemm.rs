@@ -29,7 +29,16 @@ pub(super) struct Rows<'a> {
     pub step: usize,
 }
 
-/// `to [rows, lanes] += a [rows, terms] b [terms, lanes]`, with at least two rows.
+/// What a product does with the sums that it finds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Onto {
+    /// It is added to them.
+    Sums,
+    /// Nothing: they were not even cleared. The bits are those of a product that is added to zeros.
+    Nothing,
+}
+
+/// `to [rows, lanes] += a [rows, terms] b [terms, lanes]`, or `=`, with at least two rows and a term.
 ///
 /// # Safety
 /// A token of [`Fma`](super::Fma) exists; `a` and `b` have these elements, and `to` has `rows lanes`.
@@ -39,6 +48,7 @@ pub(super) unsafe fn product(
     b: &[f32],
     [rows, terms, lanes]: [usize; 3],
     to: &mut [f32],
+    onto: Onto,
 ) {
     let (mut block, mut panel) = (
         Scratch::<{ BLOCK + 8 }>::new(),
@@ -53,28 +63,36 @@ pub(super) unsafe fn product(
             let from = a.x.as_ptr().wrapping_add(first * a.row + k * a.step);
             // SAFETY: `rows` rows, rounded up to tiles, fit into the block.
             unsafe { pack_rows(from, [a.row, a.step], [rows, count], block) };
-            for l in (0..lanes).step_by(WIDE) {
-                let width = WIDE.min(lanes - l);
-                let from = b.as_ptr().wrapping_add(k * lanes + l);
-                // SAFETY: `width` lanes of `count` terms, in a panel that has room for the most there are.
-                unsafe { pack_lanes(from, lanes, [count, width], panel) };
+            // as many panels as there is room for
+            let group = TERMS / count * WIDE;
+            for first_lane in (0..lanes).step_by(group) {
+                let here = first_lane..lanes.min(first_lane + group);
+                for l in here.clone().step_by(WIDE) {
+                    let from = b.as_ptr().wrapping_add(k * lanes + l);
+                    let to = panel.wrapping_add((l - first_lane) * count);
+                    // SAFETY: so many lanes of `count` terms exist, and there is room for the panel.
+                    unsafe { pack_lanes(from, lanes, [count, WIDE.min(lanes - l)], to) };
+                }
                 let mut r = 0;
                 while r < rows {
                     let high = height(rows - r);
-                    let tile = Tile {
-                        a: block.wrapping_add(r * count),
-                        b: panel,
-                        terms: count,
-                        to: to.as_mut_ptr().wrapping_add((first + r) * lanes + l),
-                        row: lanes,
-                        rows: high.min(rows - r),
-                        lanes: width,
-                    };
-                    // SAFETY: rows and lanes exist, and were packed.
-                    unsafe {
-                        match high {
-                            4 => tile.add::<4>(),
-                            _ => tile.add::<6>(),
+                    for l in here.clone().step_by(WIDE) {
+                        let tile = Tile {
+                            a: block.wrapping_add(r * count),
+                            b: panel.wrapping_add((l - first_lane) * count),
+                            terms: count,
+                            to: to.as_mut_ptr().wrapping_add((first + r) * lanes + l),
+                            row: lanes,
+                            rows: high.min(rows - r),
+                            lanes: WIDE.min(lanes - l),
+                            adds: k > 0 || onto == Onto::Sums,
+                        };
+                        // SAFETY: rows and lanes exist, and were packed.
+                        unsafe {
+                            match high {
+                                4 => tile.add::<4>(),
+                                _ => tile.add::<6>(),
+                            }
                         }
                     }
                     r += high;
@@ -198,10 +216,12 @@ struct Tile {
     row: usize,
     rows: usize,
     lanes: usize,
+    /// Whether `to` holds what the products are added to.
+    adds: bool,
 }
 
 impl Tile {
-    /// `to += a b` for `M` rows of sixteen lanes, of which `rows` and `lanes` are there.
+    /// `to += a b`, or `=`, for `M` rows of sixteen lanes, of which `rows` and `lanes` are there.
     ///
     /// # Safety
     /// `a` and `b` are packed, and `rows` by `lanes` of `to` can be read and written.
@@ -215,7 +235,7 @@ impl Tile {
         }
         let mut sums = [[F8::zero(); 2]; M];
         for r in 0..M {
-            if r >= self.rows {
+            if r >= self.rows || !self.adds {
                 continue;
             }
             for v in 0..2 {
@@ -230,7 +250,7 @@ impl Tile {
             }
         }
         for r in 0..M {
-            // the next tile's sums: by the time they are loaded they are near
+            // the same lanes of the next rows: by the time they are loaded, or stored, they are near
             let next = self.to.wrapping_add((M + r) * self.row);
             prefetch(next);
             prefetch(next.wrapping_add(WIDE - 1));

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::kernels::Activation;
 use conv::{ADD, Ends, Slide, Weights, Work};
+use gemm::Onto;
 pub(super) use peak::ROUND;
 
 /// How far a sum of `terms` products may be from the exact one, as a part of the sum of the products' magnitudes: the one
@@ -256,7 +257,24 @@ impl Fma {
         }
         ran();
         // SAFETY: `self` exists, so the CPU has what they need; the slices were checked.
-        unsafe { dense::input_gradient(depth, w, gy, gx) }
+        unsafe { dense::input_gradient(depth, w, gy, gx, Onto::Sums) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn dense_set_input_gradient_f32(
+        self,
+        depth: usize,
+        w: &[f32],
+        gy: &[f32],
+        gx: &mut [f32],
+    ) -> bool {
+        if !dense::takes(depth, w.len(), gx.len(), gy.len()) {
+            return false;
+        }
+        ran();
+        // SAFETY: `self` exists, so the CPU has what they need; the slices were checked.
+        unsafe { dense::input_gradient(depth, w, gy, gx, Onto::Nothing) }
+        true
     }
 
     /// As the function of this name in [`kernels`](super).
@@ -271,7 +289,24 @@ impl Fma {
         }
         ran();
         // SAFETY: `self` exists, so the CPU has what they need; the slices were checked.
-        unsafe { dense::weight_gradient(depth, x, gy, gw) }
+        unsafe { dense::weight_gradient(depth, x, gy, gw, Onto::Sums) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    pub fn dense_set_weight_gradient_f32(
+        self,
+        depth: usize,
+        x: &[f32],
+        gy: &[f32],
+        gw: &mut [f32],
+    ) -> bool {
+        if !dense::takes(depth, gw.len(), x.len(), gy.len()) {
+            return false;
+        }
+        ran();
+        // SAFETY: `self` exists, so the CPU has what they need; the slices were checked.
+        unsafe { dense::weight_gradient(depth, x, gy, gw, Onto::Nothing) }
+        true
     }
 
     /// As the function of this name in [`kernels`](super).

@@ -647,6 +647,36 @@ fn a_gradient_that_is_set_is_one_that_is_added_to_nothing() {
     }
 }
 
+/// The same of dense layers: with one sample, one output, and lanes and rows that fill no tile; more terms than are packed at once.
+#[test]
+fn a_dense_gradient_that_is_set_is_one_that_is_added_to_nothing() {
+    let Some(fma) = Fma::new() else { return };
+    let mut numbers = Numbers(13);
+    for [batch, depth, outputs] in [
+        [1, 9, 1],
+        [1, 20, 5],
+        [6, 33, 1],
+        [32, 64, 40],
+        [64, 100, 31],
+        [300, 24, 13],
+        [3, 17, 300],
+    ] {
+        let x = numbers.floats(batch * depth);
+        let w = numbers.floats(outputs * depth);
+        let gy = numbers.floats(batch * outputs);
+        let (mut added, mut set) = (std::vec![0.0; w.len()], std::vec![f32::NAN; w.len()]);
+        fma.dense_weight_gradient_f32(depth, &x, &gy, &mut added);
+        assert!(fma.dense_set_weight_gradient_f32(depth, &x, &gy, &mut set));
+        assert_eq!(added, set, "weights {batch} {depth} {outputs}");
+        let (mut added, mut set) = (std::vec![0.0; x.len()], std::vec![f32::NAN; x.len()]);
+        fma.dense_input_gradient_f32(depth, &w, &gy, &mut added);
+        assert!(fma.dense_set_input_gradient_f32(depth, &w, &gy, &mut set));
+        assert_eq!(added, set, "input {batch} {depth} {outputs}");
+    }
+    assert!(!fma.dense_set_weight_gradient_f32(3, &[0.0; 3], &[0.0; 2], &mut [0.0; 5]));
+    assert!(!fma.dense_set_input_gradient_f32(3, &[0.0; 6], &[0.0; 3], &mut [0.0; 3]));
+}
+
 /// Sums of one number each are those of the loops for any slide, to the bit, added to zeros or set.
 #[test]
 fn one_channel_is_as_any_number_of_them() {

@@ -155,6 +155,15 @@ impl Config {
         self.gradient_penalty > 0.0 || self.r1 > 0.0
     }
 
+    /// Samples of a discriminator's session: dense players judge a shard's real and made samples at once. Batch normalization would mix
+    /// them, and the gradients of convolutions' weights are summed by blocks that would be others.
+    pub fn judged_at_once(&self) -> usize {
+        match self.network {
+            Network::Mlp => 2 * self.shard,
+            Network::Dcgan => self.shard,
+        }
+    }
+
     /// Checks the ranges.
     ///
     /// # Errors
