@@ -2,7 +2,7 @@
 //! rounding, within [`tolerance`]. int8 is that of [`Simd`], to the bit.
 //!
 //! What a sample gets does not depend on how many run at once: every sum goes over its terms in an order that only the layer's
-//! sizes decide. Weights are packed once a call, on the stack. Windows of 3x3 that move by one pixel, over whole vectors of
+//! sizes decide. Weights are packed once a session where its buffer has room for them (`kept`), else once a call on the stack. Windows of 3x3 that move by one pixel, over whole vectors of
 //! channels, take 16 products where the sum as written has 36 (`winograd`). Layers in groups, depthwise ones with several filters a channel,
 //! strides with dilations, and gradients of depthwise weights go through [`Simd`]'s loops.
 // where the registers are part of every CPU nobody has to promise that they are there

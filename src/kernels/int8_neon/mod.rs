@@ -2,7 +2,8 @@
 //! requantization in vectors, exact for every input.
 //!
 //! Products are of 16-bit numbers (an input less its zero point is in -255..=255), added to sums of 32 bits one by one
-//! (`smlal`). Weights are packed once a call, on the stack, by the layer: nobody has to keep anything.
+//! (`smlal`). Weights are packed once a session where
+//! its buffer has room for them (`kept`), else once a call on the stack.
 //!
 //! Each function says whether it took the layer. What it leaves (dilations, layers whose window does not fit the
 //! stack buffers, roundings other than two) goes through the portable loops.
