@@ -26,6 +26,9 @@ const STEP: usize = 32;
 /// where weights are signed, so no product is beyond 255 times 16.
 const BLOCK: usize = 4 * STEP;
 
+/// Bytes that weights are fetched ahead: each is read once a run, and may lie in a third-level cache.
+const AHEAD: usize = 2048;
+
 /// Rows whose sums wait to be requantized: that takes long for a few and little longer for many.
 const WAITING: usize = 128;
 
@@ -236,6 +239,10 @@ impl Layer<'_> {
                 let mut of_high = [_mm256_setzero_si256(); ROWS];
                 let mut of_low = of_high;
                 for (k, x) in x.iter().enumerate() {
+                    // as many bytes as are read here, of rows that follow
+                    let ahead = w.wrapping_add(AHEAD + ROWS * (i * BLOCK + k * STEP));
+                    _mm_prefetch::<_MM_HINT_T0>(ahead);
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64));
                     for r in 0..ROWS {
                         // SAFETY: elements from `i BLOCK + k STEP` on of row `r`, of which there are `BLOCK` for each of `blocks`.
                         let w = unsafe {
