@@ -7,8 +7,11 @@ use foolproof::memory::Mode;
 use foolproof::model::{Model, required_buffer};
 use foolproof::ops::{Activation, Unary};
 use foolproof::session::{Buffer, Options, Session, SessionError};
+use foolproof::tensor::DType;
 use foolproof::threat::{Budget, Counted, CountedError, GradientOracle, LabelOracle, ScoreOracle};
 use foolproof_host::graph::{Builder, Graph, Image, Window, to_image};
+use foolproof_host::lines::Lines;
+use foolproof_host::quantize::quantize;
 
 /// A network with every kind of memory life: a residual sum, a concatenation, pools, a reshape in the middle, smooth and
 /// clamped activations, batch norm, a softmax after the logits.
@@ -294,7 +297,7 @@ fn a_batch_gives_each_sample_what_it_gets_alone() {
     }
 }
 
-/// Two layers of dense weights.
+/// Four layers of dense weights.
 fn dense_network() -> Graph {
     let mut b = Builder::new(&[30], (-1.0, 1.0), 3).unwrap();
     let x = b.dense(b.input(), 20, Activation::Relu).unwrap();
@@ -838,4 +841,78 @@ fn a_recurrent_network_learns() {
         }
     }
     assert!(losses[59] < 0.3 * losses[0], "{losses:?}");
+}
+
+/// Every kind of convolution whose weights are put in order: minimal filtering, a stride, single pixels, each channel alone, transposed.
+fn convolutions() -> Graph {
+    let mut b = Builder::new(&[12, 12, 3], (-1.0, 1.0), 5).unwrap();
+    let same = Window::same(3);
+    let x = b.conv2d(b.input(), 16, same, Activation::Relu).unwrap();
+    let x = b.conv2d(x, 24, same, Activation::Relu).unwrap();
+    let x = b.depthwise_conv2d(x, 1, same, Activation::Relu).unwrap();
+    let x = b.conv2d(x, 33, same.stride(2), Activation::Relu).unwrap();
+    let x = b.conv2d(x, 10, Window::same(1), Activation::Relu).unwrap();
+    let x = b.dense(x, 4, Activation::None).unwrap();
+    b.finish(x)
+}
+
+/// What is in order fits the buffer that a model prefers, nothing is written behind it, and no bit depends on it.
+#[test]
+fn a_preferred_buffer_holds_all_weights_in_order() {
+    const MORE: usize = 1 << 20;
+    let float = convolutions();
+    let samples: Vec<Vec<f32>> = (0..4).map(|seed| sample(12 * 12 * 3, seed)).collect();
+    let int8 = quantize(&float, &samples.concat(), &Default::default()).unwrap();
+    for graph in [float, int8] {
+        let image = to_image(&graph).unwrap();
+        let model = image.model().unwrap();
+        let is_int8 = model.tables().dtype(model.tables().input()) == DType::I8;
+        for mode in [Mode::Infer, Mode::Attack] {
+            let options = Options {
+                kernels: Kernels::detect(),
+                ..Options::new(mode)
+            };
+            let required = model.required_buffer(mode);
+            let preferred = model.preferred_buffer_for(mode, 1).unwrap();
+            let keeps = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+            assert_eq!(preferred > required, keeps);
+            let run = |buffer: &mut [u8]| {
+                let mut session = Session::with_options(&model, options, buffer).unwrap();
+                let mut bits = Vec::new();
+                for x in &samples {
+                    let mut logits = [0.0; 4];
+                    let bytes: Vec<u8> = match is_int8 {
+                        true => x.iter().map(|v| (v * 127.0) as i8 as u8).collect(),
+                        false => x.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                    };
+                    session.forward_bytes(&bytes).unwrap();
+                    session.logits(&mut logits).unwrap();
+                    bits.extend(logits.map(f32::to_bits));
+                    if mode == Mode::Attack {
+                        let gradient = session.backward(&[1.0, -2.0, 0.5, 0.25]).unwrap();
+                        bits.extend(gradient.iter().map(|v| v.to_bits()));
+                    }
+                }
+                bits
+            };
+            let mut ample = Lines::zeroed(preferred + MORE);
+            ample.fill(0xa5);
+            let expected = run(&mut ample[..required]);
+            assert_eq!(run(&mut ample), expected);
+            assert!(ample[preferred..].iter().all(|&byte| byte == 0xa5));
+            assert_eq!(ample[required..preferred].iter().any(|&b| b != 0xa5), keeps);
+        }
+    }
+}
+
+/// Strides beyond the window, and more weights in order than 31 bits count, ask for no memory that the model has no use for.
+#[test]
+fn a_small_model_prefers_a_small_buffer() {
+    let mut b = Builder::new(&[1, 1, 2], (-1.0, 1.0), 5).unwrap();
+    let wide = Window::same(3).stride(65535);
+    let x = b.conv2d(b.input(), 4, wide, Activation::None).unwrap();
+    let image = to_image(&b.finish(x)).unwrap();
+    let model = image.model().unwrap();
+    let preferred = model.preferred_buffer_for(Mode::Attack, 1).unwrap();
+    assert!(preferred < 64 * 1024, "{preferred}");
 }

@@ -12,7 +12,7 @@ use foolproof::tensor::{DType, Data};
 use rayon::prelude::*;
 use zerocopy::IntoBytes;
 
-/// Samples that one session answers for, one after the other: what kernels keep of the weights they keep for so many.
+/// The most samples that one session answers for, one after the other: what kernels keep of the weights they keep for so many.
 const TOGETHER: usize = 32;
 
 /// A model and the inner loops it runs with.
@@ -296,8 +296,10 @@ impl<'a> Classifier<'a> {
     pub fn answers(&self, inputs: &Inputs) -> Result<Vec<Answer>, SessionError> {
         let n = self.input_len();
         let samples: Vec<usize> = (0..self.samples(inputs)?).collect();
+        // some for every thread, whatever their number
+        let part = samples.len() / (4 * rayon::current_num_threads());
         let parts: Result<Vec<Vec<Answer>>, SessionError> = samples
-            .par_chunks(TOGETHER)
+            .par_chunks(part.clamp(1, TOGETHER))
             .map_init(
                 || self.buffer(Mode::Infer),
                 |buffer, samples| {

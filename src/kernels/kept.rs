@@ -10,7 +10,7 @@ use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 
 /// Numbers of a key, beside its loops.
-const WORDS: usize = 14;
+const WORDS: usize = 13;
 /// Orders begin with a cache line.
 const LINE: usize = 64;
 
@@ -43,7 +43,7 @@ pub(super) enum Loops {
 }
 
 impl Key {
-    /// A key of these numbers, at most 14 of them.
+    /// A key of these numbers, at most 13 of them.
     pub fn new(loops: Loops, numbers: &[usize]) -> Key {
         let mut words = [0; WORDS];
         words[..numbers.len()].copy_from_slice(numbers);
@@ -55,7 +55,8 @@ impl Key {
 #[repr(C, align(64))]
 struct Header {
     key: Key,
-    /// Where the next one's begins.
+    /// Bytes behind it, and where the next one's begins.
+    bytes: usize,
     end: usize,
 }
 
@@ -92,7 +93,7 @@ impl<'a> Kept<'a> {
     /// The `len` elements of an order: found, or made by `write` and kept. None where there is no room for them.
     ///
     /// # Safety
-    /// `write` writes all of them, and no call for an equal key asks for another type or more elements.
+    /// `write` writes all of them that are read; what it writes follows from the key, and so does their type.
     #[inline]
     pub(super) unsafe fn get<T: Copy>(
         &self,
@@ -100,15 +101,13 @@ impl<'a> Kept<'a> {
         len: usize,
         write: impl FnOnce(*mut T),
     ) -> Option<*const T> {
-        if let Some(found) = self.find(key) {
+        let bytes = len.checked_mul(size_of::<T>())?;
+        if let Some(found) = self.find(key, bytes) {
             return Some(found.cast());
         }
         let at = self.used.get();
         let data = at + size_of::<Header>();
-        let end = len
-            .checked_mul(size_of::<T>())?
-            .checked_add(data)?
-            .checked_next_multiple_of(LINE)?;
+        let end = bytes.checked_add(data)?.checked_next_multiple_of(LINE)?;
         if end > self.room {
             return None;
         }
@@ -116,10 +115,11 @@ impl<'a> Kept<'a> {
         write(elements);
         // SAFETY: `at` is a multiple of a line, and a header and the elements fit behind it.
         unsafe {
-            self.start
-                .add(at)
-                .cast::<Header>()
-                .write(Header { key: *key, end });
+            self.start.add(at).cast::<Header>().write(Header {
+                key: *key,
+                bytes,
+                end,
+            });
         }
         self.used.set(end);
         self.next.set(end);
@@ -130,15 +130,14 @@ impl<'a> Kept<'a> {
     #[inline]
     pub(super) fn widened(
         &self,
-        mut key: Key,
+        key: &Key,
         len: usize,
         write: impl FnOnce(&mut [MaybeUninit<i16>]),
     ) -> Option<&'a [MaybeUninit<i16>]> {
-        key.words[WORDS - 1] = len;
-        // SAFETY: elements that may be uninitialized need no writing; equal keys have one length, and no other loops call this.
+        // SAFETY: elements that may be uninitialized need no writing, and any bytes are some.
         unsafe {
             let write = |to| write(core::slice::from_raw_parts_mut(to, len));
-            let from = self.get(&key, len, write)?;
+            let from = self.get(key, len, write)?;
             Some(core::slice::from_raw_parts(from, len))
         }
     }
@@ -150,14 +149,14 @@ impl<'a> Kept<'a> {
     }
 
     /// From the header behind the last one found to the end, and from the beginning to there.
-    fn find(&self, key: &Key) -> Option<*const u8> {
+    fn find(&self, key: &Key, bytes: usize) -> Option<*const u8> {
         let (first, used) = (self.next.get(), self.used.get());
         let mut at = first;
         for end in [used, first] {
             while at < end {
                 // SAFETY: `get` wrote a header here: below `used` each `end` is where the next one was written.
                 let header = unsafe { &*self.start.add(at).cast::<Header>() };
-                if header.key == *key {
+                if header.key == *key && header.bytes == bytes {
                     self.next.set(header.end);
                     return Some(self.start.wrapping_add(at + size_of::<Header>()));
                 }
@@ -179,8 +178,8 @@ pub(crate) struct Sizes {
     pub forward: [usize; 2],
     /// The same in the input gradient, where there is one.
     pub backward: Option<[usize; 2]>,
-    /// Pixels between windows: a gradient has an order for each.
-    pub stride: usize,
+    /// Orders in the direction against the window's: one for each pixel of a stride that a cell of the window meets.
+    pub phases: usize,
 }
 
 impl Sizes {
@@ -203,7 +202,7 @@ impl Sizes {
             1 => pairs(self.forward),
             _ => floats(self.forward),
         };
-        let headers = (1 + self.stride) * (size_of::<Header>() + LINE);
+        let headers = (1 + self.phases) * (size_of::<Header>() + LINE);
         headers + forward + self.backward.map_or(0, floats)
     }
 }

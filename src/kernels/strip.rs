@@ -41,7 +41,7 @@ pub(super) fn kept<'a>(
             channels[1],
         ],
     );
-    place.widened(key, len, pack)
+    place.widened(&key, len, pack)
 }
 
 /// The first channel of a depthwise layer's group `i` of eight: of `c` the last eight again, where fewer are left.

@@ -145,7 +145,13 @@ impl<'a> Model<'a> {
     /// them, behind those that it requires; on machines without such loops it is what it requires. None where that is.
     pub fn preferred_buffer_for(&self, mode: Mode, batch: usize) -> Option<usize> {
         let required = self.required_buffer_for(mode, batch)?;
-        Some(required.saturating_add(self.kept_bytes(mode)))
+        // as is the limit for what is required
+        let preferred = required.saturating_add(self.kept_bytes(mode));
+        Some(if preferred <= i32::MAX as usize {
+            preferred
+        } else {
+            required
+        })
     }
 
     #[cfg(not(foolproof_simd))]
@@ -164,10 +170,14 @@ impl<'a> Model<'a> {
             let weights = tables.operand(node.inputs().nth(1)?);
             Some(node.op.kept(&weights, mode.goes_back())?.bytes())
         };
-        // the memory begins with a cache line
-        (0..tables.op_count())
+        let all = (0..tables.op_count())
             .filter_map(bytes)
-            .fold(64, usize::saturating_add)
+            .fold(0, usize::saturating_add);
+        match all {
+            0 => 0,
+            // the memory begins with a cache line
+            _ => all.saturating_add(64),
+        }
     }
 
     /// Multiply-accumulates that Attack mode runs again for one gradient, because its backward is cut into several passes

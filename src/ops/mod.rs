@@ -326,7 +326,9 @@ impl Op {
             weight: w.dtype.size(),
             forward,
             backward: goes_back.then_some(backward),
-            stride: usize::from(stride[0]) * usize::from(stride[1]),
+            // phases without a cell of the window have nothing in order
+            phases: usize::from(stride[0]).min(w.shape.dim(1))
+                * usize::from(stride[1]).min(w.shape.dim(2)),
         })
     }
 

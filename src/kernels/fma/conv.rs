@@ -47,17 +47,13 @@ impl Weights<'_> {
     }
 
     /// What makes them these and no others.
-    fn identity(&self) -> [usize; 4] {
+    fn identity(&self) -> [usize; 3] {
         match self {
-            Weights::F32(w) => [w.as_ptr() as usize, w.len(), 0, 0],
+            Weights::F32(w) => [w.as_ptr() as usize, 0, 0],
             Weights::I8(WeightsI8 { w, quant }) => {
                 let scales = quant.channel_scales.as_ptr() as usize;
-                [
-                    w.as_ptr() as usize,
-                    w.len(),
-                    scales,
-                    quant.scale.to_bits() as usize,
-                ]
+                let scale = quant.scale.to_bits() as usize;
+                [w.as_ptr() as usize, scales, scale]
             }
         }
     }
@@ -385,7 +381,8 @@ impl Slide {
     /// Weights in the order that `loops` read, whose `len` elements `pack` writes: where they are kept, if they can be.
     ///
     /// # Safety
-    /// `pack` writes `len` elements, and they depend on the slide, the weights, the loops and `detail` only.
+    /// `pack` writes all of the `len` elements that are read, and they follow from the loops, `detail`, the weights, their steps, the window's
+    /// cells and the channels: from nothing else of the slide.
     #[inline]
     pub(super) unsafe fn kept(
         &self,
@@ -395,7 +392,7 @@ impl Slide {
         pack: impl FnOnce(*mut f32),
     ) -> Option<*const f32> {
         let place = weights.place()?;
-        let [address, count, scales, scale] = weights.identity();
+        let [address, scales, scale] = weights.identity();
         let [row, column, from, to] = self.weight_step.map(|step| step as usize);
         let [high, wide] = self.kernel;
         let channels = [self.source_channels, self.channels];
@@ -404,7 +401,6 @@ impl Slide {
             &[
                 detail,
                 address,
-                count,
                 scales,
                 scale,
                 self.weight,
@@ -420,6 +416,26 @@ impl Slide {
         );
         // SAFETY: the caller's promise; the loops' number stands for their type.
         unsafe { place.get(&key, len, pack) }
+    }
+
+    /// The same; where they cannot be kept, in `room` for as many.
+    ///
+    /// # Safety
+    /// As [`Slide::kept`], and `pack` may write to `room`.
+    #[inline]
+    pub(super) unsafe fn in_order(
+        &self,
+        weights: &Weights,
+        loops: (Loops, usize),
+        (len, room): (usize, *mut f32),
+        pack: impl Fn(*mut f32),
+    ) -> *const f32 {
+        // SAFETY: the caller's promise.
+        let kept = unsafe { self.kept(weights, loops, len, &pack) };
+        kept.unwrap_or_else(|| {
+            pack(room);
+            room
+        })
     }
 
     /// The weights of one cell that channels `c..c + 8` have for destination channels `o..o + 8`: a vector of these for each of those.

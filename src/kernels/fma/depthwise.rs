@@ -99,13 +99,9 @@ pub(super) unsafe fn run(s: &Slide, work: &Work) {
             }
         }
     };
-    let (loops, len) = ((Loops::Depthwise, 0), s.kernel[0] * s.kernel[1] * channels);
+    let room = (s.kernel[0] * s.kernel[1] * channels, packed);
     // SAFETY: all weights are written.
-    let kept = unsafe { s.kept(weights, loops, len, pack) };
-    let packed = kept.unwrap_or_else(|| {
-        pack(packed);
-        packed
-    });
+    let packed = unsafe { s.in_order(weights, (Loops::Depthwise, 0), room, pack) };
     let together = whole(s, 1);
     for n in 0..s.batch {
         for y in 0..s.count[0] {

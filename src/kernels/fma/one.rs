@@ -48,11 +48,7 @@ pub(super) unsafe fn run(s: &Slide, work: &Work) {
     };
     let loops = (Loops::One, 0);
     // SAFETY: all weights are written.
-    let kept = unsafe { s.kept(weights, loops, 9 * channels, pack) };
-    let packed = kept.unwrap_or_else(|| {
-        pack(packed);
-        packed
-    });
+    let packed = unsafe { s.in_order(weights, loops, (9 * channels, packed), pack) };
     let start = ends.bias.and_then(|bias| bias.first().copied());
     // with seven places at a time a row takes no more blocks than with eight: less of it is computed twice (one vector of channels only:
     // rows of 28 pixels, where it was measured)

@@ -46,12 +46,9 @@ pub(super) unsafe fn run(s: &Slide, work: &Work) {
         }
     };
     let loops = (Loops::Stem, 0);
+    let room = (9 * channels * s.channels, packed);
     // SAFETY: all weights are written.
-    let kept = unsafe { s.kept(weights, loops, 9 * channels * s.channels, pack) };
-    let packed = kept.unwrap_or_else(|| {
-        pack(packed);
-        packed
-    });
+    let packed = unsafe { s.in_order(weights, loops, room, pack) };
     for n in 0..s.batch {
         for y in (0..s.count[0]).step_by(rows) {
             let rows = rows.min(s.count[0] - y);

@@ -344,7 +344,7 @@ pub(super) unsafe fn run(s: &Slide, work: &Work) {
         }
     };
     let loops = (Loops::Winograd, 0);
-    // SAFETY: all panels are written.
+    // SAFETY: all of the panels that is read is written.
     let kept = unsafe { s.kept(weights, loops, panels * panel, |to| pack(0..panels, to)) };
     let group = match kept {
         Some(_) => panels,

@@ -114,7 +114,7 @@ impl Case {
             weight,
             forward: channels,
             backward: Some(backward),
-            stride: g.stride[0] * g.stride[1],
+            phases: g.stride[0].min(g.kernel[0]) * g.stride[1].min(g.kernel[1]),
         };
         64 + sizes(4).bytes() + sizes(1).bytes()
     }
