@@ -852,6 +852,8 @@ fn convolutions() -> Graph {
     let x = b.depthwise_conv2d(x, 1, same, Activation::Relu).unwrap();
     let x = b.conv2d(x, 33, same.stride(2), Activation::Relu).unwrap();
     let x = b.conv2d(x, 10, Window::same(1), Activation::Relu).unwrap();
+    let wide = Window::same(4).stride(2);
+    let x = b.conv_transpose2d(x, 6, wide, Activation::Relu).unwrap();
     let x = b.dense(x, 4, Activation::None).unwrap();
     b.finish(x)
 }
@@ -874,8 +876,10 @@ fn a_preferred_buffer_holds_all_weights_in_order() {
             };
             let required = model.required_buffer(mode);
             let preferred = model.preferred_buffer_for(mode, 1).unwrap();
-            let keeps = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
-            assert_eq!(preferred > required, keeps);
+            // whoever asks does not say which loops will run
+            let asks = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+            assert_eq!(preferred > required, asks);
+            let keeps = Kernels::detect() != Kernels::Scalar;
             let run = |buffer: &mut [u8]| {
                 let mut session = Session::with_options(&model, options, buffer).unwrap();
                 let mut bits = Vec::new();
@@ -905,7 +909,7 @@ fn a_preferred_buffer_holds_all_weights_in_order() {
     }
 }
 
-/// Strides beyond the window, and more weights in order than 31 bits count, ask for no memory that the model has no use for.
+/// Strides beyond the window ask for no memory that nobody has a use for, and batches near the limit of 31 bits for none behind it.
 #[test]
 fn a_small_model_prefers_a_small_buffer() {
     let mut b = Builder::new(&[1, 1, 2], (-1.0, 1.0), 5).unwrap();
@@ -915,4 +919,11 @@ fn a_small_model_prefers_a_small_buffer() {
     let model = image.model().unwrap();
     let preferred = model.preferred_buffer_for(Mode::Attack, 1).unwrap();
     assert!(preferred < 64 * 1024, "{preferred}");
+    let image = to_image(&convolutions()).unwrap();
+    let model = image.model().unwrap();
+    let largest = i32::MAX as usize / model.required_buffer(Mode::Infer);
+    let required = model.required_buffer_for(Mode::Infer, largest).unwrap();
+    let preferred = model.preferred_buffer_for(Mode::Infer, largest).unwrap();
+    assert_eq!(preferred, required);
+    assert_eq!(model.preferred_buffer_for(Mode::Infer, largest + 1), None);
 }

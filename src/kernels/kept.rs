@@ -178,7 +178,7 @@ pub(crate) struct Sizes {
     pub forward: [usize; 2],
     /// The same in the input gradient, where there is one.
     pub backward: Option<[usize; 2]>,
-    /// Orders in the direction against the window's: one for each pixel of a stride that a cell of the window meets.
+    /// Orders against the window's direction: one for each pixel of a stride that a cell of the window meets.
     pub phases: usize,
 }
 
