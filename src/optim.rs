@@ -76,16 +76,19 @@ impl Adam {
         gradients: &[f32],
         moments: [&mut [f32]; 2],
     ) {
-        let corrections = [self.beta1, self.beta2].map(|beta| 1.0 - libm::powf(beta, t as f32));
-        let step = AdamF32 {
+        let kernels = Kernels::detect_exact();
+        adam_f32(kernels, &self.at(t), gradients, parameters, moments);
+    }
+
+    /// What step number `t` multiplies and divides by, for who steps many parts.
+    pub fn at(&self, t: u32) -> AdamF32 {
+        AdamF32 {
             betas: [self.beta1, self.beta2],
-            corrections,
+            corrections: [self.beta1, self.beta2].map(|beta| 1.0 - libm::powf(beta, t as f32)),
             epsilon: self.epsilon,
             rate: self.rate,
             decay: self.decay,
-        };
-        let kernels = Kernels::detect_exact();
-        adam_f32(kernels, &step, gradients, parameters, moments);
+        }
     }
 }
 

@@ -297,6 +297,33 @@ fn a_batch_gives_each_sample_what_it_gets_alone() {
     }
 }
 
+#[test]
+fn samples_in_several_slices_are_one_batch() {
+    let image = to_image(&network()).unwrap();
+    let model = image.model().unwrap();
+    let batch = 3;
+    let x = sample(72 * batch, 4);
+    let mut memory = buffer(&model, Mode::Infer, batch);
+    let options = Options {
+        batch,
+        ..Options::new(Mode::Infer)
+    };
+    let mut session = Session::with_options(&model, options, bytes(&mut memory)).unwrap();
+    let y = session.forward_f32(&x).unwrap().to_vec();
+    let cuts: [&[usize]; 4] = [&[], &[72], &[0, 100, 100], &[1, 144, 216]];
+    for cuts in cuts {
+        session.forward_f32(&sample(72 * batch, 5)).unwrap();
+        let ends = cuts.iter().copied().chain([x.len()]);
+        let starts = [0].into_iter().chain(cuts.iter().copied());
+        let parts: Vec<&[f32]> = starts.zip(ends).map(|(from, to)| &x[from..to]).collect();
+        assert_eq!(session.forward_f32_parts(&parts).unwrap(), y, "{cuts:?}");
+    }
+    for (parts, got) in [(&[&x[..], &x[..1]][..], 217), (&[&x[1..]], 215), (&[], 0)] {
+        let length = SessionError::Length { needed: 216, got };
+        assert_eq!(session.forward_f32_parts(parts), Err(length));
+    }
+}
+
 /// Four layers of dense weights.
 fn dense_network() -> Graph {
     let mut b = Builder::new(&[30], (-1.0, 1.0), 3).unwrap();

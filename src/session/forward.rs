@@ -16,6 +16,10 @@ impl Session<'_> {
     /// The model's input or output is not f32, or `x` has the wrong length.
     pub fn forward_f32(&mut self, x: &[f32]) -> Result<&[f32], SessionError> {
         self.run_f32(x)?;
+        self.answer_f32()
+    }
+
+    fn answer_f32(&self) -> Result<&[f32], SessionError> {
         let t = self.model.tables().output();
         match self.value(t) {
             Data::F32(y) => Ok(y),
@@ -23,6 +27,16 @@ impl Session<'_> {
                 dtype: self.model.tables().dtype(t),
             }),
         }
+    }
+
+    /// As [`Session::forward_f32`] of all these samples, one part after the other, without a copy of them side by side.
+    ///
+    /// # Errors
+    /// As [`Session::forward_f32`], of all parts together.
+    pub fn forward_f32_parts(&mut self, parts: &[&[f32]]) -> Result<&[f32], SessionError> {
+        self.set_input(parts.iter().map(|part| part.as_bytes()), DType::F32)?;
+        self.run();
+        self.answer_f32()
     }
 
     /// Runs an int8 model on `batch` samples and returns its output.
@@ -46,7 +60,7 @@ impl Session<'_> {
     /// `x` has the wrong length.
     pub fn forward_bytes(&mut self, x: &[u8]) -> Result<Data<'_>, SessionError> {
         let dtype = self.model.tables().dtype(self.model.tables().input());
-        self.set_input(x, dtype, x.len() / dtype.size())?;
+        self.set_input([x], dtype)?;
         self.run();
         Ok(self.value(self.model.tables().output()))
     }
@@ -64,18 +78,22 @@ impl Session<'_> {
     }
 
     fn run_f32(&mut self, x: &[f32]) -> Result<(), SessionError> {
-        self.set_input(x.as_bytes(), DType::F32, x.len())?;
+        self.set_input([x.as_bytes()], DType::F32)?;
         self.run();
         Ok(())
     }
 
     fn run_i8(&mut self, x: &[i8]) -> Result<(), SessionError> {
-        self.set_input(x.as_bytes(), DType::I8, x.len())?;
+        self.set_input([x.as_bytes()], DType::I8)?;
         self.run();
         Ok(())
     }
 
-    fn set_input(&mut self, x: &[u8], dtype: DType, got: usize) -> Result<(), SessionError> {
+    fn set_input<'x>(
+        &mut self,
+        parts: impl IntoIterator<Item = &'x [u8], IntoIter: Clone>,
+        dtype: DType,
+    ) -> Result<(), SessionError> {
         let t = self.model.tables().input();
         let expected = self.model.tables().dtype(t);
         if dtype != expected {
@@ -83,13 +101,20 @@ impl Session<'_> {
         }
         self.begin();
         let range = self.slot(t, Role::Value).unwrap_or(0..0);
-        if x.len() != range.len() {
+        let parts = parts.into_iter();
+        let got: usize = parts.clone().map(<[u8]>::len).sum();
+        if got != range.len() {
+            let size = dtype.size();
             return Err(SessionError::Length {
-                needed: range.len() / dtype.size(),
-                got,
+                needed: range.len() / size,
+                got: got / size,
             });
         }
-        self.buffer[range].copy_from_slice(x);
+        let mut at = range.start;
+        for part in parts {
+            self.buffer[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
         Ok(())
     }
 
@@ -238,7 +263,7 @@ impl Session<'_> {
         inspect: &mut dyn FnMut(usize, Data<'_>),
     ) -> Result<(), SessionError> {
         let dtype = self.model.tables().dtype(self.model.tables().input());
-        self.set_input(x, dtype, x.len() / dtype.size())?;
+        self.set_input([x], dtype)?;
         let input = self.model.tables().input();
         inspect(input, self.value(input));
         for k in 0..self.model.tables().op_count() {

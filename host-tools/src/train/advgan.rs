@@ -330,15 +330,17 @@ pub fn train(
                 step,
                 ..Checkpoint::default()
             };
-            g.save("generator", &mut checkpoint);
-            d.save("discriminator", &mut checkpoint);
+            g.save("generator", &mut checkpoint)?;
+            d.save("discriminator", &mut checkpoint)?;
             checkpoint.numbers.insert("loss.sum".into(), sums[0]);
             checkpoint.numbers.insert("success.sum".into(), sums[1]);
             run.save(checkpoint)?;
         }
     }
-    store(&mut graph, &g.table, &g.parameters);
-    store(&mut judge, &d.table, &d.parameters);
+    let (table, parameters) = g.tensors()?;
+    store(&mut graph, table, parameters);
+    let (table, parameters) = d.tensors()?;
+    store(&mut judge, table, parameters);
     let mut made = whole(&form, config, task.seed).map_err(refuse)?;
     let learns = |role| role == TensorRole::Parameter;
     let from = graph.tensors.iter().filter(|tensor| learns(tensor.role));

@@ -1,10 +1,9 @@
-//! One network in training: a session per shard of the batch, the parameters that they share, and Adam.
+//! One network in training: a session per shard of the batch, all with the same parameters, and Adam.
 
 use super::run::Checkpoint;
 use super::{ParameterTable, Replica, TrainError, replicas};
-use crate::error::Result;
 use crate::lines::Lines;
-use foolproof::kernels::Kernels;
+use foolproof::kernels::{self, AdamF32, Kernels};
 use foolproof::model::Model;
 use foolproof::model::format::TensorRole;
 use foolproof::optim::Adam;
@@ -15,17 +14,16 @@ use std::ops::Range;
 /// How far running statistics move towards a batch's in one step (PyTorch's default momentum).
 const STATISTICS_MOMENTUM: f32 = 0.1;
 
-/// Parameters that are stepped together: what a step touches of them, in all shards, stays in a second-level cache.
+/// Parameters that a thread steps at a time.
 const PART: usize = 4096;
+/// Parameters whose gradients are added up at once: the sums do not leave the first-level cache.
+const BLOCK: usize = 512;
 
 /// A network in training.
 pub struct Player<'a> {
-    /// One session per shard, in shard order.
+    /// One session per shard, in shard order; at least one. The first one's parameters are the network's, the others' are copies.
     pub replicas: Vec<Replica<'a>>,
-    /// All parameters and running statistics, in tensor order.
-    pub parameters: Vec<f32>,
-    /// Where each tensor's elements are among them.
-    pub table: ParameterTable,
+    table: ParameterTable,
     moments: Vec<f32>,
     updates: u32,
     betas: [f32; 2],
@@ -44,11 +42,9 @@ impl<'a> Player<'a> {
     ) -> std::result::Result<Player<'a>, TrainError> {
         let mut replicas = replicas(model, shard, Kernels::detect(), memory)?;
         let table: ParameterTable = replicas[0].session.parameter_table().collect();
-        let parameters = replicas[0].session.parameters()?.to_vec();
-        let count = parameters.len();
+        let count = replicas[0].session.parameters()?.len();
         Ok(Player {
             replicas,
-            parameters,
             table,
             moments: vec![0.0; Adam::state_len(count)],
             updates: 0,
@@ -56,14 +52,33 @@ impl<'a> Player<'a> {
         })
     }
 
+    /// All parameters and running statistics, in tensor order: the first session's.
+    ///
+    /// # Errors
+    /// Never for a player.
+    pub fn parameters(&mut self) -> std::result::Result<&mut [f32], SessionError> {
+        self.replicas[0].session.parameters()
+    }
+
+    /// Where each tensor's elements are among the parameters, and these, as [`super::store`] takes them.
+    ///
+    /// # Errors
+    /// Never for a player.
+    pub fn tensors(&mut self) -> std::result::Result<(&ParameterTable, &[f32]), SessionError> {
+        Ok((&self.table, self.replicas[0].session.parameters()?))
+    }
+
     /// The sessions take the parameters as they are now, and forget their gradients.
     ///
     /// # Errors
     /// Never for a player.
     pub fn spread(&mut self) -> std::result::Result<(), SessionError> {
+        let (first, others) = self.replicas.split_at_mut(1);
+        let parameters = first[0].session.parameters()?;
+        for replica in others {
+            replica.session.parameters()?.copy_from_slice(parameters);
+        }
         for replica in &mut self.replicas {
-            let parameters = replica.session.parameters()?;
-            parameters.copy_from_slice(&self.parameters);
             replica.session.zero_parameter_gradients()?;
         }
         Ok(())
@@ -93,26 +108,31 @@ impl<'a> Player<'a> {
             .replicas
             .iter_mut()
             .map(|replica| replica.session.parameters_and_gradients());
-        let mut sessions: Vec<_> = sessions
-            .map(|both| both.map(|(p, g)| p.chunks_mut(PART).zip(g.chunks(PART))))
-            .collect::<std::result::Result<_, _>>()?;
-        let (first, second) = self.moments.split_at_mut(self.parameters.len());
-        let parts: Vec<Part<'_>> = self
-            .parameters
+        let sessions: Vec<_> = sessions.collect::<std::result::Result<_, _>>()?;
+        let count = self.moments.len() / 2;
+        let (first, second) = self.moments.split_at_mut(count);
+        let mut parts: Vec<Part<'_>> = first
             .chunks_mut(PART)
-            .zip(first.chunks_mut(PART).zip(second.chunks_mut(PART)))
+            .zip(second.chunks_mut(PART))
             .enumerate()
-            .map(|(i, (parameters, (first, second)))| Part {
+            .map(|(i, (first, second))| Part {
                 first: i * PART,
-                parameters,
                 moments: [first, second],
-                sessions: sessions.iter_mut().filter_map(Iterator::next).collect(),
+                parameters: Vec::with_capacity(sessions.len()),
+                gradients: Vec::with_capacity(sessions.len()),
             })
             .collect();
-        let updates = self.updates;
+        for (parameters, gradients) in sessions {
+            let both = parameters.chunks_mut(PART).zip(gradients.chunks(PART));
+            for (part, (parameters, gradients)) in parts.iter_mut().zip(both) {
+                part.parameters.push(parameters);
+                part.gradients.push(gradients);
+            }
+        }
+        let adam = adam.at(self.updates);
         parts
             .into_par_iter()
-            .for_each(|part| part.step(&adam, updates, (&statistics, share)));
+            .for_each(|part| part.step(&adam, (&statistics, share)));
         for replica in &mut self.replicas {
             replica.session.zero_parameter_gradients()?;
         }
@@ -120,27 +140,38 @@ impl<'a> Player<'a> {
     }
 
     /// Puts everything that the next step depends on into a checkpoint, under `name`.
-    pub fn save(&self, name: &str, checkpoint: &mut Checkpoint) {
+    ///
+    /// # Errors
+    /// Never for a player.
+    pub fn save(
+        &mut self,
+        name: &str,
+        checkpoint: &mut Checkpoint,
+    ) -> std::result::Result<(), SessionError> {
         checkpoint
             .arrays
-            .insert(format!("{name}.parameters"), self.parameters.clone());
+            .insert(format!("{name}.parameters"), self.parameters()?.to_vec());
         checkpoint
             .arrays
             .insert(format!("{name}.moments"), self.moments.clone());
         checkpoint
             .numbers
             .insert(format!("{name}.updates"), f64::from(self.updates));
+        Ok(())
     }
 
-    /// Takes it back.
+    /// Takes it back; [`Player::spread`] makes it the sessions'.
     ///
     /// # Errors
     /// The checkpoint is of another network.
-    pub fn restore(&mut self, name: &str, checkpoint: &Checkpoint) -> Result<()> {
-        let count = self.parameters.len();
-        let parameters = checkpoint.array(&format!("{name}.parameters"), count)?;
+    pub fn restore(
+        &mut self,
+        name: &str,
+        checkpoint: &Checkpoint,
+    ) -> std::result::Result<(), TrainError> {
+        let own = self.parameters()?;
+        own.copy_from_slice(checkpoint.array(&format!("{name}.parameters"), own.len())?);
         let moments = checkpoint.array(&format!("{name}.moments"), self.moments.len())?;
-        self.parameters.copy_from_slice(parameters);
         self.moments.copy_from_slice(moments);
         self.updates = checkpoint.number(&format!("{name}.updates")) as u32;
         Ok(())
@@ -151,35 +182,58 @@ impl<'a> Player<'a> {
 struct Part<'p> {
     /// The first one's number.
     first: usize,
-    parameters: &'p mut [f32],
     moments: [&'p mut [f32]; 2],
-    /// Each shard's parameters and gradients.
-    sessions: Vec<(&'p mut [f32], &'p [f32])>,
+    /// Each shard's.
+    parameters: Vec<&'p mut [f32]>,
+    gradients: Vec<&'p [f32]>,
 }
 
 impl Part<'_> {
-    fn step(self, adam: &Adam, updates: u32, (statistics, share): (&[Range<usize>], f32)) {
-        let mut sums = [0.0; PART];
-        let sums = &mut sums[..self.parameters.len()];
-        for (_, gradients) in &self.sessions {
-            sums.iter_mut()
-                .zip(*gradients)
-                .for_each(|(sum, g)| *sum += g);
+    fn step(self, adam: &AdamF32, (statistics, share): (&[Range<usize>], f32)) {
+        let [first, second] = self.moments;
+        let mut parameters = self.parameters;
+        let Some((own, copies)) = parameters.split_first_mut() else {
+            return;
+        };
+        let mut sums = [0.0; BLOCK];
+        let blocks = own.chunks_mut(BLOCK);
+        let moments = first.chunks_mut(BLOCK).zip(second.chunks_mut(BLOCK));
+        for (at, (own, (first, second))) in (0..).step_by(BLOCK).zip(blocks.zip(moments)) {
+            let here = at..at + own.len();
+            let sums = &mut sums[..own.len()];
+            add_up(self.gradients.iter().map(|all| &all[here.clone()]), sums);
+            // running statistics take a plain step
+            let (start, end) = (self.first + at, self.first + at + own.len());
+            let moved: Vec<(usize, f32)> = statistics
+                .iter()
+                .flat_map(|range| range.start.max(start)..range.end.min(end))
+                .map(|i| i - start)
+                .map(|i| (i, own[i] - share * sums[i]))
+                .collect();
+            kernels::adam_f32(Kernels::detect_exact(), adam, sums, own, [first, second]);
+            for (i, value) in moved {
+                own[i] = value;
+            }
+            for copy in copies.iter_mut() {
+                copy[here.clone()].copy_from_slice(own);
+            }
         }
-        let end = self.first + self.parameters.len();
-        let moved: Vec<(usize, f32)> = statistics
-            .iter()
-            .flat_map(|range| range.start.max(self.first)..range.end.min(end))
-            .map(|i| i - self.first)
-            .map(|i| (i, self.parameters[i] - share * sums[i]))
-            .collect();
-        adam.step_part(updates, self.parameters, sums, self.moments);
-        for (i, value) in moved {
-            self.parameters[i] = value;
+    }
+}
+
+/// The sum of all shards' gradients, in their order.
+fn add_up<'g>(mut shards: impl Iterator<Item = &'g [f32]>, sums: &mut [f32]) {
+    match (shards.next(), shards.next()) {
+        (Some(a), Some(b)) => {
+            for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+                *sum = a + b;
+            }
         }
-        for (parameters, _) in self.sessions {
-            parameters.copy_from_slice(self.parameters);
-        }
+        (Some(a), None) => sums.copy_from_slice(a),
+        _ => sums.fill(0.0),
+    }
+    for shard in shards {
+        sums.iter_mut().zip(shard).for_each(|(sum, g)| *sum += g);
     }
 }
 
@@ -187,8 +241,8 @@ impl Part<'_> {
 /// Yazici et al., "The unusual effectiveness of averaging in GAN training" (2019), equation 4.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Average {
-    /// The average.
-    pub parameters: Vec<f32>,
+    /// Empty where the decay is 0.
+    parameters: Vec<f32>,
     decay: f32,
 }
 
@@ -196,19 +250,39 @@ impl Average {
     /// An average that starts at these parameters; `decay` 0 is the last iterate itself.
     pub fn new(parameters: &[f32], decay: f32) -> Average {
         Average {
-            parameters: parameters.to_vec(),
+            parameters: match decay == 0.0 {
+                true => Vec::new(),
+                false => parameters.to_vec(),
+            },
             decay,
         }
     }
 
     /// One step: `average += (1 - decay) (parameters - average)`.
     pub fn step(&mut self, parameters: &[f32]) {
-        for (a, &p) in self.parameters.iter_mut().zip(parameters) {
-            *a = if self.decay == 0.0 {
-                p
-            } else {
-                *a + (1.0 - self.decay) * (p - *a)
-            };
+        let new = 1.0 - self.decay;
+        self.parameters
+            .par_chunks_mut(PART)
+            .zip(parameters.par_chunks(PART))
+            .for_each(|(average, parameters)| {
+                for (a, &p) in average.iter_mut().zip(parameters) {
+                    *a += new * (p - *a);
+                }
+            });
+    }
+
+    /// The average of the iterates, of which `last` is the last.
+    pub fn of<'p>(&'p self, last: &'p [f32]) -> &'p [f32] {
+        match self.decay == 0.0 {
+            true => last,
+            false => &self.parameters,
+        }
+    }
+
+    /// Goes on from such an average.
+    pub fn restore(&mut self, average: &[f32]) {
+        if self.decay != 0.0 {
+            self.parameters.copy_from_slice(average);
         }
     }
 }
@@ -229,7 +303,7 @@ mod tests {
         let mut memory = buffers(&model, 1, 3).unwrap();
         let mut player = Player::new(&model, &mut memory, 1, [0.5, 0.999]).unwrap();
         player.spread().unwrap();
-        let mut expected = player.parameters.clone();
+        let mut expected = player.parameters().unwrap().to_vec();
         let count = expected.len();
         assert!(!count.is_multiple_of(PART) && count > 2 * PART);
         let mut state = vec![0.0; Adam::state_len(count)];
@@ -249,7 +323,6 @@ mod tests {
             };
             adam.step(step, &mut expected, &sum, &mut state);
             player.step(0.01, 1).unwrap();
-            assert_eq!(player.parameters, expected);
             for replica in &mut player.replicas {
                 assert_eq!(replica.session.parameters().unwrap(), expected);
             }
@@ -261,9 +334,12 @@ mod tests {
         let mut slow = Average::new(&[0.0], 0.5);
         slow.step(&[1.0]);
         slow.step(&[1.0]);
-        assert_eq!(slow.parameters, [0.75]);
+        assert_eq!(slow.of(&[1.0]), [0.75]);
+        slow.restore(&[0.25]);
+        assert_eq!(slow.of(&[1.0]), [0.25]);
         let mut last = Average::new(&[0.0], 0.0);
         last.step(&[0.3]);
-        assert_eq!(last.parameters, [0.3]);
+        last.restore(&[0.0]);
+        assert_eq!(last.of(&[0.3]), [0.3]);
     }
 }

@@ -168,7 +168,7 @@ fn train(
     let model = image.model().map_err(GraphError::Invalid)?;
     let mut memory = buffers(&model, SHARD, fit.batch / SHARD)?;
     let mut d = Player::new(&model, &mut memory, SHARD, [0.9, 0.999])?;
-    let mut average = Average::new(&d.parameters, 0.998);
+    let mut average = Average::new(d.parameters()?, 0.998);
     let weight = 1.0 / fit.batch as f32;
     d.spread()?;
     for step in 0..fit.steps {
@@ -200,10 +200,11 @@ fn train(
         }
         let left = 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / fit.steps as f64).cos());
         d.step((fit.rate * left) as f32, 2)?;
-        average.step(&d.parameters);
+        average.step(d.parameters()?);
         progress(step + 1);
     }
-    store(&mut graph, &d.table, &average.parameters);
+    let (table, parameters) = d.tensors()?;
+    store(&mut graph, table, average.of(parameters));
     Ok(graph)
 }
 

@@ -6,7 +6,7 @@
 use super::gemm::{self, Onto, Rows};
 use super::tile::{Scratch, activate};
 use crate::kernels::DenseF32;
-use crate::kernels::f32x8::{F4, F8, Mask, mul_add};
+use crate::kernels::f32x8::{F4, F8, Mask, mul_add, prefetch};
 use core::ops::Range;
 
 /// Lengths that are those of weights `[outputs, depth]`, inputs `[batch, depth]` and outputs `[batch, outputs]`: the loops below
@@ -24,6 +24,8 @@ const WIDE: usize = 4;
 const SAMPLES: usize = 32 * 1024;
 /// Elements of weights that these samples go past before the next: half of what the usual first-level cache holds.
 const WEIGHTS: usize = 4 * 1024;
+/// Elements of a cache line.
+const LINE: usize = 16;
 /// Rows that begin a multiple of so many elements apart meet in a few sets of the first-level cache.
 const SETS: usize = 512;
 
@@ -52,7 +54,11 @@ pub(super) unsafe fn forward(p: &DenseF32, y: &mut [f32]) {
         }
         for o in (0..outputs).step_by(filters) {
             let filters = o..outputs.min(o + filters);
+            let behind = p.w.get(filters.end * p.depth..).unwrap_or_default();
+            let next = &behind[..behind.len().min(filters.len() * p.depth)];
+            let mut next = next.chunks(share(next.len(), samples.len().div_ceil(HIGH)));
             for n in samples.clone().step_by(HIGH) {
+                fetch(next.next().unwrap_or_default());
                 let rows = [0, 1, 2].map(|c| p.x.as_ptr().wrapping_add((n + c) * p.depth));
                 let beside = packed.wrapping_add((n - samples.start) * p.depth);
                 // SAFETY: so many samples from `n` on, and these filters, exist; whole tiles of samples were packed.
@@ -69,6 +75,20 @@ pub(super) unsafe fn forward(p: &DenseF32, y: &mut [f32]) {
                 }
             }
         }
+    }
+}
+
+/// How many of `len` elements are fetched at once, where that is done so many times: whole cache lines.
+fn share(len: usize, times: usize) -> usize {
+    len.div_ceil(times.max(1)).next_multiple_of(LINE).max(LINE)
+}
+
+/// Weights on their way while others are at work.
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+#[inline]
+fn fetch(w: &[f32]) {
+    for line in w.chunks(LINE) {
+        prefetch(line.as_ptr());
     }
 }
 

@@ -304,7 +304,11 @@ impl Trainer<'_> {
             };
             watch.step(&stand);
             if done == self.per_epoch {
-                let seen = as_seen(self.table, &self.average.parameters, aware.as_ref());
+                let seen = as_seen(
+                    self.table,
+                    self.average.of(&self.parameters),
+                    aware.as_ref(),
+                );
                 store(&mut network, self.table, &seen);
                 self.end_epoch(&network, &stand, run, watch)?;
             }
@@ -414,7 +418,7 @@ impl Trainer<'_> {
             self.best.offer(
                 judged.figure(),
                 epoch,
-                &self.average.parameters,
+                self.average.of(&self.parameters),
                 &self.ranges,
             );
         }
@@ -439,14 +443,14 @@ impl Trainer<'_> {
             ..Checkpoint::default()
         };
         let arrays = [
-            ("parameters", &self.parameters),
-            ("average", &self.average.parameters),
+            ("parameters", self.parameters.as_slice()),
+            ("average", self.average.of(&self.parameters)),
             ("optimizer", &self.stepper.state),
             ("perturbation", &self.perturbation),
             ("ranges", &self.ranges),
         ];
         for (name, array) in arrays {
-            checkpoint.arrays.insert(name.into(), array.clone());
+            checkpoint.arrays.insert(name.into(), array.to_vec());
         }
         let numbers = [
             ("loss", self.loss),
@@ -473,7 +477,6 @@ impl Trainer<'_> {
         };
         let arrays = [
             ("parameters", &mut self.parameters),
-            ("average", &mut self.average.parameters),
             ("optimizer", &mut self.stepper.state),
             ("perturbation", &mut self.perturbation),
         ];
@@ -481,6 +484,7 @@ impl Trainer<'_> {
             let len = array.len();
             array.copy_from_slice(checkpoint.array(name, len)?);
         }
+        self.average.restore(checkpoint.array("average", count)?);
         self.ranges = checkpoint.array("ranges", ranges)?.to_vec();
         self.step = checkpoint.step;
         self.loss = checkpoint.number("loss");
@@ -499,8 +503,14 @@ impl Trainer<'_> {
     /// Leaves the parameters that are given back in `graph`.
     fn finish(mut self, graph: &mut Graph) -> Outcome {
         let (epoch, parameters, ranges) = match self.stopped {
-            true => (self.best.epoch, &self.best.parameters, &self.best.ranges),
-            false => (self.config.epochs, &self.average.parameters, &self.ranges),
+            true => {
+                let best = &self.best;
+                (best.epoch, best.parameters.as_slice(), &best.ranges)
+            }
+            false => {
+                let last = self.average.of(&self.parameters);
+                (self.config.epochs, last, &self.ranges)
+            }
         };
         store(graph, self.table, parameters);
         self.outcome.epoch = epoch;

@@ -174,15 +174,14 @@ pub fn train(
     let betas = [config.beta1 as f32, config.beta2 as f32];
     let mut g = Player::new(&g_model, &mut g_memory, config.shard, betas)?;
     let mut d = Player::new(&d_model, &mut d_memory, at_once, betas)?;
-    let mut average = Average::new(&g.parameters, config.ema as f32);
-    let mut early = Early::new(config.patience, g.parameters.len());
+    let mut average = Average::new(g.parameters()?, config.ema as f32);
+    let count = g.parameters()?.len();
+    let mut early = Early::new(config.patience, count);
     let (mut step, mut sums) = (0, [0.0; 2]);
     if let Some(checkpoint) = checkpoint {
         g.restore("generator", checkpoint)?;
         d.restore("discriminator", checkpoint)?;
-        average
-            .parameters
-            .copy_from_slice(checkpoint.array("average", g.parameters.len())?);
+        average.restore(checkpoint.array("average", count)?);
         early.restore(checkpoint)?;
         step = checkpoint.step;
         sums = ["discriminator.sum", "generator.sum"].map(|name| checkpoint.number(name));
@@ -224,7 +223,7 @@ pub fn train(
         if step.is_multiple_of(config.discriminator_steps) {
             generator_loss = shared.generate(&mut g, &mut d, turn)?;
             g.step((config.generator_rate * left) as f32, 1)?;
-            average.step(&g.parameters);
+            average.step(g.parameters()?);
         }
         sums[1] += generator_loss;
         if !(loss.is_finite() && generator_loss.is_finite()) {
@@ -241,9 +240,10 @@ pub fn train(
         };
         watch.step(&stand);
         if done == per_epoch {
-            store(&mut g_graph, &g.table, &average.parameters);
+            let (table, parameters) = g.tensors()?;
+            store(&mut g_graph, table, average.of(parameters));
             let figures = watch.epoch(&stand, &g_graph)?;
-            early.judge(epoch, &figures, &average.parameters);
+            early.judge(epoch, &figures, average.of(g.parameters()?));
             let mut record = vec![
                 ("epoch", epoch as f64),
                 ("discriminator_loss", stand.discriminator_loss),
@@ -258,11 +258,11 @@ pub fn train(
                 step,
                 ..Checkpoint::default()
             };
-            g.save("generator", &mut checkpoint);
-            d.save("discriminator", &mut checkpoint);
+            g.save("generator", &mut checkpoint)?;
+            d.save("discriminator", &mut checkpoint)?;
             checkpoint
                 .arrays
-                .insert("average".into(), average.parameters.clone());
+                .insert("average".into(), average.of(g.parameters()?).to_vec());
             checkpoint
                 .numbers
                 .insert("discriminator.sum".into(), sums[0]);
@@ -271,10 +271,12 @@ pub fn train(
             run.save(checkpoint)?;
         }
     }
-    let last = ((step / per_epoch) as usize, average.parameters.as_slice());
+    let (table, parameters) = g.tensors()?;
+    let last = ((step / per_epoch) as usize, average.of(parameters));
     let (epoch, parameters) = early.best().unwrap_or(last);
-    store(&mut g_graph, &g.table, parameters);
-    store(&mut d_graph, &d.table, &d.parameters);
+    store(&mut g_graph, table, parameters);
+    let (table, parameters) = d.tensors()?;
+    store(&mut d_graph, table, parameters);
     Ok(Trained {
         generator: g_graph,
         discriminator: d_graph,
@@ -458,7 +460,7 @@ impl Shared<'_> {
             );
         }
         session.set_batch(2 * config.shard)?;
-        let mut answers = session.forward_f32(&[real, made].concat())?.to_vec();
+        let mut answers = session.forward_f32_parts(&[real, made])?.to_vec();
         let (first, second) = answers.split_at_mut(config.shard);
         let loss = prices(first, weight, on_real) + prices(second, weight, on_made);
         session.backward_parameters(&answers)?;

@@ -204,8 +204,10 @@ pub fn train(
         };
         watch.step(&stand);
         if done == per_epoch {
-            store(&mut pair.encoder, &e.table, &e.parameters);
-            store(&mut trunk, &d.table, &d.parameters);
+            let (table, parameters) = e.tensors()?;
+            store(&mut pair.encoder, table, parameters);
+            let (table, parameters) = d.tensors()?;
+            store(&mut trunk, table, parameters);
             hand_over(&trunk, &mut pair.decoder);
             let mut record = vec![
                 ("epoch", epoch as f64),
@@ -222,16 +224,18 @@ pub fn train(
                 step,
                 ..Checkpoint::default()
             };
-            e.save("encoder", &mut checkpoint);
-            d.save("decoder", &mut checkpoint);
+            e.save("encoder", &mut checkpoint)?;
+            d.save("decoder", &mut checkpoint)?;
             let numbers = [("reconstruction.sum", sums[0]), ("divergence.sum", sums[1])];
             let numbers = numbers.map(|(name, value)| (name.to_string(), value));
             checkpoint.numbers.extend(numbers);
             run.save(checkpoint)?;
         }
     }
-    store(&mut pair.encoder, &e.table, &e.parameters);
-    store(&mut trunk, &d.table, &d.parameters);
+    let (table, parameters) = e.tensors()?;
+    store(&mut pair.encoder, table, parameters);
+    let (table, parameters) = d.tensors()?;
+    store(&mut trunk, table, parameters);
     hand_over(&trunk, &mut pair.decoder);
     Ok(pair)
 }
