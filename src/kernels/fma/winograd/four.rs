@@ -5,7 +5,7 @@
 //! f32. (Barabasz, Anderson, Soodhalter and Gregg, "Error analysis and improving the accuracy of Winograd convolution for deep neural networks"
 //! (2018), on the choice of points: theirs, 0, +-1, 1/2 and -2, have two operations more along each line, and errors that are a third larger.)
 
-use super::Filter;
+use super::Transforms;
 use crate::kernels::f32x8::F8;
 
 /// Tiles of 4x4 places.
@@ -66,7 +66,7 @@ fn weights_along(g: [F8; 3]) -> [F8; 6] {
     [first, a, b, c, d, F8::mul(F8::splat(1.0 / (A * A2)), g[2])]
 }
 
-impl Filter for Four {
+impl Transforms for Four {
     const PLACES: usize = 4;
     const SCALE: f32 = A;
     const APART: bool = false;

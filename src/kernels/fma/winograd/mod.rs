@@ -35,7 +35,7 @@ const ROOM: usize = SIDE * SIDE * (CHANNELS_OF_FOUR * WIDE + 16);
 const TILES: usize = 12;
 
 /// The transforms of one size of tiles, each of eight channels or filters at once.
-trait Filter {
+trait Transforms {
     /// Places of a tile along each axis.
     const PLACES: usize;
     /// What place `(i, j)` comes out divided by the `i + j`-th power of.
@@ -46,6 +46,8 @@ trait Filter {
     const SIDE: usize = Self::PLACES + 2;
     /// Elements of a transformed tile.
     const POINTS: usize = Self::SIDE * Self::SIDE;
+    /// The same of eight channels: `[point][lane]`.
+    const BLOCK: usize = Self::POINTS * 8;
 
     /// `B^T d B`, element by element to `put`.
     ///
@@ -75,9 +77,6 @@ trait Filter {
     fn tile_pitch(channels: usize) -> usize {
         channels * Self::POINTS + 16
     }
-
-    /// Elements of a transformed tile, of eight channels: `[point][lane]`.
-    const BLOCK: usize = Self::POINTS * 8;
 }
 
 /// Whether the loops below can do this slide, and pay: the sizes of a layer decide, not of a batch.
@@ -92,8 +91,8 @@ pub(super) fn takes(s: &Slide) -> bool {
         && s.source_channels <= CHANNELS
 }
 
-/// Whether tiles of 4x4 places take less time than those of 2x2: not where few of their places are in the image, and not where tiles are
-/// so few that weights, 36 for each 16, are read for little.
+/// Whether tiles of 4x4 places take less time than those of 2x2: not where too few of their places are in the image (sides of 5, 6, 9 and 10),
+/// nor where so few tiles read so many weights, 36 for each 16.
 fn takes_four(channels: usize, count: [usize; 2]) -> bool {
     let tiles = |side: usize| count[0].div_ceil(side) * count[1].div_ceil(side);
     channels <= CHANNELS_OF_FOUR && tiles(4) >= 4 && tiles(2) >= 3 * tiles(4)
@@ -157,7 +156,7 @@ struct Tiles<'a> {
 
 impl Tiles<'_> {
     /// Tile `t` of all samples'.
-    fn at<F: Filter>(&self, t: usize) -> Tile {
+    fn at<F: Transforms>(&self, t: usize) -> Tile {
         let (n, t) = (t / self.count, t % self.count);
         Tile {
             n,
@@ -167,7 +166,7 @@ impl Tiles<'_> {
         }
     }
 
-    fn seen<F: Filter>(&self, tile: &Tile, source: *const f32) -> Seen {
+    fn seen<F: Transforms>(&self, tile: &Tile, source: *const f32) -> Seen {
         let s = self.slide;
         let pitch = s.source[1] * s.source_channels;
         let image = source.wrapping_add(tile.n * s.source[0] * pitch);
@@ -196,12 +195,23 @@ impl Tiles<'_> {
     ///
     /// # Safety
     /// The pixels can be read.
-    unsafe fn zeros<F: Filter>(&self, seen: &Seen) -> u16 {
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+    unsafe fn zeros<F: Transforms>(&self, seen: &Seen) -> u16 {
         let channels = self.slide.source_channels;
         let zero = |i: usize, j: usize| {
             let at = seen.rows[i].wrapping_add(j * channels);
-            // SAFETY: the caller's promise; columns outside are not read.
-            !seen.columns[j] || (0..channels).all(|c| unsafe { *at.add(c) } == 0.0)
+            let mut bits = [0; 8];
+            if seen.columns[j] {
+                for c in (0..channels).step_by(8) {
+                    // SAFETY: the caller's promise; columns outside are not read.
+                    let eight = unsafe { *at.add(c).cast::<[u32; 8]>() };
+                    // all but the sign
+                    for (bits, x) in bits.iter_mut().zip(eight) {
+                        *bits |= x << 1;
+                    }
+                }
+            }
+            bits == [0; 8]
         };
         // each place sees one of the four in the middle, and they are seldom zero
         let middle = F::SIDE / 2 - 1..F::SIDE / 2 + 1;
@@ -222,9 +232,14 @@ impl Tiles<'_> {
     /// Transforms tiles: to `[tile][channel / 8][point][8]`.
     ///
     /// # Safety
-    /// `source` has the slide's sizes, `to` room for as many times [`Filter::tile_pitch`] elements.
+    /// `source` has the slide's sizes, `to` room for as many times [`Transforms::tile_pitch`] elements.
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-    unsafe fn transform<F: Filter>(&self, source: *const f32, tiles: &mut [Tile], to: *mut f32) {
+    unsafe fn transform<F: Transforms>(
+        &self,
+        source: *const f32,
+        tiles: &mut [Tile],
+        to: *mut f32,
+    ) {
         let channels = self.slide.source_channels;
         for (t, tile) in tiles.iter_mut().enumerate() {
             let seen = self.seen::<F>(tile, source);
@@ -258,7 +273,7 @@ impl Tiles<'_> {
     /// # Safety
     /// `destination` has the slide's sizes, `from` the products.
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-    unsafe fn place<F: Filter, const V: usize>(
+    unsafe fn place<F: Transforms, const V: usize>(
         &self,
         from: *const f32,
         ends: &Ends,
@@ -312,9 +327,14 @@ impl Tiles<'_> {
 /// Transforms the weights of destination channels `o..o + 8 V`: to `[point][channel][8 V]`.
 ///
 /// # Safety
-/// The weights have the slide's sizes, `to` has room for as many points times [`Filter::pitch`] elements.
+/// The weights have the slide's sizes, `to` has room for as many points times [`Transforms::pitch`] elements.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-unsafe fn pack<F: Filter, const V: usize>(s: &Slide, weights: &Weights, o: usize, to: *mut f32) {
+unsafe fn pack<F: Transforms, const V: usize>(
+    s: &Slide,
+    weights: &Weights,
+    o: usize,
+    to: *mut f32,
+) {
     let pitch = F::pitch(s.source_channels, V);
     for c in (0..s.source_channels).step_by(8) {
         let mut cells = [[[F8::zero(); 8]; V]; 9];
@@ -343,7 +363,7 @@ unsafe fn pack<F: Filter, const V: usize>(s: &Slide, weights: &Weights, o: usize
 /// # Safety
 /// As [`Slide::run`].
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-unsafe fn run_tiles<F: Filter>(s: &Slide, work: &Work) {
+unsafe fn run_tiles<F: Transforms>(s: &Slide, work: &Work) {
     let Work {
         source,
         weights,

@@ -1,6 +1,6 @@
 //! What is between the brackets: for each point a product of matrices, tiles by channels and channels by filters.
 
-use super::Filter;
+use super::Transforms;
 use crate::kernels::f32x8::F8;
 
 /// One point of `M` tiles: `to[r] = sum_k a[r][k] b[k]`. Rows of `a` are tiles' `[channel / 8][point][8]`, of `b` `8 V` filters, of `to`
@@ -10,7 +10,7 @@ use crate::kernels::f32x8::F8;
 /// The rows can be read and written.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 #[inline]
-unsafe fn product<F: Filter, const M: usize, const V: usize>(
+unsafe fn product<F: Transforms, const M: usize, const V: usize>(
     channels: usize,
     a: *const f32,
     b: *const f32,
@@ -48,7 +48,7 @@ unsafe fn product<F: Filter, const M: usize, const V: usize>(
 /// # Safety
 /// All three are so long.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-pub(super) unsafe fn multiply<F: Filter, const V: usize>(
+pub(super) unsafe fn multiply<F: Transforms, const V: usize>(
     channels: usize,
     tiles: usize,
     a: *const f32,

@@ -1,12 +1,12 @@
 //! F(2x2, 3x3), with the points 0, 1, -1 and infinity: sixteen products for four places.
 
-use super::Filter;
+use super::Transforms;
 use crate::kernels::f32x8::F8;
 
 /// Tiles of 2x2 places.
 pub(super) struct Two;
 
-impl Filter for Two {
+impl Transforms for Two {
     const PLACES: usize = 2;
     const SCALE: f32 = 1.0;
     const APART: bool = true;
