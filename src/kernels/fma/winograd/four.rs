@@ -5,6 +5,8 @@
 //! f32. (Barabasz, Anderson, Soodhalter and Gregg, "Error analysis and improving the accuracy of Winograd convolution for deep neural networks"
 //! (2018), on the choice of points: theirs, 0, +-1, 1/2 and -2, have two operations more along each line, and errors that are a third larger.)
 
+#![allow(clippy::needless_range_loop)] // rows and columns are registers: numbered, in loops that are unrolled
+
 use super::Transforms;
 use crate::kernels::f32x8::F8;
 

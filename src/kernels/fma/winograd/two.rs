@@ -1,5 +1,7 @@
 //! F(2x2, 3x3), with the points 0, 1, -1 and infinity: sixteen products for four places.
 
+#![allow(clippy::needless_range_loop)] // rows and columns are registers: numbered, in loops that are unrolled
+
 use super::Transforms;
 use crate::kernels::f32x8::F8;
 
