@@ -178,6 +178,8 @@ pub(crate) struct Sizes {
     pub forward: [usize; 2],
     /// The same in the input gradient, where there is one.
     pub backward: Option<[usize; 2]>,
+    /// Rows and columns of what comes out, and of the input.
+    pub images: [[usize; 2]; 2],
     /// Orders against the window's direction: one for each pixel of a stride that a cell of the window meets.
     pub phases: usize,
 }
@@ -186,10 +188,10 @@ impl Sizes {
     /// Enough bytes for all orders.
     pub fn bytes(&self) -> usize {
         let [rows, columns] = self.kernel;
-        // sixteen channels at a time; windows of 3x3 may become sixteen numbers, a cache line apart
-        let floats = |[from, to]: [usize; 2]| {
-            let one = match self.kernel {
-                [3, 3] => 16 * (16 * from + 16),
+        // sixteen channels at a time
+        let floats = |[from, to]: [usize; 2], image: [usize; 2]| {
+            let one = match (self.kernel, self.phases) {
+                ([3, 3], 1) => super::fma::small_windows(from, image),
                 _ => 16 * rows * columns * from,
             };
             4 * one * to.div_ceil(16)
@@ -200,10 +202,11 @@ impl Sizes {
         };
         let forward = match self.weight {
             1 => pairs(self.forward),
-            _ => floats(self.forward),
+            _ => floats(self.forward, self.images[0]),
         };
         let headers = (1 + self.phases) * (size_of::<Header>() + LINE);
-        headers + forward + self.backward.map_or(0, floats)
+        let backward = self.backward.map(|sums| floats(sums, self.images[1]));
+        headers + forward + backward.unwrap_or(0)
     }
 }
 

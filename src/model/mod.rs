@@ -168,7 +168,9 @@ impl<'a> Model<'a> {
         let bytes = |k: usize| {
             let node = tables.node(k);
             let weights = tables.operand(node.inputs().nth(1)?);
-            Some(node.op.kept(&weights, mode.goes_back())?.bytes())
+            let images = [node.output, node.inputs().next()?].map(|t| tables.operand(t).shape);
+            let kept = node.op.kept(&weights, images.each_ref(), mode.goes_back());
+            Some(kept?.bytes())
         };
         let all = (0..tables.op_count())
             .filter_map(bytes)

@@ -310,9 +310,14 @@ pub enum Op {
 }
 
 impl Op {
-    /// What loops keep of its weights, its second operand; None where they keep nothing.
+    /// What loops keep of its weights, its second operand; None where they keep nothing. `images` are of what comes out and of the input.
     #[cfg(foolproof_simd)]
-    pub(crate) fn kept(&self, w: &Operand, goes_back: bool) -> Option<kept::Sizes> {
+    pub(crate) fn kept(
+        &self,
+        w: &Operand,
+        images: [&Shape; 2],
+        goes_back: bool,
+    ) -> Option<kept::Sizes> {
         let (outputs, inputs) = (w.shape.dim(0), w.shape.dim(3));
         let (forward, backward, stride) = match self {
             Op::Conv2d(conv) => ([inputs, outputs], [outputs, inputs], conv.stride),
@@ -326,6 +331,7 @@ impl Op {
             weight: w.dtype.size(),
             forward,
             backward: goes_back.then_some(backward),
+            images: images.map(|shape| [shape.dim(1), shape.dim(2)]),
             // phases without a cell of the window have nothing in order
             phases: usize::from(stride[0]).min(w.shape.dim(1))
                 * usize::from(stride[1]).min(w.shape.dim(2)),

@@ -8,6 +8,8 @@ mod depthwise;
 mod kept;
 #[cfg(test)]
 mod same_bits;
+#[cfg(test)]
+mod winograd;
 
 use super::*;
 use crate::kernels::{self, Activation, Kernels};
@@ -442,130 +444,10 @@ fn the_peak_loop_does_its_multiply_adds() {
     assert!((fma.peak(30_000) - 12.0 * 999.0).abs() < 12.0);
 }
 
-/// A 3x3 window that moves by one pixel, as [`winograd`] takes it.
+/// A 3x3 window that moves by one pixel.
 fn small(batch: usize, input: [usize; 2], channels: [usize; 2], padding: usize) -> Window {
     let padding = [[padding; 2]; 2];
     window(batch, input, channels, [3; 2], [1; 2], [1; 2], padding).unwrap()
-}
-
-const SMALL: [([usize; 2], [usize; 2], usize); 7] = [
-    ([4, 4], [8, 8], 0),
-    ([2, 2], [8, 16], 1),
-    ([5, 7], [16, 8], 1),
-    ([6, 3], [24, 40], 2),
-    ([7, 12], [64, 64], 1),
-    ([9, 4], [128, 16], 1),
-    ([10, 10], [16, 128], 0),
-];
-
-#[test]
-fn minimal_filtering_is_close_to_scalar() {
-    let mut numbers = Numbers(6);
-    for (input, channels, padding) in SMALL {
-        let g = small(2, input, channels, padding);
-        assert!(winograd::takes(&to_places(PLAIN, &g)));
-        conv::backward(&g, [channels[1], channels[0]], 1, [1, 1], |slide| {
-            assert!(winograd::takes(slide));
-        });
-        for transposed in [false, true] {
-            let spread = Spread {
-                groups: 1,
-                transposed,
-            };
-            check(&g, spread, &mut numbers);
-        }
-    }
-}
-
-/// Numbers of very different size side by side: what [`tolerance`] says of such windows.
-#[test]
-fn minimal_filtering_mixes_no_more_than_a_window() {
-    let Some(fma) = Fma::new() else { return };
-    let mut numbers = Numbers(7);
-    for (input, [c, o], padding) in SMALL {
-        let g = &small(1, input, [c, o], padding);
-        let [image, places] = conv::images(g);
-        let mut spread = |n: usize| -> Vec<f32> {
-            let sizes = [1.0, 1e-6, 1e3, 1e6];
-            let all = numbers.floats(n);
-            all.iter()
-                .map(|v| v * sizes[numbers.within(0, 3)])
-                .collect()
-        };
-        let (x, w) = (spread(image), spread(9 * c * o));
-        let mut sums = w.clone();
-        for filter in sums.chunks_exact_mut(9 * c) {
-            for k in 0..c {
-                let sum = filter.iter().skip(k).step_by(c).map(|w| w.abs()).sum();
-                filter.iter_mut().skip(k).step_by(c).for_each(|w| *w = sum);
-            }
-        }
-        let run = |kernels: Kernels, x: &[f32], w: &[f32]| {
-            let mut y = std::vec![0.0; places];
-            let p = ConvF32 {
-                window: g,
-                x,
-                w: w.into(),
-                bias: &std::vec![0.0; o],
-                activation: Activation::None,
-            };
-            kernels::conv_f32(kernels, &p, &mut y);
-            y
-        };
-        let expected = run(Kernels::Scalar, &x, &w);
-        let got = run(Kernels::Fma(fma), &x, &w);
-        let sizes = run(Kernels::Scalar, &magnitudes(&x), &sums);
-        for ((a, b), size) in expected.iter().zip(&got).zip(&sizes) {
-            let allowed = 2.0 * tolerance(9 * c) * size;
-            assert!(
-                (a - b).abs() <= allowed,
-                "{g:?}: {b}, not {a} within {allowed}"
-            );
-        }
-        // one pixel is not zero: places that do not see it are, exactly
-        let mut alone = std::vec![0.0; image];
-        let middle = (input[0] / 2 * input[1] + input[1] / 2) * c;
-        alone[middle..middle + c].copy_from_slice(&x[..c]);
-        let (a, b) = (
-            run(Kernels::Scalar, &alone, &w),
-            run(Kernels::Fma(fma), &alone, &w),
-        );
-        for (a, b) in a.iter().zip(&b) {
-            assert!(*a != 0.0 || *b == 0.0, "{g:?}: {b}");
-        }
-    }
-}
-
-#[test]
-fn minimal_filtering_does_not_feel_the_batch() {
-    let Some(fma) = Fma::new() else { return };
-    let fma = Kernels::Fma(fma);
-    let mut numbers = Numbers(8);
-    for (input, [c, o], padding) in SMALL {
-        let [image, places] = conv::images(&small(1, input, [c, o], padding));
-        let (x, gy) = (numbers.floats(3 * image), numbers.floats(3 * places));
-        let (w, bias) = (numbers.floats(9 * c * o), numbers.floats(o));
-        let run = |n: usize, x: &[f32], gy: &[f32]| {
-            let g = small(n, input, [c, o], padding);
-            let (mut y, mut gx) = (std::vec![0.0; n * places], std::vec![0.5; n * image]);
-            let p = ConvF32 {
-                window: &g,
-                x,
-                w: w[..].into(),
-                bias: &bias,
-                activation: Activation::Relu,
-            };
-            kernels::conv_f32(fma, &p, &mut y);
-            kernels::conv_input_gradient_f32(fma, &g, w[..].into(), gy, &mut gx);
-            (y, gx)
-        };
-        let (y, gx) = run(3, &x, &gy);
-        for n in 0..3 {
-            let (ya, gxa) = run(1, &x[n * image..][..image], &gy[n * places..][..places]);
-            assert_eq!(ya, y[n * places..][..places]);
-            assert_eq!(gxa, gx[n * image..][..image]);
-        }
-    }
 }
 
 /// First layers: few channels in, whole vectors out, at least as wide as a block of places.

@@ -114,6 +114,10 @@ impl Case {
             weight,
             forward: channels,
             backward: Some(backward),
+            images: match self.kind {
+                Kind::Transposed => [g.input, g.output],
+                _ => [g.output, g.input],
+            },
             phases: g.stride[0].min(g.kernel[0]) * g.stride[1].min(g.kernel[1]),
         };
         64 + sizes(4).bytes() + sizes(1).bytes()
@@ -133,6 +137,10 @@ fn kept_weights_give_the_same_bits() {
         ([6, 7], [8, 8], [3, 3], [1, 1], 1),
         ([5, 9], [24, 40], [3, 3], [1, 1], 1),
         ([4, 4], [128, 136], [3, 3], [1, 1], 1),
+        // the same of larger tiles
+        ([8, 8], [8, 8], [3, 3], [1, 1], 1),
+        ([11, 12], [24, 40], [3, 3], [1, 1], 1),
+        ([7, 8], [64, 72], [3, 3], [1, 1], 0),
         // first layers and their gradients
         ([9, 9], [1, 16], [3, 3], [1, 1], 1),
         ([9, 9], [3, 8], [3, 3], [1, 1], 1),

@@ -1,0 +1,444 @@
+//! 3x3 windows that move by one pixel: Winograd's minimal filtering F(2x2, 3x3) and F(4x4, 3x3) (Lavin and Gray, "Fast algorithms for
+//! convolutional neural networks" (2015), section 4), 16 products for four places or 36 for sixteen, where the plain sum has 9 for each.
+//!
+//! A tile of places sees a square of pixels `d`, two more along each axis. `Y = A^T [(G g G^T) * (B^T d B)] A`: what is between the brackets is
+//! a product of matrices for each element of the square, tiles by channels and channels by filters. The transforms are in `two` and `four`,
+//! the products in `product`.
+//!
+//! A place whose nine pixels are all zero gets an exact zero, as from the plain sum: an attack that steps by a gradient's sign must not follow
+//! rounding errors where there is no gradient. In F(2x2) a place depends on its own nine pixels alone. In F(4x4) the others cancel but for
+//! rounding, so such places are looked for ([`Tiles::zeros`]); and a pixel that is not finite reaches all places of its tile.
+
+mod four;
+mod product;
+mod two;
+
+use super::conv::{Ends, STRIP, Slide, Weights, Work};
+use super::tile::{Scratch, WIDE, activate};
+use crate::kernels::f32x8::{F8, Mask};
+use crate::kernels::kept::Loops;
+use core::ops::Range;
+use four::Four;
+use product::multiply;
+use two::Two;
+
+/// Pixels along an axis of the largest tile.
+const SIDE: usize = 6;
+/// The pixels of a row outside the image.
+static ZEROS: [f32; SIDE * CHANNELS] = [0.0; SIDE * CHANNELS];
+/// The most channels of the source, and the most with the larger tiles.
+const CHANNELS: usize = 128;
+const CHANNELS_OF_FOUR: usize = 64;
+/// Elements of packed weights on the stack: 146 KiB, sixteen filters in either form.
+const ROOM: usize = SIDE * SIDE * (CHANNELS_OF_FOUR * WIDE + 16);
+/// Tiles at once: their transforms fit a first-level cache where channels are few.
+const TILES: usize = 12;
+
+/// The transforms of one size of tiles, each of eight channels or filters at once.
+trait Transforms {
+    /// Places of a tile along each axis.
+    const PLACES: usize;
+    /// What place `(i, j)` comes out divided by the `i + j`-th power of.
+    const SCALE: f32;
+    /// Whether places depend on their own nine pixels alone.
+    const APART: bool;
+    /// Pixels that it sees along each axis.
+    const SIDE: usize = Self::PLACES + 2;
+    /// Elements of a transformed tile.
+    const POINTS: usize = Self::SIDE * Self::SIDE;
+    /// The same of eight channels: `[point][lane]`.
+    const BLOCK: usize = Self::POINTS * 8;
+
+    /// `B^T d B`, element by element to `put`.
+    ///
+    /// # Safety
+    /// The CPU has what vectors take.
+    unsafe fn pixels(pixel: impl Fn(usize, usize) -> F8, put: impl FnMut(usize, usize, F8));
+
+    /// `A^T m A`, place by place to `put`.
+    ///
+    /// # Safety
+    /// The CPU has what vectors take.
+    unsafe fn places(m: impl Fn(usize, usize) -> F8, put: impl FnMut(usize, usize, F8));
+
+    /// `G g G^T`, element by element to `put`.
+    ///
+    /// # Safety
+    /// The CPU has what vectors take.
+    unsafe fn weights(g: [[F8; 3]; 3], put: impl FnMut(usize, usize, F8));
+
+    /// Elements from point to point of packed weights of `8 V` filters: a cache line more than they are, since so many steps of a power of
+    /// two share one place in the cache.
+    fn pitch(channels: usize, v: usize) -> usize {
+        channels * 8 * v + 16
+    }
+
+    /// Elements from tile to tile of transformed pixels, for the same reason.
+    fn tile_pitch(channels: usize) -> usize {
+        channels * Self::POINTS + 16
+    }
+}
+
+/// Whether the loops below can do this slide, and pay: the sizes of a layer decide, not of a batch.
+pub(super) fn takes(s: &Slide) -> bool {
+    let vectors = |n: usize| n > 0 && n.is_multiple_of(8);
+    s.kernel == [3; 2]
+        && [s.stride, s.dilation, s.step] == [[1; 2]; 3]
+        && s.first == [0; 2]
+        && s.count.iter().all(|&n| n > 1)
+        && vectors(s.source_channels)
+        && vectors(s.channels)
+        && s.source_channels <= CHANNELS
+}
+
+/// Whether tiles of 4x4 places take less time than those of 2x2: not where too few of their places are in the image (sides of 5, 6, 9 and 10),
+/// nor where so few tiles read so many weights, 36 for each 16.
+fn takes_four(channels: usize, count: [usize; 2]) -> bool {
+    let tiles = |side: usize| count[0].div_ceil(side) * count[1].div_ceil(side);
+    channels <= CHANNELS_OF_FOUR && tiles(4) >= 4 && tiles(2) >= 3 * tiles(4)
+}
+
+/// Places of a tile along each axis.
+#[cfg(test)]
+pub(super) fn places(s: &Slide) -> usize {
+    match takes_four(s.source_channels, s.count) {
+        true => Four::PLACES,
+        false => Two::PLACES,
+    }
+}
+
+/// Elements that sixteen filters' weights take in order, or more where [`takes`] says no.
+pub(in crate::kernels) fn room(channels: usize, count: [usize; 2]) -> usize {
+    match takes_four(channels, count) {
+        true => Four::POINTS * Four::pitch(channels, 2),
+        false => Two::POINTS * Two::pitch(channels, 2),
+    }
+}
+
+/// As [`Slide::run`], for slides that [`takes`] names.
+///
+/// # Safety
+/// As [`Slide::run`].
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+pub(super) unsafe fn run(s: &Slide, work: &Work) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match takes_four(s.source_channels, s.count) {
+            true => run_tiles::<Four>(s, work),
+            false => run_tiles::<Two>(s, work),
+        }
+    }
+}
+
+/// A tile: its sample, the row and column of its first place, and a bit for each place (`4 row + column`) that is known to be zero.
+#[derive(Clone, Copy, Default)]
+struct Tile {
+    n: usize,
+    y: usize,
+    x: usize,
+    zeros: u16,
+}
+
+/// The pixels that a tile sees.
+struct Seen {
+    /// Where rows begin; rows outside are zeros.
+    rows: [*const f32; SIDE],
+    columns: [bool; SIDE],
+}
+
+/// A slide, and how its tiles lie.
+struct Tiles<'a> {
+    slide: &'a Slide,
+    columns: usize,
+    /// Tiles of one sample.
+    count: usize,
+}
+
+impl Tiles<'_> {
+    /// Tile `t` of all samples'.
+    fn at<F: Transforms>(&self, t: usize) -> Tile {
+        let (n, t) = (t / self.count, t % self.count);
+        Tile {
+            n,
+            y: F::PLACES * (t / self.columns),
+            x: F::PLACES * (t % self.columns),
+            zeros: 0,
+        }
+    }
+
+    fn seen<F: Transforms>(&self, tile: &Tile, source: *const f32) -> Seen {
+        let s = self.slide;
+        let pitch = s.source[1] * s.source_channels;
+        let image = source.wrapping_add(tile.n * s.source[0] * pitch);
+        let [height, width] = s.source.map(|n| n as isize);
+        let (y, x) = (
+            tile.y as isize - s.padding[0],
+            tile.x as isize - s.padding[1],
+        );
+        let mut seen = Seen {
+            rows: [ZEROS.as_ptr(); SIDE],
+            columns: [false; SIDE],
+        };
+        for (row, y) in seen.rows.iter_mut().take(F::SIDE).zip(y..) {
+            if (0..height).contains(&y) {
+                let at = y * pitch as isize + x * s.source_channels as isize;
+                *row = image.wrapping_offset(at);
+            }
+        }
+        for (column, x) in seen.columns.iter_mut().take(F::SIDE).zip(x..) {
+            *column = (0..width).contains(&x);
+        }
+        seen
+    }
+
+    /// The places of a tile whose pixels are all zero.
+    ///
+    /// # Safety
+    /// The pixels can be read.
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+    unsafe fn zeros<F: Transforms>(&self, seen: &Seen) -> u16 {
+        let channels = self.slide.source_channels;
+        let zero = |i: usize, j: usize| {
+            let at = seen.rows[i].wrapping_add(j * channels);
+            let mut bits = [0; 8];
+            if seen.columns[j] {
+                for c in (0..channels).step_by(8) {
+                    // SAFETY: the caller's promise; columns outside are not read.
+                    let eight = unsafe { *at.add(c).cast::<[u32; 8]>() };
+                    // all but the sign
+                    for (bits, x) in bits.iter_mut().zip(eight) {
+                        *bits |= x << 1;
+                    }
+                }
+            }
+            bits == [0; 8]
+        };
+        // each place sees one of the four in the middle, and they are seldom zero
+        let middle = F::SIDE / 2 - 1..F::SIDE / 2 + 1;
+        if !middle.clone().any(|i| middle.clone().any(|j| zero(i, j))) {
+            return 0;
+        }
+        // rows of windows along columns, then three of those
+        let mut rows = [0; SIDE];
+        for (i, row) in rows.iter_mut().enumerate().take(F::SIDE) {
+            let pixels = (0..F::SIDE).fold(0u16, |all, j| all | u16::from(zero(i, j)) << j);
+            *row = pixels & pixels >> 1 & pixels >> 2;
+        }
+        (0..F::PLACES).fold(0, |all, i| {
+            all | (rows[i] & rows[i + 1] & rows[i + 2] & 15) << (4 * i)
+        })
+    }
+
+    /// Transforms tiles: to `[tile][channel / 8][point][8]`.
+    ///
+    /// # Safety
+    /// `source` has the slide's sizes, `to` room for as many times [`Transforms::tile_pitch`] elements.
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+    unsafe fn transform<F: Transforms>(
+        &self,
+        source: *const f32,
+        tiles: &mut [Tile],
+        to: *mut f32,
+    ) {
+        let channels = self.slide.source_channels;
+        for (t, tile) in tiles.iter_mut().enumerate() {
+            let seen = self.seen::<F>(tile, source);
+            if !F::APART {
+                // SAFETY: pixels of the image, or zeros.
+                tile.zeros = unsafe { self.zeros::<F>(&seen) };
+            }
+            let mut columns = [Mask::first(0); SIDE];
+            for (mask, &column) in columns.iter_mut().zip(&seen.columns) {
+                *mask = Mask::all_if(column);
+            }
+            let inside = seen.columns[..F::SIDE].iter().all(|&column| column);
+            for c in (0..channels).step_by(8) {
+                let to = to.wrapping_add(t * F::tile_pitch(channels) + c * F::POINTS);
+                let at = |i: usize, j: usize| seen.rows[i].wrapping_add(j * channels + c);
+                // SAFETY: eight channels of pixels inside the image, or zeros, of which there are as many; `to` has room. Columns outside
+                // are not read.
+                unsafe {
+                    let put = |i: usize, j: usize, v: F8| v.store(to.add((F::SIDE * i + j) * 8));
+                    match inside {
+                        true => F::pixels(|i, j| F8::load(at(i, j)), put),
+                        false => F::pixels(|i, j| F8::load_some(at(i, j), columns[j]), put),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes tiles' places, channels `o..o + 8 V`, from products `[tile][channel / 8][point][8]`.
+    ///
+    /// # Safety
+    /// `destination` has the slide's sizes, `from` the products.
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+    unsafe fn place<F: Transforms, const V: usize>(
+        &self,
+        from: *const f32,
+        ends: &Ends,
+        o: usize,
+        tiles: &[Tile],
+        destination: *mut f32,
+    ) {
+        let s = self.slide;
+        let pitch = s.destination[1] * s.channels;
+        let mut scales = [1.0; 2 * (SIDE - 2) - 1];
+        for i in 1..scales.len() {
+            scales[i] = scales[i - 1] * F::SCALE;
+        }
+        for v in 0..V {
+            let bias = ends
+                .bias
+                .and_then(|bias| bias.get(o + 8 * v..)?.first_chunk());
+            // SAFETY: eight elements.
+            let bias = bias.map(|bias: &[f32; 8]| unsafe { F8::load(bias.as_ptr()) });
+            for (t, tile) in tiles.iter().enumerate() {
+                let from = from.wrapping_add((t * V + v) * F::BLOCK);
+                let row = tile.n * s.destination[0] + tile.y;
+                let to = destination.wrapping_add(row * pitch + tile.x * s.channels + o + 8 * v);
+                let (rows, columns) = (s.count[0] - tile.y, s.count[1] - tile.x);
+                let put = |i: usize, j: usize, sum: F8| {
+                    if i >= rows || j >= columns {
+                        return;
+                    }
+                    let at = to.wrapping_add(i * pitch + j * s.channels);
+                    let is_zero = !F::APART && tile.zeros >> (4 * i + j) & 1 == 1;
+                    // SAFETY: eight channels of a pixel of the destination.
+                    unsafe {
+                        let start = match bias {
+                            Some(bias) => bias,
+                            None => F8::load(at),
+                        };
+                        let y = match is_zero {
+                            true => start,
+                            false => F8::mul_add(F8::splat(scales[i + j]), sum, start),
+                        };
+                        activate(ends.activation, y).store(at);
+                    }
+                };
+                // SAFETY: inside the products.
+                unsafe { F::places(|i, j| F8::load(from.add((i * F::SIDE + j) * 8)), put) };
+            }
+        }
+    }
+}
+
+/// Transforms the weights of destination channels `o..o + 8 V`: to `[point][channel][8 V]`.
+///
+/// # Safety
+/// The weights have the slide's sizes, `to` has room for as many points times [`Transforms::pitch`] elements.
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+unsafe fn pack<F: Transforms, const V: usize>(
+    s: &Slide,
+    weights: &Weights,
+    o: usize,
+    to: *mut f32,
+) {
+    let pitch = F::pitch(s.source_channels, V);
+    for c in (0..s.source_channels).step_by(8) {
+        let mut cells = [[[F8::zero(); 8]; V]; 9];
+        for (cell, w) in cells.iter_mut().enumerate() {
+            for (v, w) in w.iter_mut().enumerate() {
+                // SAFETY: the caller's promise; `takes` wants whole vectors of both channels.
+                *w = unsafe { s.eight(weights, [cell / 3, cell % 3], c, o + 8 * v) };
+            }
+        }
+        for k in 0..8 {
+            for v in 0..V {
+                let mut g = [[F8::zero(); 3]; 3];
+                for (cell, w) in cells.iter().enumerate() {
+                    g[cell / 3][cell % 3] = w[v][k];
+                }
+                let to = to.wrapping_add(((c + k) * V + v) * 8);
+                // SAFETY: inside `to`.
+                unsafe { F::weights(g, |i, j, g| g.store(to.add((i * F::SIDE + j) * pitch))) };
+            }
+        }
+    }
+}
+
+/// As [`run`], with tiles of one size.
+///
+/// # Safety
+/// As [`Slide::run`].
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+unsafe fn run_tiles<F: Transforms>(s: &Slide, work: &Work) {
+    let Work {
+        source,
+        weights,
+        ends,
+        destination,
+    } = *work;
+    let (mut packed, mut strip) = (Scratch::<ROOM>::new(), Scratch::<STRIP>::new());
+    let mut products = Scratch::<{ SIDE * SIDE * TILES * WIDE }>::new();
+    let (packed, strip, products) = (packed.start(), strip.start(), products.start());
+    let channels = s.source_channels;
+    let columns = s.count[1].div_ceil(F::PLACES);
+    let tiles = Tiles {
+        slide: s,
+        columns,
+        count: columns * s.count[0].div_ceil(F::PLACES),
+    };
+    let all = s.batch * tiles.count;
+    // in whole blocks of six where not all fit, or a little less
+    let at_once = match STRIP / F::tile_pitch(channels) {
+        TILES.. => TILES,
+        fit => all.div_ceil(all.div_ceil(fit.min(6))),
+    };
+    let panel = F::POINTS * F::pitch(channels, 2);
+    let panels = s.channels.div_ceil(WIDE);
+    let pack = |panels: Range<usize>, to: *mut f32| {
+        for (i, p) in panels.enumerate() {
+            let to = to.wrapping_add(i * panel);
+            // SAFETY: the caller has room for so many panels.
+            unsafe {
+                match s.channels - p * WIDE {
+                    8 => pack::<F, 1>(s, weights, p * WIDE, to),
+                    _ => pack::<F, 2>(s, weights, p * WIDE, to),
+                }
+            }
+        }
+    };
+    let loops = (Loops::Winograd, F::PLACES);
+    // SAFETY: all of the panels that is read is written.
+    let kept = unsafe { s.kept(weights, loops, panels * panel, |to| pack(0..panels, to)) };
+    let group = match kept {
+        Some(_) => panels,
+        None => ROOM / panel,
+    };
+    for first in (0..panels).step_by(group) {
+        let end = panels.min(first + group);
+        let packed = kept.unwrap_or_else(|| {
+            // `group` panels fit
+            pack(first..end, packed);
+            packed
+        });
+        for t in (0..all).step_by(at_once) {
+            let mut some = [Tile::default(); TILES];
+            let some = &mut some[..at_once.min(all - t)];
+            for (tile, t) in some.iter_mut().zip(t..) {
+                *tile = tiles.at::<F>(t);
+            }
+            // SAFETY: so many tiles fit in the strip and their products in theirs, the panels are packed; all else is the caller's
+            // promise.
+            unsafe {
+                tiles.transform::<F>(source, some, strip);
+                for p in first..end {
+                    let b = packed.add((p - first) * panel);
+                    let o = p * WIDE;
+                    match s.channels - o {
+                        8 => {
+                            multiply::<F, 1>(channels, some.len(), strip, b, products);
+                            tiles.place::<F, 1>(products, ends, o, some, destination);
+                        }
+                        _ => {
+                            multiply::<F, 2>(channels, some.len(), strip, b, products);
+                            tiles.place::<F, 2>(products, ends, o, some, destination);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What is between the brackets: for each point a product of matrices, tiles by channels and channels by filters.
+
+use super::Transforms;
+use crate::kernels::f32x8::F8;
+
+/// One point of `M` tiles: `to[r] = sum_k a[r][k] b[k]`. Rows of `a` are tiles' `[channel / 8][point][8]`, of `b` `8 V` filters, of `to`
+/// `[filter / 8][point][8]`.
+///
+/// # Safety
+/// The rows can be read and written.
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+#[inline]
+unsafe fn product<F: Transforms, const M: usize, const V: usize>(
+    channels: usize,
+    a: *const f32,
+    b: *const f32,
+    to: *mut f32,
+) {
+    let mut sums = [[F8::zero(); V]; M];
+    let (mut a, mut b, row) = (a, b, F::tile_pitch(channels));
+    for _ in 0..channels / 8 {
+        for k in 0..8 {
+            let mut lanes = [F8::zero(); V];
+            for (v, lanes) in lanes.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                *lanes = unsafe { F8::load(b.add((k * V + v) * 8)) };
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                let x = unsafe { F8::splat(*a.add(r * row + k)) };
+                for (sum, lanes) in sums.iter_mut().zip(lanes) {
+                    *sum = F8::mul_add(x, lanes, *sum);
+                }
+            }
+        }
+        (a, b) = (a.wrapping_add(F::BLOCK), b.wrapping_add(8 * V * 8));
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        for (v, sum) in sums.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { sum.store(to.add((r * V + v) * F::BLOCK)) };
+        }
+    }
+}
+
+/// All points' products: `[tile][channel / 8][point][8]` by `[point][channel][8 V]` to `[tile][filter / 8][point][8]`.
+///
+/// # Safety
+/// All three are so long.
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+pub(super) unsafe fn multiply<F: Transforms, const V: usize>(
+    channels: usize,
+    tiles: usize,
+    a: *const f32,
+    b: *const f32,
+    to: *mut f32,
+) {
+    for point in 0..F::POINTS {
+        let b = b.wrapping_add(point * F::pitch(channels, V));
+        let mut t = 0;
+        while t < tiles {
+            let a = a.wrapping_add(t * F::tile_pitch(channels) + point * 8);
+            let to = to.wrapping_add(t * V * F::BLOCK + point * 8);
+            // SAFETY: so many tiles are left.
+            unsafe {
+                t += match tiles - t {
+                    // one vector of filters leaves registers for more tiles
+                    12.. if V == 1 => {
+                        product::<F, 12, V>(channels, a, b, to);
+                        12
+                    }
+                    // eight are four and four: two at once would wait for each other
+                    6 | 7 | 9.. => {
+                        product::<F, 6, V>(channels, a, b, to);
+                        6
+                    }
+                    4.. => {
+                        product::<F, 4, V>(channels, a, b, to);
+                        4
+                    }
+                    2.. => {
+                        product::<F, 2, V>(channels, a, b, to);
+                        2
+                    }
+                    _ => {
+                        product::<F, 1, V>(channels, a, b, to);
+                        1
+                    }
+                };
+            }
+        }
+    }
+}
