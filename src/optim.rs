@@ -64,23 +64,12 @@ impl Adam {
     /// Step number `t`, counted from 1. `state` is twice as long as the parameters and starts at zero.
     pub fn step(&self, t: u32, parameters: &mut [f32], gradients: &[f32], state: &mut [f32]) {
         let (first, second) = state.split_at_mut(state.len() / 2);
-        self.step_part(t, parameters, gradients, [first, second]);
-    }
-
-    /// Step number `t` of some of the parameters, with their gradients and their two moments, all of one length: each parameter goes its
-    /// own way, so parts can be stepped side by side.
-    pub fn step_part(
-        &self,
-        t: u32,
-        parameters: &mut [f32],
-        gradients: &[f32],
-        moments: [&mut [f32]; 2],
-    ) {
         let kernels = Kernels::detect_exact();
-        adam_f32(kernels, &self.at(t), gradients, parameters, moments);
+        adam_f32(kernels, &self.at(t), gradients, parameters, [first, second]);
     }
 
-    /// What step number `t` multiplies and divides by, for who steps many parts.
+    /// What step number `t`, counted from 1, multiplies and divides by: each parameter goes its own way, so [`adam_f32`] can step parts of
+    /// them side by side.
     pub fn at(&self, t: u32) -> AdamF32 {
         AdamF32 {
             betas: [self.beta1, self.beta2],

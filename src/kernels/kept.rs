@@ -189,12 +189,12 @@ impl Sizes {
     pub fn bytes(&self) -> usize {
         let [rows, columns] = self.kernel;
         // sixteen channels at a time
-        let floats = |[from, to]: [usize; 2], image: [usize; 2]| {
+        let floats = |sums: [usize; 2], image: [usize; 2]| {
             let one = match (self.kernel, self.phases) {
-                ([3, 3], 1) => super::fma::small_windows(from, image),
-                _ => 16 * rows * columns * from,
+                ([3, 3], 1) => super::fma::small_windows(sums, image),
+                _ => 16 * rows * columns * sums[0],
             };
-            4 * one * to.div_ceil(16)
+            4 * one * sums[1].div_ceil(16)
         };
         // two elements of a row at a time, as 16-bit numbers
         let pairs = |[from, to]: [usize; 2]| {

@@ -195,9 +195,10 @@ impl<'a> Session<'a> {
             let begins = tables
                 .span(self.options.mode, self.pass, t, Role::Gradient)
                 .map(|s| s.first.get() as usize);
-            if let (Some(time), Some(range)) = (begins, self.slot(t, Role::Gradient))
+            if let Some(time) = begins
                 && (first..=last).contains(&time)
                 && !(time == last && self.begins(t, time))
+                && let Some(range) = self.slot(t, Role::Gradient)
             {
                 self.buffer[range].fill(0);
             }

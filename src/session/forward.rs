@@ -102,7 +102,8 @@ impl Session<'_> {
         self.begin();
         let range = self.slot(t, Role::Value).unwrap_or(0..0);
         let parts = parts.into_iter();
-        let got: usize = parts.clone().map(<[u8]>::len).sum();
+        let lens = parts.clone().map(<[u8]>::len);
+        let got = lens.fold(0, usize::saturating_add);
         if got != range.len() {
             let size = dtype.size();
             return Err(SessionError::Length {

@@ -241,8 +241,8 @@ fn add_up<'g>(mut shards: impl Iterator<Item = &'g [f32]>, sums: &mut [f32]) {
 /// Yazici et al., "The unusual effectiveness of averaging in GAN training" (2019), equation 4.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Average {
-    /// Empty where the decay is 0.
-    parameters: Vec<f32>,
+    /// With a decay above 0; without, it is the last iterate.
+    parameters: Option<Vec<f32>>,
     decay: f32,
 }
 
@@ -250,10 +250,7 @@ impl Average {
     /// An average that starts at these parameters; `decay` 0 is the last iterate itself.
     pub fn new(parameters: &[f32], decay: f32) -> Average {
         Average {
-            parameters: match decay == 0.0 {
-                true => Vec::new(),
-                false => parameters.to_vec(),
-            },
+            parameters: (decay != 0.0).then(|| parameters.to_vec()),
             decay,
         }
     }
@@ -261,7 +258,10 @@ impl Average {
     /// One step: `average += (1 - decay) (parameters - average)`.
     pub fn step(&mut self, parameters: &[f32]) {
         let new = 1.0 - self.decay;
-        self.parameters
+        let Some(average) = &mut self.parameters else {
+            return;
+        };
+        average
             .par_chunks_mut(PART)
             .zip(parameters.par_chunks(PART))
             .for_each(|(average, parameters)| {
@@ -273,16 +273,13 @@ impl Average {
 
     /// The average of the iterates, of which `last` is the last.
     pub fn of<'p>(&'p self, last: &'p [f32]) -> &'p [f32] {
-        match self.decay == 0.0 {
-            true => last,
-            false => &self.parameters,
-        }
+        self.parameters.as_deref().unwrap_or(last)
     }
 
     /// Goes on from such an average.
     pub fn restore(&mut self, average: &[f32]) {
-        if self.decay != 0.0 {
-            self.parameters.copy_from_slice(average);
+        if let Some(own) = &mut self.parameters {
+            own.copy_from_slice(average);
         }
     }
 }
@@ -297,7 +294,10 @@ mod tests {
     #[test]
     fn a_step_is_adams_with_the_sum_of_the_shards_in_every_session() {
         let mut b = Builder::new(&[120], (-1.0, 1.0), 1).unwrap();
-        let x = b.dense(b.input(), 80, Activation::None).unwrap();
+        // running statistics that begin in one part and end in the next
+        let x = b.dense(b.input(), 33, Activation::None).unwrap();
+        let x = b.batch_norm(x).unwrap();
+        let x = b.dense(x, 300, Activation::None).unwrap();
         let image = to_image(&b.finish(x)).unwrap();
         let model = image.model().unwrap();
         let mut memory = buffers(&model, 1, 3).unwrap();
@@ -306,6 +306,13 @@ mod tests {
         let mut expected = player.parameters().unwrap().to_vec();
         let count = expected.len();
         assert!(!count.is_multiple_of(PART) && count > 2 * PART);
+        let statistics: Vec<usize> = player
+            .table
+            .iter()
+            .filter(|(_, role, _)| *role == TensorRole::Statistic)
+            .flat_map(|(_, _, range)| range.clone())
+            .collect();
+        assert!(statistics.contains(&(PART - 1)) && statistics.contains(&PART));
         let mut state = vec![0.0; Adam::state_len(count)];
         for step in 1..=2u32 {
             let mut sum = vec![0.0; count];
@@ -321,8 +328,12 @@ mod tests {
                 beta1: 0.5,
                 ..Adam::new(0.01)
             };
+            let before = expected.clone();
             adam.step(step, &mut expected, &sum, &mut state);
-            player.step(0.01, 1).unwrap();
+            for &i in &statistics {
+                expected[i] = before[i] - STATISTICS_MOMENTUM / 6.0 * sum[i];
+            }
+            player.step(0.01, 2).unwrap();
             for replica in &mut player.replicas {
                 assert_eq!(replica.session.parameters().unwrap(), expected);
             }

@@ -55,7 +55,8 @@ pub(super) unsafe fn forward(p: &DenseF32, y: &mut [f32]) {
         for o in (0..outputs).step_by(filters) {
             let filters = o..outputs.min(o + filters);
             let behind = p.w.get(filters.end * p.depth..).unwrap_or_default();
-            let next = &behind[..behind.len().min(filters.len() * p.depth)];
+            let next = filters.len() * p.depth;
+            let next = &behind[..behind.len().min(next).min(2 * WEIGHTS)];
             let mut next = next.chunks(share(next.len(), samples.len().div_ceil(HIGH)));
             for n in samples.clone().step_by(HIGH) {
                 fetch(next.next().unwrap_or_default());
@@ -83,7 +84,7 @@ fn share(len: usize, times: usize) -> usize {
     len.div_ceil(times.max(1)).next_multiple_of(LINE).max(LINE)
 }
 
-/// Weights on their way while others are at work.
+/// Asks for weights that come next while others are at work.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 #[inline]
 fn fetch(w: &[f32]) {

@@ -40,7 +40,7 @@ fn pixels_along(d: [F8; 6]) -> [F8; 6] {
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 #[inline]
 fn places_along(m: [F8; 6]) -> [F8; 4] {
-    let [two, four, eight] = [2.0, 4.0, 8.0].map(|x| F8::splat(x));
+    let (two, four, eight) = (F8::splat(2.0), F8::splat(4.0), F8::splat(8.0));
     let (even, odd) = (F8::add(m[1], m[2]), F8::sub(m[1], m[2]));
     let (even_2, odd_2) = (F8::add(m[3], m[4]), F8::sub(m[3], m[4]));
     [

@@ -7,7 +7,8 @@
 //!
 //! A place whose nine pixels are all zero gets an exact zero, as from the plain sum: an attack that steps by a gradient's sign must not follow
 //! rounding errors where there is no gradient. In F(2x2) a place depends on its own nine pixels alone. In F(4x4) the others cancel but for
-//! rounding, so such places are looked for ([`Tiles::zeros`]); and a pixel that is not finite reaches all places of its tile.
+//! rounding, so such places are looked for ([`Tiles::zeros`]); and a pixel that is not finite reaches all places of its tile. Pixels that only
+//! meet weights of zero are not looked for: there the plain sum is zero, and F(4x4) off by rounding.
 
 mod four;
 mod product;
@@ -81,14 +82,16 @@ trait Transforms {
 
 /// Whether the loops below can do this slide, and pay: the sizes of a layer decide, not of a batch.
 pub(super) fn takes(s: &Slide) -> bool {
-    let vectors = |n: usize| n > 0 && n.is_multiple_of(8);
     s.kernel == [3; 2]
         && [s.stride, s.dilation, s.step] == [[1; 2]; 3]
         && s.first == [0; 2]
-        && s.count.iter().all(|&n| n > 1)
-        && vectors(s.source_channels)
-        && vectors(s.channels)
-        && s.source_channels <= CHANNELS
+        && fits([s.source_channels, s.channels], s.count)
+}
+
+/// What [`takes`] asks of the channels, those that a sum goes over and those that there are sums for, and of how many places there are.
+fn fits(channels: [usize; 2], count: [usize; 2]) -> bool {
+    let vectors = |n: usize| n > 0 && n.is_multiple_of(8);
+    channels.into_iter().all(vectors) && channels[0] <= CHANNELS && count.iter().all(|&n| n > 1)
 }
 
 /// Whether tiles of 4x4 places take less time than those of 2x2: not where too few of their places are in the image (sides of 5, 6, 9 and 10),
@@ -107,11 +110,13 @@ pub(super) fn places(s: &Slide) -> usize {
     }
 }
 
-/// Elements that sixteen filters' weights take in order, or more where [`takes`] says no.
-pub(in crate::kernels) fn room(channels: usize, count: [usize; 2]) -> usize {
-    match takes_four(channels, count) {
-        true => Four::POINTS * Four::pitch(channels, 2),
-        false => Two::POINTS * Two::pitch(channels, 2),
+/// Elements that sixteen filters' weights of a 3x3 window that moves by one pixel take in order, in these loops or, where they cannot do it,
+/// in others. The numbers are those of [`fits`].
+pub(in crate::kernels) fn room([from, to]: [usize; 2], count: [usize; 2]) -> usize {
+    match fits([from, to], count) {
+        true if takes_four(from, count) => Four::POINTS * Four::pitch(from, 2),
+        true => Two::POINTS * Two::pitch(from, 2),
+        false => 9 * from * WIDE,
     }
 }
 
