@@ -189,9 +189,9 @@ impl Sizes {
     pub fn bytes(&self) -> usize {
         let [rows, columns] = self.kernel;
         // sixteen channels at a time
-        let floats = |sums: [usize; 2], image: [usize; 2]| {
+        let floats = |gradient: bool, sums: [usize; 2], image: [usize; 2]| {
             let one = match (self.kernel, self.phases) {
-                ([3, 3], 1) => super::fma::small_windows(sums, image),
+                ([3, 3], 1) => super::fma::small_windows(gradient, sums, image),
                 _ => 16 * rows * columns * sums[0],
             };
             4 * one * sums[1].div_ceil(16)
@@ -202,10 +202,10 @@ impl Sizes {
         };
         let forward = match self.weight {
             1 => pairs(self.forward),
-            _ => floats(self.forward, self.images[0]),
+            _ => floats(false, self.forward, self.images[0]),
         };
         let headers = (1 + self.phases) * (size_of::<Header>() + LINE);
-        let backward = self.backward.map(|sums| floats(sums, self.images[1]));
+        let backward = self.backward.map(|sums| floats(true, sums, self.images[1]));
         headers + forward + backward.unwrap_or(0)
     }
 }

@@ -222,12 +222,16 @@ pub(super) struct Ends<'a> {
     /// One number per channel; without it what is there.
     pub bias: Option<&'a [f32]>,
     pub activation: Activation,
+    /// Whether the sums are a gradient. Those of a forward run must be equal where windows are, as in flat parts of an image: a maximum
+    /// over them takes the first.
+    pub gradient: bool,
 }
 
-/// Adds what is there, and does nothing else.
+/// Adds a gradient to what is there, and does nothing else.
 pub(super) const ADD: Ends = Ends {
     bias: None,
     activation: Activation::None,
+    gradient: true,
 };
 
 /// What a slide goes from, what it multiplies by, and where it goes to.
@@ -638,7 +642,11 @@ impl Slide {
                 true => ends.activation,
                 false => Activation::None,
             };
-            let ends = Ends { bias, activation };
+            let ends = Ends {
+                bias,
+                activation,
+                ..*work.ends
+            };
             for first in (0..panels).step_by(at_once) {
                 let panels = at_once.min(panels - first);
                 let packed = match kept {

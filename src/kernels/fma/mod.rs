@@ -3,7 +3,7 @@
 //!
 //! What a sample gets does not depend on how many run at once: every sum goes over its terms in an order that only the layer's
 //! sizes decide. Weights are packed once a session where its buffer has room for them (`kept`), else once a call on the stack. Windows of 3x3 that move by one pixel, over whole vectors of
-//! channels, take 36 products for sixteen places where the sum as written has 144, or 16 of 36 for four (`winograd`). Layers in groups, depthwise ones with several filters a channel,
+//! channels, take 16 products for four places where the sum as written has 36, or in gradients 36 for sixteen (`winograd`). Layers in groups, depthwise ones with several filters a channel,
 //! strides with dilations, and gradients of depthwise weights go through [`Simd`]'s loops.
 // where the registers are part of every CPU nobody has to promise that they are there
 #![cfg_attr(target_arch = "aarch64", allow(unused_unsafe))]
@@ -25,7 +25,6 @@ mod winograd;
 use super::{
     AddI8, Constant, ConvF32, ConvI8, DenseF32, DenseI8, Simd, Spread, WeightsI8, Window, simd,
 };
-use crate::kernels::Activation;
 use conv::{ADD, Ends, Slide, Weights, Work};
 use gemm::Onto;
 pub(super) use peak::ROUND;
@@ -160,7 +159,7 @@ impl Fma {
         };
         let ends = Ends {
             bias: Some(zeros),
-            activation: Activation::None,
+            ..ADD
         };
         self.input_gradient(PLAIN, g, &Weights::F32(w), &ends, gy, gx)
     }
@@ -187,6 +186,7 @@ impl Fma {
         let ends = Ends {
             bias: Some(p.bias),
             activation: p.activation,
+            gradient: false,
         };
         let work = Work::new(p.x, &weights, &ends, y);
         // SAFETY: `self` exists, so the CPU has what they need; the slices have the window's sizes.
@@ -330,6 +330,7 @@ impl Fma {
         let ends = Ends {
             bias: Some(p.bias),
             activation: p.activation,
+            gradient: false,
         };
         let work = Work::new(p.x, &weights, &ends, y);
         // SAFETY: `self` exists, so the CPU has what they need; the slices have the window's sizes.

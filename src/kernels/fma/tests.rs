@@ -466,6 +466,7 @@ fn first_layers_are_close_to_scalar() {
     let ends = Ends {
         bias: Some(&bias),
         activation: Activation::Relu,
+        gradient: false,
     };
     let mut numbers = Numbers(9);
     for (input, channels, padding) in STEMS {

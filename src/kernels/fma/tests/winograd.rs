@@ -154,6 +154,7 @@ fn each(
             let ends = Ends {
                 bias: Some(&bias),
                 activation,
+                gradient: true,
             };
             let [forward, backward] = slides(&g);
             check(&forward, &x, &float, &ends, &std::vec![9.0; at_places]);
@@ -294,4 +295,34 @@ fn sides_decide_the_tiles() {
         }
     }
     assert!(found.iter().flatten().all(|&n| n >= 4), "{found:?}");
+}
+
+/// Forward, equal windows have equal places: in a flat image all that see no edge, whatever tile they are in.
+#[test]
+fn flat_images_stay_flat_forward() {
+    let Some(fma) = Fma::new() else { return };
+    let mut numbers = Numbers(23);
+    for (input, channels, padding) in SMALL {
+        let g = small(1, input, channels, padding);
+        let pixel = numbers.floats(channels[0]);
+        let x = pixel.repeat(input[0] * input[1]);
+        let (w, bias) = (
+            numbers.floats(9 * channels[0] * channels[1]),
+            numbers.floats(channels[1]),
+        );
+        let mut y = std::vec![0.0; g.output[0] * g.output[1] * channels[1]];
+        let p = ConvF32 {
+            window: &g,
+            x: &x,
+            w: w[..].into(),
+            bias: &bias,
+            activation: Activation::None,
+        };
+        kernels::conv_f32(Kernels::Fma(fma), &p, &mut y);
+        let inside = |axis: usize| padding..(g.output[axis] - padding).max(padding);
+        let mut places = inside(0).flat_map(|i| inside(1).map(move |j| i * g.output[1] + j));
+        let Some(first) = places.next() else { continue };
+        let at = |place: usize| &y[place * channels[1]..][..channels[1]];
+        assert!(places.all(|place| at(place) == at(first)), "{g:?}");
+    }
 }

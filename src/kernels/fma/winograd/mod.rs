@@ -9,6 +9,9 @@
 //! rounding errors where there is no gradient. In F(2x2) a place depends on its own nine pixels alone. In F(4x4) the others cancel but for
 //! rounding, so such places are looked for ([`Tiles::zeros`]); and a pixel that is not finite reaches all places of its tile. Pixels that only
 //! meet weights of zero are not looked for: there the plain sum is zero, and F(4x4) off by rounding.
+//!
+//! In flat parts of an image windows are equal, and so are their places in F(2x2), where differences of equal pixels are zero. In F(4x4) they
+//! differ by rounding, which would decide what a maximum over them takes: it is for gradients alone.
 
 mod four;
 mod product;
@@ -94,17 +97,18 @@ fn fits(channels: [usize; 2], count: [usize; 2]) -> bool {
     channels.into_iter().all(vectors) && channels[0] <= CHANNELS && count.iter().all(|&n| n > 1)
 }
 
-/// Whether tiles of 4x4 places take less time than those of 2x2: not where too few of their places are in the image (sides of 5, 6, 9 and 10),
+/// Whether tiles of 4x4 places can be taken, and take less time than those of 2x2: only in gradients, since equal windows come out
+/// different by rounding; not where too few of their places are in the image (sides of 5, 6, 9 and 10),
 /// nor where so few tiles read so many weights, 36 for each 16.
-fn takes_four(channels: usize, count: [usize; 2]) -> bool {
+fn takes_four(gradient: bool, channels: usize, count: [usize; 2]) -> bool {
     let tiles = |side: usize| count[0].div_ceil(side) * count[1].div_ceil(side);
-    channels <= CHANNELS_OF_FOUR && tiles(4) >= 4 && tiles(2) >= 3 * tiles(4)
+    gradient && channels <= CHANNELS_OF_FOUR && tiles(4) >= 4 && tiles(2) >= 3 * tiles(4)
 }
 
-/// Places of a tile along each axis.
+/// Places of a tile along each axis, in a gradient.
 #[cfg(test)]
 pub(super) fn places(s: &Slide) -> usize {
-    match takes_four(s.source_channels, s.count) {
+    match takes_four(true, s.source_channels, s.count) {
         true => Four::PLACES,
         false => Two::PLACES,
     }
@@ -112,9 +116,9 @@ pub(super) fn places(s: &Slide) -> usize {
 
 /// Elements that sixteen filters' weights of a 3x3 window that moves by one pixel take in order, in these loops or, where they cannot do it,
 /// in others. The numbers are those of [`fits`].
-pub(in crate::kernels) fn room([from, to]: [usize; 2], count: [usize; 2]) -> usize {
+pub(in crate::kernels) fn room(gradient: bool, [from, to]: [usize; 2], count: [usize; 2]) -> usize {
     match fits([from, to], count) {
-        true if takes_four(from, count) => Four::POINTS * Four::pitch(from, 2),
+        true if takes_four(gradient, from, count) => Four::POINTS * Four::pitch(from, 2),
         true => Two::POINTS * Two::pitch(from, 2),
         false => 9 * from * WIDE,
     }
@@ -128,7 +132,7 @@ pub(in crate::kernels) fn room([from, to]: [usize; 2], count: [usize; 2]) -> usi
 pub(super) unsafe fn run(s: &Slide, work: &Work) {
     // SAFETY: the caller's promise.
     unsafe {
-        match takes_four(s.source_channels, s.count) {
+        match takes_four(work.ends.gradient, s.source_channels, s.count) {
             true => run_tiles::<Four>(s, work),
             false => run_tiles::<Two>(s, work),
         }
