@@ -191,7 +191,7 @@ impl Sizes {
         // sixteen channels at a time
         let floats = |gradient: bool, sums: [usize; 2], image: [usize; 2]| {
             let one = match (self.kernel, self.phases) {
-                ([3, 3], 1) => super::fma::small_windows(gradient, sums, image),
+                ([3, 3], 1) => super::fma::winograd_room(gradient, sums, image),
                 _ => 16 * rows * columns * sums[0],
             };
             4 * one * sums[1].div_ceil(16)

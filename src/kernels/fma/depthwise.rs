@@ -5,7 +5,8 @@
 
 #![allow(clippy::needless_range_loop)] // places are registers: numbered, in loops that are unrolled
 
-use super::conv::{self, Ends, PACKED, Slide, Weights, Work};
+use super::conv::{self, Ends, PACKED, Slide, Work};
+use super::packing::Weights;
 use super::tile::{Scratch, activate};
 use crate::kernels::Window;
 use crate::kernels::f32x8::{F8, Mask};

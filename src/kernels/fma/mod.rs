@@ -15,6 +15,7 @@ mod dense;
 mod depthwise;
 mod gemm;
 mod one;
+mod packing;
 mod peak;
 mod stem;
 #[cfg(test)]
@@ -25,10 +26,11 @@ mod winograd;
 use super::{
     AddI8, Constant, ConvF32, ConvI8, DenseF32, DenseI8, Simd, Spread, WeightsI8, Window, simd,
 };
-use conv::{ADD, Ends, Slide, Weights, Work};
+use conv::{ADD, Ends, Slide, Work};
 use gemm::Onto;
+use packing::Weights;
 pub(super) use peak::ROUND;
-pub(super) use winograd::room as small_windows;
+pub(super) use winograd::winograd_room;
 
 /// How far a sum of `terms` products may be from the exact one, as a part of the sum of the products' magnitudes: the one
 /// statement of what [`Kernels::Fma`](super::Kernels::Fma) and the scalar kernels may differ by, each. Rounding errors add up like a

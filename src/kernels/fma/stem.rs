@@ -1,7 +1,8 @@
 //! First layers: 3x3 windows over one or three channels that move by one pixel. Windows are so short that loops over their rows cost as much as
 //! the products; here nothing of them is left but products.
 
-use super::conv::{Ends, PACKED, STRIP, Slide, Strip, Weights, Work};
+use super::conv::{Ends, PACKED, STRIP, Slide, Strip, Work};
+use super::packing::Weights;
 use super::tile::{Scratch, WIDE, activate};
 use crate::kernels::f32x8::F8;
 use crate::kernels::kept::Loops;

@@ -6,7 +6,7 @@ use super::*;
 /// Sizes of an image, channels and padding.
 type Case = ([usize; 2], [usize; 2], usize);
 
-/// Tiles of 2x2 places forward, backward or both; then tiles of 4x4, whole ones and such that lie over the edge.
+/// In gradients, tiles of 2x2 places one way, the other or both; then tiles of 4x4, whole ones and such that lie over the edge.
 const SMALL: [Case; 16] = [
     ([4, 4], [8, 8], 0),
     ([2, 2], [8, 16], 1),
@@ -36,7 +36,7 @@ fn spread(numbers: &mut Numbers, n: usize) -> Vec<f32> {
 }
 
 /// What counts as magnitudes, as [`tolerance`] has it, added to what is there.
-fn crosswise(s: &Slide, source: &[f32], weights: &Weights, sizes: &mut [f32]) {
+fn crosswise(s: &Slide, ends: &Ends, source: &[f32], weights: &Weights, sizes: &mut [f32]) {
     let [row, column, from, to] = s.weight_step;
     let mut sums = std::vec![0.0; s.source_channels * s.channels];
     for (i, sum) in sums.iter_mut().enumerate() {
@@ -47,7 +47,7 @@ fn crosswise(s: &Slide, source: &[f32], weights: &Weights, sizes: &mut [f32]) {
             *sum += weights.get(at as usize, c).abs();
         }
     }
-    let side = places(s);
+    let side = places(s, ends.gradient);
     for n in 0..s.batch {
         for y in 0..s.count[0] {
             for x in 0..s.count[1] {
@@ -121,7 +121,8 @@ fn run(s: &Slide, source: &[f32], weights: &Weights, ends: &Ends, start: &[f32])
     [got, expected]
 }
 
-/// Every slide with all that it starts from: f32 weights, and int8 ones back.
+/// Every slide with all that it starts from, forward and as a gradient (of either convolution, the transposed one too): f32 weights, and
+/// int8 ones back.
 fn each(
     seed: u64,
     floats: fn(&mut Numbers, usize) -> Vec<f32>,
@@ -151,14 +152,17 @@ fn each(
                 quant,
             });
             let activation = [Activation::Relu, Activation::Relu6][numbers.within(0, 1)];
-            let ends = Ends {
-                bias: Some(&bias),
-                activation,
-                gradient: true,
-            };
             let [forward, backward] = slides(&g);
-            check(&forward, &x, &float, &ends, &std::vec![9.0; at_places]);
-            check(&backward, &gy, &float, &ADD, &x);
+            for gradient in [false, true] {
+                let ends = Ends {
+                    bias: Some(&bias),
+                    activation,
+                    gradient,
+                };
+                check(&forward, &x, &float, &ends, &std::vec![9.0; at_places]);
+                let ends = Ends { gradient, ..ADD };
+                check(&backward, &gy, &float, &ends, &x);
+            }
             check(&backward, &gy, &int8, &ADD, &x);
         }
     }
@@ -179,7 +183,7 @@ fn minimal_filtering_errs_no_more_than_stated() {
                     .collect(),
                 None => magnitudes(start),
             };
-            crosswise(s, source, weights, &mut sizes);
+            crosswise(s, ends, source, weights, &mut sizes);
             for ((a, b), size) in expected.iter().zip(&got).zip(&sizes) {
                 let allowed = tolerance(9 * s.source_channels) * size;
                 assert!(
@@ -222,22 +226,23 @@ fn windows_of_zeros_add_exactly_nothing() {
             .map(|v| v * f32::from(u8::from(numbers.within(0, 99) == 0)))
             .collect()
     };
-    each(9, sparse, |s, source, weights, _, start| {
+    each(9, sparse, |s, source, weights, ends, start| {
         let (ones, odd) = unlike(weights.len());
         let one = Weights::F32(ones[..].into());
         let magnitudes = magnitudes(source);
         let nothing = std::vec![0.0; start.len()];
         let [_, reached] = run(s, &magnitudes, &one, &ADD, &nothing);
         let bias: Vec<f32> = (0..s.channels).map(|o| 0.3 + o as f32).collect();
-        let biased = Ends {
-            bias: Some(&bias),
-            ..ADD
-        };
         let filters = Weights::F32(odd[..].into());
-        for ends in [ADD, biased] {
+        for bias in [None, Some(&bias[..])] {
+            let ends = Ends {
+                bias,
+                gradient: ends.gradient,
+                ..ADD
+            };
             let [got, _] = run(s, source, &filters, &ends, start);
             for (i, (y, reached)) in got.iter().zip(&reached).enumerate() {
-                let expected = ends.bias.map_or(start[i], |bias| bias[i % s.channels]);
+                let expected = bias.map_or(start[i], |bias| bias[i % s.channels]);
                 assert!(*reached != 0.0 || *y == expected, "{s:?}: {y}, {expected}");
             }
         }
@@ -247,15 +252,19 @@ fn windows_of_zeros_add_exactly_nothing() {
 /// What is not finite reaches the places of the tiles that see it, and no others.
 #[test]
 fn what_is_not_finite_stays_in_its_tiles() {
-    each(10, Numbers::floats, |s, source, weights, _, start| {
+    each(10, Numbers::floats, |s, source, weights, ends, start| {
+        let ends = Ends {
+            gradient: ends.gradient,
+            ..ADD
+        };
         let mut source = source.to_vec();
         let middle = source.len() / 2;
         source[middle] = [f32::NAN, f32::INFINITY][middle % 2];
-        let [got, expected] = run(s, &source, weights, &ADD, start);
+        let [got, expected] = run(s, &source, weights, &ends, start);
         let mut sizes = std::vec![0.0; start.len()];
         let (ones, _) = unlike(weights.len());
         let unit = Weights::F32(ones[..].into());
-        crosswise(s, &source, &unit, &mut sizes);
+        crosswise(s, &ends, &source, &unit, &mut sizes);
         for ((y, expected), size) in got.iter().zip(&expected).zip(&sizes) {
             assert!(expected.is_finite() || !y.is_finite(), "{s:?}");
             assert!(y.is_finite() || !size.is_finite(), "{s:?}");
@@ -282,7 +291,7 @@ fn minimal_filtering_does_not_feel_the_batch() {
     });
 }
 
-/// Both sizes of tiles have cases forward and backward.
+/// Both sizes of tiles have cases in gradients, both ways; forward all tiles are small.
 #[test]
 fn sides_decide_the_tiles() {
     let mut found = [[0; 2]; 2];
@@ -291,7 +300,8 @@ fn sides_decide_the_tiles() {
             .iter()
             .enumerate()
         {
-            found[i][places(s) / 4] += 1;
+            found[i][places(s, true) / 4] += 1;
+            assert_eq!(places(s, false), 2);
         }
     }
     assert!(found.iter().flatten().all(|&n| n >= 4), "{found:?}");
@@ -300,29 +310,26 @@ fn sides_decide_the_tiles() {
 /// Forward, equal windows have equal places: in a flat image all that see no edge, whatever tile they are in.
 #[test]
 fn flat_images_stay_flat_forward() {
-    let Some(fma) = Fma::new() else { return };
-    let mut numbers = Numbers(23);
-    for (input, channels, padding) in SMALL {
-        let g = small(1, input, channels, padding);
-        let pixel = numbers.floats(channels[0]);
-        let x = pixel.repeat(input[0] * input[1]);
-        let (w, bias) = (
-            numbers.floats(9 * channels[0] * channels[1]),
-            numbers.floats(channels[1]),
-        );
-        let mut y = std::vec![0.0; g.output[0] * g.output[1] * channels[1]];
-        let p = ConvF32 {
-            window: &g,
-            x: &x,
-            w: w[..].into(),
-            bias: &bias,
+    each(23, Numbers::floats, |s, source, weights, ends, start| {
+        if ends.gradient {
+            return;
+        }
+        let pixels = source.len() / s.source_channels;
+        let flat = source[..s.source_channels].repeat(pixels);
+        let plain = Ends {
             activation: Activation::None,
+            ..*ends
         };
-        kernels::conv_f32(Kernels::Fma(fma), &p, &mut y);
-        let inside = |axis: usize| padding..(g.output[axis] - padding).max(padding);
-        let mut places = inside(0).flat_map(|i| inside(1).map(move |j| i * g.output[1] + j));
-        let Some(first) = places.next() else { continue };
-        let at = |place: usize| &y[place * channels[1]..][..channels[1]];
-        assert!(places.all(|place| at(place) == at(first)), "{g:?}");
-    }
+        let start = std::vec![0.25; start.len()];
+        let [got, _] = run(s, &flat, weights, &plain, &start);
+        let inside = |axis: usize| {
+            let first = s.padding[axis].max(0);
+            let end = s.source[axis] as isize + s.padding[axis] - 2;
+            first as usize..end.clamp(first, s.count[axis] as isize) as usize
+        };
+        let mut places = inside(0).flat_map(|i| inside(1).map(move |j| i * s.count[1] + j));
+        let Some(first) = places.next() else { return };
+        let at = |place: usize| &got[place * s.channels..][..s.channels];
+        assert!(places.all(|place| at(place) == at(first)), "{s:?}");
+    });
 }

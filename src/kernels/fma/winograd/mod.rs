@@ -17,7 +17,8 @@ mod four;
 mod product;
 mod two;
 
-use super::conv::{Ends, STRIP, Slide, Weights, Work};
+use super::conv::{Ends, STRIP, Slide, Work};
+use super::packing::Weights;
 use super::tile::{Scratch, WIDE, activate};
 use crate::kernels::f32x8::{F8, Mask};
 use crate::kernels::kept::Loops;
@@ -105,10 +106,10 @@ fn takes_four(gradient: bool, channels: usize, count: [usize; 2]) -> bool {
     gradient && channels <= CHANNELS_OF_FOUR && tiles(4) >= 4 && tiles(2) >= 3 * tiles(4)
 }
 
-/// Places of a tile along each axis, in a gradient.
+/// Places of a tile along each axis.
 #[cfg(test)]
-pub(super) fn places(s: &Slide) -> usize {
-    match takes_four(true, s.source_channels, s.count) {
+pub(super) fn places(s: &Slide, gradient: bool) -> usize {
+    match takes_four(gradient, s.source_channels, s.count) {
         true => Four::PLACES,
         false => Two::PLACES,
     }
@@ -116,7 +117,11 @@ pub(super) fn places(s: &Slide) -> usize {
 
 /// Elements that sixteen filters' weights of a 3x3 window that moves by one pixel take in order, in these loops or, where they cannot do it,
 /// in others. The numbers are those of [`fits`].
-pub(in crate::kernels) fn room(gradient: bool, [from, to]: [usize; 2], count: [usize; 2]) -> usize {
+pub(in crate::kernels) fn winograd_room(
+    gradient: bool,
+    [from, to]: [usize; 2],
+    count: [usize; 2],
+) -> usize {
     match fits([from, to], count) {
         true if takes_four(gradient, from, count) => Four::POINTS * Four::pitch(from, 2),
         true => Two::POINTS * Two::pitch(from, 2),

@@ -1,5 +1,8 @@
 //! Sessions on whole networks: gradients, batches, modes, buffers, errors.
 
+mod preferred;
+mod state;
+
 use foolproof::attack::{Ball, Norm, Spec, Task};
 use foolproof::kernels::Kernels;
 use foolproof::loss::{Goal, Loss, Objective};
@@ -7,11 +10,8 @@ use foolproof::memory::Mode;
 use foolproof::model::{Model, required_buffer};
 use foolproof::ops::{Activation, Unary};
 use foolproof::session::{Buffer, Options, Session, SessionError};
-use foolproof::tensor::DType;
 use foolproof::threat::{Budget, Counted, CountedError, GradientOracle, LabelOracle, ScoreOracle};
 use foolproof_host::graph::{Builder, Graph, Image, Window, to_image};
-use foolproof_host::lines::Lines;
-use foolproof_host::quantize::quantize;
 
 /// A network with every kind of memory life: a residual sum, a concatenation, pools, a reshape in the middle, smooth and
 /// clamped activations, batch norm, a softmax after the logits.
@@ -536,7 +536,7 @@ fn the_format_has_not_changed_unnoticed() {
 
 #[test]
 fn a_static_buffer_can_have_exactly_the_right_size() {
-    const IMAGE: &[u8] = include_bytes!("golden/dense.fpi");
+    const IMAGE: &[u8] = include_bytes!("../golden/dense.fpi");
     const SIZE: usize = match required_buffer(IMAGE, Mode::Attack) {
         Some(size) => size,
         None => panic!("not an image"),
@@ -714,256 +714,4 @@ fn attacks_stay_in_the_ball_and_in_the_box_and_raise_the_loss() {
             }
         }
     }
-}
-
-/// An LSTM over `steps` frames, a mean over them, and a dense layer.
-fn recurrent(steps: u32) -> Graph {
-    let mut b = Builder::new(&[steps, 3], (-1.0, 1.0), 8).unwrap();
-    let h = b.lstm(b.input(), 4).unwrap();
-    let h = b.reshape(h, &[1, steps, 1, 4]).unwrap();
-    let h = b.global_avg_pool2d(h).unwrap();
-    let y = b.dense(h, 3, Activation::None).unwrap();
-    b.finish(y)
-}
-
-#[test]
-fn a_state_goes_on_from_run_to_run_until_it_is_reset() {
-    let image = to_image(&recurrent(1)).unwrap();
-    let model = image.model().unwrap();
-    assert!(model.is_stateful());
-    let mut memory = buffer(&model, Mode::Infer, 1);
-    let mut session = Session::new(&model, Mode::Infer, bytes(&mut memory)).unwrap();
-    let frames = sample(4 * 3, 3);
-    let run = |session: &mut Session<'_>| -> Vec<Vec<f32>> {
-        let frames = frames.chunks(3);
-        frames
-            .map(|x| session.forward_f32(x).unwrap().to_vec())
-            .collect()
-    };
-    let first = run(&mut session);
-    let second = run(&mut session);
-    assert_ne!(first[0], second[0]);
-    session.reset_state();
-    assert_eq!(run(&mut session), first);
-
-    // frame after frame, or all at once: the hidden state behind the last one is the same
-    let whole = to_image(&recurrent(4)).unwrap();
-    let whole = whole.model().unwrap();
-    let lstm = whole.tables().node(0).output;
-    let mut memory = buffer(&whole, Mode::Infer, 1);
-    let mut session = Session::new(&whole, Mode::Infer, bytes(&mut memory)).unwrap();
-    let mut hidden = Vec::new();
-    let x = zerocopy::IntoBytes::as_bytes(&frames[..]);
-    let mut keep = |t: usize, data: foolproof::tensor::Data<'_>| {
-        if let (true, foolproof::tensor::Data::F32(h)) = (t == lstm, data) {
-            hidden = h[3 * 4..].to_vec();
-        }
-    };
-    session.trace(x, &mut keep).unwrap();
-    let tables = model.tables();
-    let mut memory = buffer(&model, Mode::Infer, 1);
-    let mut session = Session::new(&model, Mode::Infer, bytes(&mut memory)).unwrap();
-    let mut last = Vec::new();
-    for x in frames.chunks(3) {
-        let x = zerocopy::IntoBytes::as_bytes(x);
-        let mut keep = |t: usize, data: foolproof::tensor::Data<'_>| {
-            if let (true, foolproof::tensor::Data::F32(h)) = (t == tables.node(0).output, data) {
-                last = h.to_vec();
-            }
-        };
-        session.trace(x, &mut keep).unwrap();
-    }
-    assert_eq!(last, hidden);
-}
-
-/// An attacker asks about one window: what came before must not matter, or the same input had two answers.
-#[test]
-fn attacks_begin_every_run_with_the_reset_state() {
-    let image = to_image(&recurrent(5)).unwrap();
-    let model = image.model().unwrap();
-    let mut memory = buffer(&model, Mode::Attack, 1);
-    let mut session = Session::new(&model, Mode::Attack, bytes(&mut memory)).unwrap();
-    let x = sample(15, 4);
-    let objective = Objective {
-        loss: Loss::CrossEntropy,
-        goal: Goal::Avoid(1),
-    };
-    let (mut a, mut b) = (vec![0.0; 3], vec![0.0; 3]);
-    session.scores(&x, &mut a).unwrap();
-    let first = session.gradient(&x, objective).unwrap().input.to_vec();
-    session.forward_f32(&sample(15, 5)).unwrap();
-    session.scores(&x, &mut b).unwrap();
-    assert_eq!(a, b);
-    assert_eq!(session.gradient(&x, objective).unwrap().input, first);
-
-    // and the gradient through time is the real one
-    let mut worst = 0_f64;
-    for i in 0..x.len() {
-        let mut side = |delta: f32| {
-            let mut moved = x.clone();
-            moved[i] += delta;
-            session.reset_state();
-            objective_value(&mut session, &moved, objective)
-        };
-        let difference = (side(1e-2) - side(-1e-2)) / 2e-2;
-        worst = worst.max((difference - f64::from(first[i])).abs());
-    }
-    let largest = first.iter().fold(0.0_f32, |m, g| m.max(g.abs()));
-    assert!(
-        worst < 2e-3 * f64::from(largest).max(0.1),
-        "{worst} of {largest}"
-    );
-}
-
-#[test]
-fn every_sample_of_a_batch_has_its_own_state() {
-    let image = to_image(&recurrent(2)).unwrap();
-    let model = image.model().unwrap();
-    assert!(model.is_batchable());
-    let x = sample(2 * 6, 6);
-    let gy = sample(6, 7);
-    let mut alone = Vec::new();
-    for (x, gy) in x.chunks(6).zip(gy.chunks(3)) {
-        let mut memory = buffer(&model, Mode::Attack, 1);
-        let mut session = Session::new(&model, Mode::Attack, bytes(&mut memory)).unwrap();
-        session.forward_f32(x).unwrap();
-        let y = session.forward_f32(x).unwrap().to_vec();
-        alone.push((y, session.backward(gy).unwrap().to_vec()));
-    }
-    let options = Options {
-        batch: 2,
-        ..Options::new(Mode::Attack)
-    };
-    let mut memory = buffer(&model, Mode::Attack, 2);
-    let mut session = Session::with_options(&model, options, bytes(&mut memory)).unwrap();
-    session.forward_f32(&x).unwrap();
-    let y = session.forward_f32(&x).unwrap().to_vec();
-    let gx = session.backward(&gy).unwrap().to_vec();
-    for (i, (one_y, one_gx)) in alone.iter().enumerate() {
-        assert_eq!(&y[3 * i..3 * i + 3], one_y);
-        assert_eq!(&gx[6 * i..6 * i + 6], one_gx);
-    }
-}
-
-/// Training a recurrent network: its parameters' gradients lead downhill.
-#[test]
-fn a_recurrent_network_learns() {
-    let image = to_image(&recurrent(3)).unwrap();
-    let model = image.model().unwrap();
-    let mut memory = buffer(&model, Mode::Train, 1);
-    let mut session = Session::new(&model, Mode::Train, bytes(&mut memory)).unwrap();
-    let x = sample(9, 9);
-    let objective = Objective {
-        loss: Loss::CrossEntropy,
-        goal: Goal::Reach(2),
-    };
-    let mut losses = Vec::new();
-    for _ in 0..60 {
-        session.forward_f32(&x).unwrap();
-        session.zero_parameter_gradients().unwrap();
-        losses.push(session.differentiate(objective).unwrap().0);
-        let (parameters, gradients) = session.parameters_and_gradients().unwrap();
-        for (p, g) in parameters.iter_mut().zip(gradients) {
-            *p -= 0.2 * *g;
-        }
-    }
-    assert!(losses[59] < 0.3 * losses[0], "{losses:?}");
-}
-
-/// Every kind of convolution whose weights are put in order: minimal filtering, a stride, single pixels, each channel alone, transposed.
-fn convolutions() -> Graph {
-    let mut b = Builder::new(&[12, 12, 3], (-1.0, 1.0), 5).unwrap();
-    let same = Window::same(3);
-    let x = b.conv2d(b.input(), 16, same, Activation::Relu).unwrap();
-    let x = b.conv2d(x, 24, same, Activation::Relu).unwrap();
-    let x = b.depthwise_conv2d(x, 1, same, Activation::Relu).unwrap();
-    let x = b.conv2d(x, 33, same.stride(2), Activation::Relu).unwrap();
-    let x = b.conv2d(x, 10, Window::same(1), Activation::Relu).unwrap();
-    let wide = Window::same(4).stride(2);
-    let x = b.conv_transpose2d(x, 6, wide, Activation::Relu).unwrap();
-    let x = b.dense(x, 4, Activation::None).unwrap();
-    b.finish(x)
-}
-
-/// A convolution that comes out smaller than it goes in: backward its tiles are the larger ones.
-fn shrinking() -> Graph {
-    let mut b = Builder::new(&[7, 7, 8], (-1.0, 1.0), 5).unwrap();
-    let valid = Window {
-        same: false,
-        ..Window::same(3)
-    };
-    let x = b.conv2d(b.input(), 32, valid, Activation::Relu).unwrap();
-    let x = b.dense(x, 4, Activation::None).unwrap();
-    b.finish(x)
-}
-
-/// What is in order fits the buffer that a model prefers, nothing is written behind it, and no bit depends on it.
-#[test]
-fn a_preferred_buffer_holds_all_weights_in_order() {
-    const MORE: usize = 1 << 20;
-    let float = convolutions();
-    let samples: Vec<Vec<f32>> = (0..4).map(|seed| sample(12 * 12 * 3, seed)).collect();
-    let int8 = quantize(&float, &samples.concat(), &Default::default()).unwrap();
-    for graph in [float, int8, shrinking()] {
-        let image = to_image(&graph).unwrap();
-        let model = image.model().unwrap();
-        let is_int8 = model.tables().dtype(model.tables().input()) == DType::I8;
-        for mode in [Mode::Infer, Mode::Attack] {
-            let options = Options {
-                kernels: Kernels::detect(),
-                ..Options::new(mode)
-            };
-            let required = model.required_buffer(mode);
-            let preferred = model.preferred_buffer_for(mode, 1).unwrap();
-            // whoever asks does not say which loops will run
-            let asks = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
-            assert_eq!(preferred > required, asks);
-            let keeps = Kernels::detect() != Kernels::Scalar;
-            let run = |buffer: &mut [u8]| {
-                let mut session = Session::with_options(&model, options, buffer).unwrap();
-                let mut bits = Vec::new();
-                for x in &samples {
-                    let x = &x[..model.input_shape().len()];
-                    let mut logits = [0.0; 4];
-                    let bytes: Vec<u8> = match is_int8 {
-                        true => x.iter().map(|v| (v * 127.0) as i8 as u8).collect(),
-                        false => x.iter().flat_map(|v| v.to_le_bytes()).collect(),
-                    };
-                    session.forward_bytes(&bytes).unwrap();
-                    session.logits(&mut logits).unwrap();
-                    bits.extend(logits.map(f32::to_bits));
-                    if mode == Mode::Attack {
-                        let gradient = session.backward(&[1.0, -2.0, 0.5, 0.25]).unwrap();
-                        bits.extend(gradient.iter().map(|v| v.to_bits()));
-                    }
-                }
-                bits
-            };
-            let mut ample = Lines::zeroed(preferred + MORE);
-            ample.fill(0xa5);
-            let expected = run(&mut ample[..required]);
-            assert_eq!(run(&mut ample), expected);
-            assert!(ample[preferred..].iter().all(|&byte| byte == 0xa5));
-            assert_eq!(ample[required..preferred].iter().any(|&b| b != 0xa5), keeps);
-        }
-    }
-}
-
-/// Strides beyond the window ask for no memory that nobody has a use for, and batches near the limit of 31 bits for none behind it.
-#[test]
-fn a_small_model_prefers_a_small_buffer() {
-    let mut b = Builder::new(&[1, 1, 2], (-1.0, 1.0), 5).unwrap();
-    let wide = Window::same(3).stride(65535);
-    let x = b.conv2d(b.input(), 4, wide, Activation::None).unwrap();
-    let image = to_image(&b.finish(x)).unwrap();
-    let model = image.model().unwrap();
-    let preferred = model.preferred_buffer_for(Mode::Attack, 1).unwrap();
-    assert!(preferred < 64 * 1024, "{preferred}");
-    let image = to_image(&convolutions()).unwrap();
-    let model = image.model().unwrap();
-    let largest = i32::MAX as usize / model.required_buffer(Mode::Infer);
-    let required = model.required_buffer_for(Mode::Infer, largest).unwrap();
-    let preferred = model.preferred_buffer_for(Mode::Infer, largest).unwrap();
-    assert_eq!(preferred, required);
-    assert_eq!(model.preferred_buffer_for(Mode::Infer, largest + 1), None);
 }

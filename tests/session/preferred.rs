@@ -1,0 +1,104 @@
+//! Buffers longer than a session requires: what they hold, and how long they are.
+
+use super::*;
+use foolproof::tensor::DType;
+use foolproof_host::lines::Lines;
+use foolproof_host::quantize::quantize;
+
+/// Every kind of convolution whose weights are put in order: minimal filtering, a stride, single pixels, each channel alone, transposed.
+fn convolutions() -> Graph {
+    let mut b = Builder::new(&[12, 12, 3], (-1.0, 1.0), 5).unwrap();
+    let same = Window::same(3);
+    let x = b.conv2d(b.input(), 16, same, Activation::Relu).unwrap();
+    let x = b.conv2d(x, 24, same, Activation::Relu).unwrap();
+    let x = b.depthwise_conv2d(x, 1, same, Activation::Relu).unwrap();
+    let x = b.conv2d(x, 33, same.stride(2), Activation::Relu).unwrap();
+    let x = b.conv2d(x, 10, Window::same(1), Activation::Relu).unwrap();
+    let wide = Window::same(4).stride(2);
+    let x = b.conv_transpose2d(x, 6, wide, Activation::Relu).unwrap();
+    let x = b.dense(x, 4, Activation::None).unwrap();
+    b.finish(x)
+}
+
+/// A convolution that comes out smaller than it goes in: backward its tiles are the larger ones.
+fn shrinking() -> Graph {
+    let mut b = Builder::new(&[7, 7, 8], (-1.0, 1.0), 5).unwrap();
+    let valid = Window {
+        same: false,
+        ..Window::same(3)
+    };
+    let x = b.conv2d(b.input(), 32, valid, Activation::Relu).unwrap();
+    let x = b.dense(x, 4, Activation::None).unwrap();
+    b.finish(x)
+}
+
+/// What is in order fits the buffer that a model prefers, nothing is written behind it, and no bit depends on it.
+#[test]
+fn a_preferred_buffer_holds_all_weights_in_order() {
+    const MORE: usize = 1 << 20;
+    let float = convolutions();
+    let samples: Vec<Vec<f32>> = (0..4).map(|seed| sample(12 * 12 * 3, seed)).collect();
+    let int8 = quantize(&float, &samples.concat(), &Default::default()).unwrap();
+    for graph in [float, int8, shrinking()] {
+        let image = to_image(&graph).unwrap();
+        let model = image.model().unwrap();
+        let is_int8 = model.tables().dtype(model.tables().input()) == DType::I8;
+        for mode in [Mode::Infer, Mode::Attack] {
+            let options = Options {
+                kernels: Kernels::detect(),
+                ..Options::new(mode)
+            };
+            let required = model.required_buffer(mode);
+            let preferred = model.preferred_buffer_for(mode, 1).unwrap();
+            // whoever asks does not say which loops will run
+            let asks = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+            assert_eq!(preferred > required, asks);
+            let keeps = Kernels::detect() != Kernels::Scalar;
+            let run = |buffer: &mut [u8]| {
+                let mut session = Session::with_options(&model, options, buffer).unwrap();
+                let mut bits = Vec::new();
+                for x in &samples {
+                    let x = &x[..model.input_shape().len()];
+                    let mut logits = [0.0; 4];
+                    let bytes: Vec<u8> = match is_int8 {
+                        true => x.iter().map(|v| (v * 127.0) as i8 as u8).collect(),
+                        false => x.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                    };
+                    session.forward_bytes(&bytes).unwrap();
+                    session.logits(&mut logits).unwrap();
+                    bits.extend(logits.map(f32::to_bits));
+                    if mode == Mode::Attack {
+                        let gradient = session.backward(&[1.0, -2.0, 0.5, 0.25]).unwrap();
+                        bits.extend(gradient.iter().map(|v| v.to_bits()));
+                    }
+                }
+                bits
+            };
+            let mut ample = Lines::zeroed(preferred + MORE);
+            ample.fill(0xa5);
+            let expected = run(&mut ample[..required]);
+            assert_eq!(run(&mut ample), expected);
+            assert!(ample[preferred..].iter().all(|&byte| byte == 0xa5));
+            assert_eq!(ample[required..preferred].iter().any(|&b| b != 0xa5), keeps);
+        }
+    }
+}
+
+/// Strides beyond the window ask for no memory that nobody has a use for, and batches near the limit of 31 bits for none behind it.
+#[test]
+fn a_small_model_prefers_a_small_buffer() {
+    let mut b = Builder::new(&[1, 1, 2], (-1.0, 1.0), 5).unwrap();
+    let wide = Window::same(3).stride(65535);
+    let x = b.conv2d(b.input(), 4, wide, Activation::None).unwrap();
+    let image = to_image(&b.finish(x)).unwrap();
+    let model = image.model().unwrap();
+    let preferred = model.preferred_buffer_for(Mode::Attack, 1).unwrap();
+    assert!(preferred < 64 * 1024, "{preferred}");
+    let image = to_image(&convolutions()).unwrap();
+    let model = image.model().unwrap();
+    let largest = i32::MAX as usize / model.required_buffer(Mode::Infer);
+    let required = model.required_buffer_for(Mode::Infer, largest).unwrap();
+    let preferred = model.preferred_buffer_for(Mode::Infer, largest).unwrap();
+    assert_eq!(preferred, required);
+    assert_eq!(model.preferred_buffer_for(Mode::Infer, largest + 1), None);
+}
