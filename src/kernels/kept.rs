@@ -180,6 +180,8 @@ pub(crate) struct Sizes {
     pub backward: Option<[usize; 2]>,
     /// Rows and columns of what comes out, and of the input.
     pub images: [[usize; 2]; 2],
+    /// Whether forward sums keep ties ([`ConvF32::keeps_ties`](super::ConvF32::keeps_ties)).
+    pub keeps_ties: bool,
     /// Orders against the window's direction: one for each pixel of a stride that a cell of the window meets.
     pub phases: usize,
 }
@@ -189,9 +191,9 @@ impl Sizes {
     pub fn bytes(&self) -> usize {
         let [rows, columns] = self.kernel;
         // sixteen channels at a time
-        let floats = |gradient: bool, sums: [usize; 2], image: [usize; 2]| {
+        let floats = |keeps_ties: bool, sums: [usize; 2], image: [usize; 2]| {
             let one = match (self.kernel, self.phases) {
-                ([3, 3], 1) => super::fma::winograd_room(gradient, sums, image),
+                ([3, 3], 1) => super::fma::winograd_room(keeps_ties, sums, image),
                 _ => 16 * rows * columns * sums[0],
             };
             4 * one * sums[1].div_ceil(16)
@@ -202,10 +204,12 @@ impl Sizes {
         };
         let forward = match self.weight {
             1 => pairs(self.forward),
-            _ => floats(false, self.forward, self.images[0]),
+            _ => floats(self.keeps_ties, self.forward, self.images[0]),
         };
         let headers = (1 + self.phases) * (size_of::<Header>() + LINE);
-        let backward = self.backward.map(|sums| floats(true, sums, self.images[1]));
+        let backward = self
+            .backward
+            .map(|sums| floats(false, sums, self.images[1]));
         headers + forward + backward.unwrap_or(0)
     }
 }

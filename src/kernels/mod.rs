@@ -147,6 +147,8 @@ pub struct ConvF32<'a> {
     pub bias: &'a [f32],
     /// Fused activation.
     pub activation: Activation,
+    /// Whether equal windows must give equal sums, as they do when written out: a maximum over such sums takes the first.
+    pub keeps_ties: bool,
 }
 
 /// A (depthwise) convolution in int8; weights as in [`ConvF32`], zero point 0.

@@ -448,6 +448,7 @@ mod tests {
             x: &x,
             w: w[..].into(),
             bias: &bias,
+            keeps_ties: true,
             activation: Activation::Relu6,
         };
         let pi = ConvI8 {
@@ -566,6 +567,7 @@ mod tests {
             x: &x,
             w: w[..].into(),
             bias: &bias,
+            keeps_ties: true,
             activation: Activation::Relu,
         };
         let pi = ConvI8 {

@@ -30,6 +30,7 @@ pub struct Model<'a> {
     tables: Tables<'a>,
     batchable: bool,
     stateful: bool,
+    keeps_ties: bool,
 }
 
 impl<'a> Model<'a> {
@@ -57,6 +58,7 @@ impl<'a> Model<'a> {
         Ok(Model {
             batchable: validate::batchable(&tables),
             stateful: (0..tables.tensor_count()).any(|t| tables.role(t) == TensorRole::State),
+            keeps_ties: (0..tables.op_count()).any(|k| tables.node(k).op.tells_ties()),
             tables,
         })
     }
@@ -118,6 +120,11 @@ impl<'a> Model<'a> {
         self.stateful
     }
 
+    /// Whether an operator tells ties from differences by rounding ([`crate::ops::Op::tells_ties`]), so that those before it keep them.
+    pub(crate) fn keeps_ties(&self) -> bool {
+        self.keeps_ties
+    }
+
     /// Whether the image can run in this mode: Train needs an f32 image that was built for it, and the feature `train`.
     pub fn supports(&self, mode: Mode) -> bool {
         mode.is_built_in() && self.tables.arena_bytes(mode) > 0
@@ -169,7 +176,12 @@ impl<'a> Model<'a> {
             let node = tables.node(k);
             let weights = tables.operand(node.inputs().nth(1)?);
             let images = [node.output, node.inputs().next()?].map(|t| tables.operand(t).shape);
-            let kept = node.op.kept(&weights, images.each_ref(), mode.goes_back());
+            let kept = node.op.kept(
+                &weights,
+                images.each_ref(),
+                mode.goes_back(),
+                self.keeps_ties,
+            );
             Some(kept?.bytes())
         };
         let all = (0..tables.op_count())

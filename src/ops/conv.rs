@@ -131,6 +131,7 @@ impl Convolution {
                     w: cx.constant(w.f32()),
                     bias: bias.f32(),
                     activation: self.activation,
+                    keeps_ties: cx.keeps_ties,
                 };
                 match spread {
                     Some(spread) => kernels::spread_f32(cx.kernels, spread, &p, y),

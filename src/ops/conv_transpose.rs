@@ -109,6 +109,7 @@ impl ConvTranspose2d {
                     w: cx.constant(w.f32()),
                     bias: bias.f32(),
                     activation: self.activation,
+                    keeps_ties: cx.keeps_ties,
                 };
                 kernels::spread_f32(cx.kernels, *spread, &p, y);
             }

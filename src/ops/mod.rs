@@ -83,16 +83,19 @@ pub struct Context<'a> {
     pub kernels: Kernels,
     /// Whose int8 arithmetic.
     pub numerics: Numerics,
+    /// Whether equal windows must give equal sums ([`Op::tells_ties`]).
+    pub keeps_ties: bool,
     /// Where loops keep weights in their order.
     pub(crate) place: Place<'a>,
 }
 
 impl<'a> Context<'a> {
-    /// For operators that run once: they keep nothing.
+    /// For operators that run once: they keep nothing but ties.
     pub fn new(kernels: Kernels, numerics: Numerics) -> Context<'a> {
         Context {
             kernels,
             numerics,
+            keeps_ties: true,
             place: Place::default(),
         }
     }
@@ -310,6 +313,12 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether it matters to it that two elements are equal and do not merely differ by rounding: a maximum, and its gradient, goes to the first
+    /// of them. In a model with such an operator convolutions keep ties.
+    pub fn tells_ties(&self) -> bool {
+        matches!(self, Op::MaxPool2d(_) | Op::ReduceMax(_))
+    }
+
     /// What loops keep of its weights, its second operand; None where they keep nothing. `images` are of what comes out and of the input.
     #[cfg(foolproof_simd)]
     pub(crate) fn kept(
@@ -317,6 +326,7 @@ impl Op {
         w: &Operand,
         images: [&Shape; 2],
         goes_back: bool,
+        keeps_ties: bool,
     ) -> Option<kept::Sizes> {
         let (outputs, inputs) = (w.shape.dim(0), w.shape.dim(3));
         let (forward, backward, stride) = match self {
@@ -332,6 +342,7 @@ impl Op {
             forward,
             backward: goes_back.then_some(backward),
             images: images.map(|shape| [shape.dim(1), shape.dim(2)]),
+            keeps_ties,
             // phases without a cell of the window have nothing in order
             phases: usize::from(stride[0]).min(w.shape.dim(1))
                 * usize::from(stride[1]).min(w.shape.dim(2)),

@@ -126,6 +126,7 @@ impl<'a> View<'a> {
         Context {
             kernels: self.kernels,
             numerics: self.model.numerics(),
+            keeps_ties: self.model.keeps_ties(),
             place: self.place,
         }
     }

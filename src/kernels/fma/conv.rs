@@ -178,16 +178,15 @@ pub(super) struct Ends<'a> {
     /// One number per channel; without it what is there.
     pub bias: Option<&'a [f32]>,
     pub activation: Activation,
-    /// Whether the sums are a gradient. Those of a forward run must be equal where windows are, as in flat parts of an image: a maximum
-    /// over them takes the first.
-    pub gradient: bool,
+    /// As [`ConvF32::keeps_ties`]; no gradient must.
+    pub keeps_ties: bool,
 }
 
 /// Adds a gradient to what is there, and does nothing else.
 pub(super) const ADD: Ends = Ends {
     bias: None,
     activation: Activation::None,
-    gradient: true,
+    keeps_ties: false,
 };
 
 /// What a slide goes from, what it multiplies by, and where it goes to.

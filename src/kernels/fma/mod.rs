@@ -188,7 +188,7 @@ impl Fma {
         let ends = Ends {
             bias: Some(p.bias),
             activation: p.activation,
-            gradient: false,
+            keeps_ties: p.keeps_ties,
         };
         let work = Work::new(p.x, &weights, &ends, y);
         // SAFETY: `self` exists, so the CPU has what they need; the slices have the window's sizes.
@@ -332,7 +332,7 @@ impl Fma {
         let ends = Ends {
             bias: Some(p.bias),
             activation: p.activation,
-            gradient: false,
+            keeps_ties: p.keeps_ties,
         };
         let work = Work::new(p.x, &weights, &ends, y);
         // SAFETY: `self` exists, so the CPU has what they need; the slices have the window's sizes.

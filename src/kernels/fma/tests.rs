@@ -110,6 +110,7 @@ impl Loops<'_> {
                 x: if sizes { &ax } else { &x },
                 w: if sizes { aw[..].into() } else { w[..].into() },
                 bias: if sizes { &abias } else { &bias },
+                keeps_ties: true,
                 activation: if sizes { Activation::None } else { activation },
             };
             (self.forward)(k, &p, y);
@@ -401,6 +402,7 @@ fn a_sample_does_not_feel_its_batch() {
                 x: &x,
                 w: w[..].into(),
                 bias: &bias,
+                keeps_ties: true,
                 activation: Activation::None,
             };
             kernels::conv_f32(fma, &p, &mut y);
@@ -424,6 +426,7 @@ fn activations_keep_not_a_number() {
             x: &x,
             w: [1.0; 9][..].into(),
             bias: &[0.0; 9],
+            keeps_ties: true,
             activation,
         };
         let (mut a, mut b) = ([0.0; 36], [0.0; 36]);
@@ -466,7 +469,7 @@ fn first_layers_are_close_to_scalar() {
     let ends = Ends {
         bias: Some(&bias),
         activation: Activation::Relu,
-        gradient: false,
+        keeps_ties: true,
     };
     let mut numbers = Numbers(9);
     for (input, channels, padding) in STEMS {
@@ -492,6 +495,7 @@ fn first_layers_do_not_feel_the_batch() {
                 x,
                 w: w[..].into(),
                 bias: &bias,
+                keeps_ties: true,
                 activation: Activation::Relu6,
             };
             kernels::conv_f32(fma, &p, &mut y);

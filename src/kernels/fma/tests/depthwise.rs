@@ -70,6 +70,7 @@ fn depthwise_convolutions_do_not_feel_batch_or_neighbours() {
                 x: &x[x_of],
                 w: w[..].into(),
                 bias: &bias,
+                keeps_ties: true,
                 activation: Activation::Relu,
             };
             kernels::depthwise_f32(fma, &p, &mut y);
@@ -93,6 +94,7 @@ fn depthwise_convolutions_do_not_feel_batch_or_neighbours() {
         x: &x,
         w: w[..].into(),
         bias: &bias,
+        keeps_ties: true,
         activation: Activation::None,
     };
     let mut y = std::vec![0.0; 5 * 21 * 9];

@@ -8,6 +8,7 @@ use crate::kernels::kept::{Kept, Sizes};
 struct Case {
     window: Window,
     kind: Kind,
+    keeps_ties: bool,
     x: Vec<f32>,
     w: Vec<f32>,
     w8: Vec<i8>,
@@ -23,7 +24,7 @@ enum Kind {
 }
 
 impl Case {
-    fn new(window: Window, kind: Kind) -> Case {
+    fn new(window: Window, kind: Kind, keeps_ties: bool) -> Case {
         let g = &window;
         let [image, places] = conv::images(g);
         let channels = if kind == Kind::Depthwise {
@@ -41,6 +42,7 @@ impl Case {
         Case {
             window,
             kind,
+            keeps_ties,
             x: numbers.floats(x),
             w8: w.iter().map(|w| (w * 127.0) as i8).collect(),
             w,
@@ -67,6 +69,7 @@ impl Case {
             w,
             bias: &self.bias,
             activation: Activation::Relu,
+            keeps_ties: self.keeps_ties,
         };
         let mut y = std::vec![9.0; self.gy.len()];
         let (mut gx, mut gx8) = (self.x.clone(), self.x.clone());
@@ -118,6 +121,7 @@ impl Case {
                 Kind::Transposed => [g.input, g.output],
                 _ => [g.output, g.input],
             },
+            keeps_ties: self.keeps_ties,
             phases: g.stride[0].min(g.kernel[0]) * g.stride[1].min(g.kernel[1]),
         };
         64 + sizes(4).bytes() + sizes(1).bytes()
@@ -137,7 +141,7 @@ fn kept_weights_give_the_same_bits() {
         ([6, 7], [8, 8], [3, 3], [1, 1], 1),
         ([5, 9], [24, 40], [3, 3], [1, 1], 1),
         ([4, 4], [128, 136], [3, 3], [1, 1], 1),
-        // the same, of larger tiles back
+        // the same, of larger tiles
         ([8, 8], [8, 8], [3, 3], [1, 1], 1),
         ([11, 12], [24, 40], [3, 3], [1, 1], 1),
         ([7, 8], [72, 64], [3, 3], [1, 1], 1),
@@ -157,12 +161,13 @@ fn kept_weights_give_the_same_bits() {
         let padding = [[padding; 2]; 2];
         let g = window(2, input, channels, kernel, stride, [1; 2], padding).unwrap();
         let both = window(1, input, [channels[1]; 2], kernel, stride, [1; 2], padding).unwrap();
-        for (window, kind) in [
-            (g, Kind::Plain),
-            (g, Kind::Transposed),
-            (both, Kind::Depthwise),
+        for (window, kind, keeps_ties) in [
+            (g, Kind::Plain, true),
+            (g, Kind::Plain, false),
+            (g, Kind::Transposed, false),
+            (both, Kind::Depthwise, false),
         ] {
-            let case = Case::new(window, kind);
+            let case = Case::new(window, kind, keeps_ties);
             let expected = bits(&case.run(fma, None));
             let mut ample = std::vec![0xff; 2 * case.bytes() + (1 << 20)];
             let kept = Kept::new(&mut ample);
@@ -199,16 +204,17 @@ fn one_order_is_not_taken_for_another() {
     let mut memory = std::vec![0; 1 << 20];
     let kept = Kept::new(&mut memory);
     let w: Vec<f32> = Numbers(3).floats(9 * 16 * 16);
-    for (channels, kernel, stride, size) in [
-        ([16, 16], [3, 3], [1, 1], 6),
-        ([16, 16], [3, 3], [2, 2], 6),
-        ([16, 16], [9, 1], [1, 1], 20),
-        ([16, 16], [1, 9], [1, 1], 20),
-        ([8, 32], [3, 3], [1, 1], 6),
-        ([144, 16], [1, 1], [1, 1], 6),
+    for (channels, kernel, stride, size, keeps_ties) in [
+        ([16, 16], [3, 3], [1, 1], 10, true),
+        ([16, 16], [3, 3], [1, 1], 10, false),
+        ([16, 16], [3, 3], [2, 2], 6, true),
+        ([16, 16], [9, 1], [1, 1], 20, true),
+        ([16, 16], [1, 9], [1, 1], 20, true),
+        ([8, 32], [3, 3], [1, 1], 6, true),
+        ([144, 16], [1, 1], [1, 1], 6, true),
     ] {
         let g = window(1, [size; 2], channels, kernel, stride, [1; 2], [[0; 2]; 2]).unwrap();
-        let mut case = Case::new(g, Kind::Plain);
+        let mut case = Case::new(g, Kind::Plain, keeps_ties);
         case.w.copy_from_slice(&w);
         let expected = bits(&case.run(fma, None));
         // the same address for all
@@ -219,6 +225,7 @@ fn one_order_is_not_taken_for_another() {
             w: constant,
             bias: &case.bias,
             activation: Activation::Relu,
+            keeps_ties,
         };
         let (mut y, mut gx) = (std::vec![9.0; case.gy.len()], case.x.clone());
         kernels::conv_f32(Kernels::Fma(fma), &p, &mut y);

@@ -29,6 +29,7 @@ fn convolution(k: Kernels, g: &Window, is_depthwise: bool, numbers: &mut Numbers
         x: &x,
         w: w[..].into(),
         bias: &bias,
+        keeps_ties: true,
         activation: Activation::Relu,
     };
     let (mut y, mut gx, mut gw) = (std::vec![0.0; places], x.clone(), w.clone());

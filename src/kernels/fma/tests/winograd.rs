@@ -47,7 +47,7 @@ fn crosswise(s: &Slide, ends: &Ends, source: &[f32], weights: &Weights, sizes: &
             *sum += weights.get(at as usize, c).abs();
         }
     }
-    let side = places(s, ends.gradient);
+    let side = places(s, ends.keeps_ties);
     for n in 0..s.batch {
         for y in 0..s.count[0] {
             for x in 0..s.count[1] {
@@ -153,14 +153,14 @@ fn each(
             });
             let activation = [Activation::Relu, Activation::Relu6][numbers.within(0, 1)];
             let [forward, backward] = slides(&g);
-            for gradient in [false, true] {
+            for keeps_ties in [false, true] {
                 let ends = Ends {
                     bias: Some(&bias),
                     activation,
-                    gradient,
+                    keeps_ties,
                 };
                 check(&forward, &x, &float, &ends, &std::vec![9.0; at_places]);
-                let ends = Ends { gradient, ..ADD };
+                let ends = Ends { keeps_ties, ..ADD };
                 check(&backward, &gy, &float, &ends, &x);
             }
             check(&backward, &gy, &int8, &ADD, &x);
@@ -237,7 +237,7 @@ fn windows_of_zeros_add_exactly_nothing() {
         for bias in [None, Some(&bias[..])] {
             let ends = Ends {
                 bias,
-                gradient: ends.gradient,
+                keeps_ties: ends.keeps_ties,
                 ..ADD
             };
             let [got, _] = run(s, source, &filters, &ends, start);
@@ -254,7 +254,7 @@ fn windows_of_zeros_add_exactly_nothing() {
 fn what_is_not_finite_stays_in_its_tiles() {
     each(10, Numbers::floats, |s, source, weights, ends, start| {
         let ends = Ends {
-            gradient: ends.gradient,
+            keeps_ties: ends.keeps_ties,
             ..ADD
         };
         let mut source = source.to_vec();
@@ -291,7 +291,7 @@ fn minimal_filtering_does_not_feel_the_batch() {
     });
 }
 
-/// Both sizes of tiles have cases in gradients, both ways; forward all tiles are small.
+/// Both sizes of tiles have cases, both ways; where ties are kept all tiles are small.
 #[test]
 fn sides_decide_the_tiles() {
     let mut found = [[0; 2]; 2];
@@ -300,18 +300,18 @@ fn sides_decide_the_tiles() {
             .iter()
             .enumerate()
         {
-            found[i][places(s, true) / 4] += 1;
-            assert_eq!(places(s, false), 2);
+            found[i][places(s, false) / 4] += 1;
+            assert_eq!(places(s, true), 2);
         }
     }
     assert!(found.iter().flatten().all(|&n| n >= 4), "{found:?}");
 }
 
-/// Forward, equal windows have equal places: in a flat image all that see no edge, whatever tile they are in.
+/// Where ties are kept, equal windows have equal places: in a flat image all that see no edge, whatever tile they are in.
 #[test]
-fn flat_images_stay_flat_forward() {
+fn flat_images_stay_flat_where_ties_are_kept() {
     each(23, Numbers::floats, |s, source, weights, ends, start| {
-        if ends.gradient {
+        if !ends.keeps_ties {
             return;
         }
         let pixels = source.len() / s.source_channels;

@@ -11,7 +11,8 @@
 //! meet weights of zero are not looked for: there the plain sum is zero, and F(4x4) off by rounding.
 //!
 //! In flat parts of an image windows are equal, and so are their places in F(2x2), where differences of equal pixels are zero. In F(4x4) they
-//! differ by rounding, which would decide what a maximum over them takes: it is for gradients alone.
+//! differ by rounding, which would decide what a maximum over them takes: it is not for layers that must keep ties
+//! ([`ConvF32::keeps_ties`](crate::kernels::ConvF32::keeps_ties)).
 
 mod four;
 mod product;
@@ -98,18 +99,17 @@ fn fits(channels: [usize; 2], count: [usize; 2]) -> bool {
     channels.into_iter().all(vectors) && channels[0] <= CHANNELS && count.iter().all(|&n| n > 1)
 }
 
-/// Whether tiles of 4x4 places can be taken, and take less time than those of 2x2: only in gradients, since equal windows come out
-/// different by rounding; not where too few of their places are in the image (sides of 5, 6, 9 and 10),
-/// nor where so few tiles read so many weights, 36 for each 16.
-fn takes_four(gradient: bool, channels: usize, count: [usize; 2]) -> bool {
+/// Whether tiles of 4x4 places can be taken, and take less time than those of 2x2: not where equal windows must give equal sums, nor where
+/// too few of their places are in the image (sides of 5, 6, 9 and 10) or so few tiles read so many weights, 36 for each 16.
+fn takes_four(keeps_ties: bool, channels: usize, count: [usize; 2]) -> bool {
     let tiles = |side: usize| count[0].div_ceil(side) * count[1].div_ceil(side);
-    gradient && channels <= CHANNELS_OF_FOUR && tiles(4) >= 4 && tiles(2) >= 3 * tiles(4)
+    !keeps_ties && channels <= CHANNELS_OF_FOUR && tiles(4) >= 4 && tiles(2) >= 3 * tiles(4)
 }
 
 /// Places of a tile along each axis.
 #[cfg(test)]
-pub(super) fn places(s: &Slide, gradient: bool) -> usize {
-    match takes_four(gradient, s.source_channels, s.count) {
+pub(super) fn places(s: &Slide, keeps_ties: bool) -> usize {
+    match takes_four(keeps_ties, s.source_channels, s.count) {
         true => Four::PLACES,
         false => Two::PLACES,
     }
@@ -118,12 +118,12 @@ pub(super) fn places(s: &Slide, gradient: bool) -> usize {
 /// Elements that sixteen filters' weights of a 3x3 window that moves by one pixel take in order, in these loops or, where they cannot do it,
 /// in others. The numbers are those of [`fits`].
 pub(in crate::kernels) fn winograd_room(
-    gradient: bool,
+    keeps_ties: bool,
     [from, to]: [usize; 2],
     count: [usize; 2],
 ) -> usize {
     match fits([from, to], count) {
-        true if takes_four(gradient, from, count) => Four::POINTS * Four::pitch(from, 2),
+        true if takes_four(keeps_ties, from, count) => Four::POINTS * Four::pitch(from, 2),
         true => Two::POINTS * Two::pitch(from, 2),
         false => 9 * from * WIDE,
     }
@@ -137,7 +137,7 @@ pub(in crate::kernels) fn winograd_room(
 pub(super) unsafe fn run(s: &Slide, work: &Work) {
     // SAFETY: the caller's promise.
     unsafe {
-        match takes_four(work.ends.gradient, s.source_channels, s.count) {
+        match takes_four(work.ends.keeps_ties, s.source_channels, s.count) {
             true => run_tiles::<Four>(s, work),
             false => run_tiles::<Two>(s, work),
         }
