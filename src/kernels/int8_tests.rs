@@ -492,7 +492,7 @@ fn sums_modulo_2_to_the_32() {
     let Some(fast) = fast() else { return };
     for bias in [i32::MAX, i32::MIN] {
         for (c, is_depthwise) in [(5, false), (16, true), (1, true)] {
-            let g = sized(window([4, 5], c, 16, [3, 3]), [0, 0]);
+            let g = sized(window([6, 5], c, 16, [3, 3]), [0, 0]);
             let constants = Constants {
                 bias: std::vec![bias; 16],
                 multiplier: (0..16).map(|o| (1 << 30) + (o << 20)).collect(),
