@@ -7,11 +7,11 @@ use super::int8_avx2 as vector;
 #[cfg(target_arch = "aarch64")]
 use super::int8_neon as vector;
 use super::kept::Kept;
+use super::wide_in_tests::{counted, without};
 use super::{
     AddI8, Constant, ConvI8, DenseI8, Kernels, Multiplier, Requantize, Rounding, Simd, Window,
     scalar, simd,
 };
-use simd::wide_in_tests::{counted, without};
 use std::vec::Vec;
 
 /// Those that hand over to [`vector`], where this CPU can run it.

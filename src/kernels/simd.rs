@@ -17,9 +17,6 @@ use super::{AddI8, Constant, ConvF32, ConvI8, DenseF32, DenseI8, Spread, Weights
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Simd(());
 
-#[cfg(test)]
-pub(super) mod wide_in_tests;
-
 /// How often a function of this module ran, for the test that the forced kernels are those that run.
 #[cfg(test)]
 pub(super) static RUNS: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
@@ -250,7 +247,7 @@ pub(super) struct Found {
 pub(super) fn found() -> Found {
     let found = look();
     #[cfg(test)]
-    let found = wide_in_tests::allowed(found);
+    let found = super::wide_in_tests::allowed(found);
     found
 }
 
@@ -298,7 +295,7 @@ fn look() -> Found {
 #[inline(always)]
 pub(super) fn ran_wide() {
     #[cfg(test)]
-    wide_in_tests::ran();
+    super::wide_in_tests::ran();
 }
 
 /// Counts a run in tests.

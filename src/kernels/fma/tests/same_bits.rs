@@ -1,7 +1,7 @@
 //! What these loops compute has the same bits on every CPU that has them: sums in an order of their own, but in one order.
 
 use super::*;
-use crate::kernels::simd::{found, wide_in_tests};
+use crate::kernels::{simd::found, wide_in_tests};
 
 /// FNV-1a over the bits of numbers.
 struct Fingerprint(u64);

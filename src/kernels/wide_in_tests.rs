@@ -2,7 +2,7 @@
 //! as they like.
 
 extern crate std;
-use super::Found;
+use super::simd::Found;
 use core::cell::Cell;
 
 std::thread_local! {
@@ -25,14 +25,14 @@ pub(super) fn ran() {
 }
 
 /// How many 512-bit loops `run` went through.
-pub(in super::super) fn counted(run: impl FnOnce()) -> usize {
+pub(super) fn counted(run: impl FnOnce()) -> usize {
     let before = RUNS.get();
     run();
     RUNS.get() - before
 }
 
 /// Runs without 512-bit loops.
-pub(in super::super) fn without(run: impl FnOnce()) {
+pub(super) fn without(run: impl FnOnce()) {
     LEFT_OUT.set(true);
     let runs = counted(run);
     LEFT_OUT.set(false);
