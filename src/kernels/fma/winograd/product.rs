@@ -11,6 +11,7 @@ use crate::kernels::fma::wide;
 /// # Safety
 /// The rows can be read and written; `is_wide` where the CPU has registers of 512 bits.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 #[inline]
 unsafe fn product<F: Transforms, const M: usize, const V: usize>(
     is_wide: bool,
