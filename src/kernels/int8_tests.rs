@@ -7,9 +7,10 @@ use super::int8_avx2 as vector;
 #[cfg(target_arch = "aarch64")]
 use super::int8_neon as vector;
 use super::kept::Kept;
+use super::wide_in_tests::{counted, without};
 use super::{
     AddI8, Constant, ConvI8, DenseI8, Kernels, Multiplier, Requantize, Rounding, Simd, Window,
-    scalar,
+    scalar, simd,
 };
 use std::vec::Vec;
 
@@ -177,6 +178,12 @@ fn compare_with(fast: Kernels, g: &Window, is_depthwise: bool, taken: bool, cons
         if taken {
             assert_eq!(got, expected, "{g:?}");
         }
+        got.fill(0);
+        without(|| match is_depthwise {
+            true => super::depthwise_i8(fast, &p, &mut got),
+            false => super::conv_i8(fast, &p, &mut got),
+        });
+        assert_eq!(got, expected, "without 512-bit loops: {g:?}");
     }
 }
 
@@ -347,7 +354,37 @@ fn compare_dense(fast: Kernels, depth: usize, constants: &Constants, x: &[i8], w
         if taken {
             assert_eq!(got, expected, "{depth} {outputs}");
         }
+        got.fill(0);
+        without(|| super::dense_i8(fast, &p, &mut got));
+        assert_eq!(got, expected, "without 512-bit loops: {depth} {outputs}");
     }
+}
+
+/// Every layer above is compared with what the 512-bit loops make of it, where there are any; here it is seen that they are what runs.
+#[test]
+fn the_widest_loops_run() {
+    let Some(fast) = fast() else { return };
+    if !simd::found().wide_products {
+        std::eprintln!("SKIPPED: AVX-512 with VNNI is not there");
+        return;
+    }
+    // each is run twelve times: 49 pixels by eights, for each tile of more than eight filters
+    for (o, eights) in [(8, 0), (9, 6), (17, 6), (25, 12), (32, 12)] {
+        let g = sized(window([9, 9], 5, o, [3, 3]), [0, 0]);
+        let runs = counted(|| compare(fast, &g, false, true));
+        assert_eq!(runs, 12 * eights, "{o} filters");
+    }
+    for (c, eights) in [(8, 0), (16, 6), (23, 6), (64, 24)] {
+        let g = sized(window([9, 9], c, c, [3, 3]), [0, 0]);
+        let runs = counted(|| compare(fast, &g, true, true));
+        assert_eq!(runs, 12 * eights, "{c} channels");
+    }
+    // three samples, three zero points, twice
+    let mut random = Random(7);
+    let (x, w) = (random.bytes(3 * 70), random.bytes(8 * 70));
+    let constants = Constants::new(8, &mut random);
+    let runs = counted(|| compare_dense(fast, 70, &constants, &x, &w));
+    assert_eq!(runs, 18);
 }
 
 #[test]
@@ -455,7 +492,7 @@ fn sums_modulo_2_to_the_32() {
     let Some(fast) = fast() else { return };
     for bias in [i32::MAX, i32::MIN] {
         for (c, is_depthwise) in [(5, false), (16, true), (1, true)] {
-            let g = sized(window([4, 5], c, 16, [3, 3]), [0, 0]);
+            let g = sized(window([6, 5], c, 16, [3, 3]), [0, 0]);
             let constants = Constants {
                 bias: std::vec![bias; 16],
                 multiplier: (0..16).map(|o| (1 << 30) + (o << 20)).collect(),

@@ -42,6 +42,8 @@ pub mod scalar;
 pub mod simd;
 #[cfg(foolproof_simd)]
 mod strip;
+#[cfg(all(test, foolproof_simd))]
+mod wide_in_tests;
 pub mod window;
 
 pub use window::Window;

@@ -235,16 +235,34 @@ pub(super) struct Found {
     pub registers: bool,
     /// Multiply-adds that round once.
     pub fma: bool,
+    /// AVX-512: registers of 512 bits. Inner loops that have them go twice as wide, to the same bits.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub wide: bool,
+    /// Those, and AVX-512's sums of integer products (VNNI).
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub wide_products: bool,
+}
+
+/// What this CPU has, of which a test may leave out the widest registers.
+pub(super) fn found() -> Found {
+    let found = look();
+    #[cfg(test)]
+    let found = super::wide_in_tests::allowed(found);
+    found
 }
 
 /// Looks at run time; without feature `std` it is what the compiler was told.
-pub(super) fn found() -> Found {
+fn look() -> Found {
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     {
         extern crate std;
         Found {
             registers: std::arch::is_x86_feature_detected!("avx2"),
             fma: std::arch::is_x86_feature_detected!("fma"),
+            wide: std::arch::is_x86_feature_detected!("avx512vl"),
+            wide_products: std::arch::is_x86_feature_detected!("avx512vl")
+                && std::arch::is_x86_feature_detected!("avx512bw")
+                && std::arch::is_x86_feature_detected!("avx512vnni"),
         }
     }
     #[cfg(all(not(feature = "std"), target_arch = "x86_64"))]
@@ -252,6 +270,12 @@ pub(super) fn found() -> Found {
         Found {
             registers: cfg!(target_feature = "avx2"),
             fma: cfg!(target_feature = "fma"),
+            wide: cfg!(target_feature = "avx512vl"),
+            wide_products: cfg!(all(
+                target_feature = "avx512vl",
+                target_feature = "avx512bw",
+                target_feature = "avx512vnni"
+            )),
         }
     }
     // NEON is both, and `build.rs` saw that it is there
@@ -260,8 +284,18 @@ pub(super) fn found() -> Found {
         Found {
             registers: true,
             fma: true,
+            wide: false,
+            wide_products: false,
         }
     }
+}
+
+/// Counts a run of a 512-bit loop in tests.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn ran_wide() {
+    #[cfg(test)]
+    super::wide_in_tests::ran();
 }
 
 /// Counts a run in tests.

@@ -26,7 +26,7 @@ const GNU: &str = "aarch64-unknown-linux-gnu";
 const PROCESSORS: [&str; 2] = ["max", "cortex-a53"];
 
 /// What the engine's unit tests are compiled with besides the default: all that has tests.
-const FEATURES: &str = "std,link,train";
+pub const FEATURES: &str = "std,link,train";
 
 /// What builds for an emulated 64-bit Arm, and the emulator.
 pub struct Machine {
@@ -110,7 +110,7 @@ impl Machine {
 
 /// Writes a package to `folder` that is the engine without its integration tests, and so without what only they need: more than a hundred
 /// crates, the host tools among them, half an hour of processor time for another target. The answer is its manifest.
-fn alone(folder: &Path) -> Result<PathBuf> {
+pub fn alone(folder: &Path) -> Result<PathBuf> {
     let text = fs::read_to_string(root().join("Cargo.toml")).context("the engine's Cargo.toml")?;
     let mut manifest: Table = text.parse().context("the engine's Cargo.toml")?;
     manifest.remove("dev-dependencies");

@@ -5,6 +5,7 @@
 
 mod aarch64;
 mod apt;
+mod avx512;
 mod bench_chip;
 mod bench_models;
 mod boards;
@@ -36,6 +37,7 @@ cargo xtask bench-chip [--board B]... [--bless]       instructions per MAC of in
 cargo xtask bench-chip --model M... [--board B]... [--bless]  instructions of whole models, forward and back
 cargo xtask flash    --board B... --model M... [--input BYTES] [--bless]   a program with one model and its operators only: flash, stack, buffer
 cargo xtask aarch64  [--from-source]                  the engine on an emulated 64-bit Arm: build, lints, tests
+cargo xtask avx512                                    kernel tests on an emulated CPU with AVX-512 (Bochs, Debian's packages; no part of ci)
 cargo xtask ci       [--from-source]                  every check, one verdict
 cargo xtask boards                                    what the firmware supports
 
@@ -120,6 +122,7 @@ fn run(mut arguments: Arguments) -> Result<ExitCode> {
             machine.lint()?;
             machine.test()?;
         }
+        Some("avx512") => avx512::test()?,
         Some("ci") => return ci::run(way),
         Some("boards") => {
             for board in &boards {

@@ -5,11 +5,11 @@
 //! steps, and they matter only when weights are packed.
 
 use super::packing::Weights;
-use super::tile::{Outcome, Scratch, Segment, Sides, WIDE, block, dots};
+use super::tile::{Outcome, Scratch, Segment, Sides, WIDE, WIDE_ROWS, block, dots};
 use super::{one, stem, winograd};
 use crate::kernels::f32x8::F4;
 use crate::kernels::kept::Loops;
-use crate::kernels::{Activation, Window};
+use crate::kernels::{Activation, Window, simd};
 use core::ops::Range;
 
 /// Elements of packed weights on the stack: 128 KiB.
@@ -406,6 +406,7 @@ impl Slide {
         let cells = self.kernel[0] * self.kernel[1];
         let (block, rows) = self.cut(if few { PACKED / FEW } else { DEPTH });
         let panels = self.channels.div_ceil(wide);
+        let found = simd::found();
         // all panels of some of the source's channels, behind those of the channels before
         let pack = |[c, block]: [usize; 2], panels: Range<usize>, to: *mut f32| {
             let panel = cells * block * wide;
@@ -487,6 +488,7 @@ impl Slide {
                                     2 if few => piece.dots::<4, 2>(panel / 2),
                                     _ if few => piece.dots::<4, 3>(panel / 3),
                                     ..=8 => piece.blocks::<8, 1>(),
+                                    _ if found.wide => piece.blocks::<WIDE_ROWS, 2>(),
                                     _ => piece.blocks::<6, 2>(),
                                 }
                             }

@@ -2,8 +2,8 @@
 //! the window's places. Sums run over places; six elements of a patch meet sixteen channels.
 
 use super::conv::{CELLS, DEPTH, PACKED, STRIP, Slide};
-use super::tile::{Outcome, Scratch, Segment, Sides, WIDE, block};
-use crate::kernels::Activation;
+use super::tile::{Outcome, Scratch, Segment, Sides, WIDE, WIDE_ROWS, block};
+use crate::kernels::{Activation, simd};
 
 /// `gw += ` patches of `image` times `places`; the slide's source is the image, its destination what lies at the places.
 ///
@@ -17,6 +17,7 @@ pub(super) unsafe fn run(slide: &Slide, image: *const f32, places: *const f32, g
     let (depth, rows) = slide.cut(DEPTH);
     let rows = rows.min(CELLS);
     let panels = slide.channels.div_ceil(WIDE);
+    let found = simd::found();
     let at_once = (PACKED / (cells * depth * WIDE)).min(panels);
     for c in (0..slide.source_channels).step_by(depth) {
         let depth = depth.min(slide.source_channels - c);
@@ -57,6 +58,7 @@ pub(super) unsafe fn run(slide: &Slide, image: *const f32, places: *const f32, g
                         // SAFETY: the strip holds the windows of all these places; the sums of a panel are its own.
                         unsafe {
                             match piece.lanes {
+                                9.. if found.wide => piece.blocks::<WIDE_ROWS, 2, true>(),
                                 WIDE => piece.blocks::<6, 2, false>(),
                                 9.. => piece.blocks::<6, 2, true>(),
                                 8 => piece.blocks::<8, 1, false>(),

@@ -5,7 +5,10 @@
 #![allow(clippy::needless_range_loop)] // rows and vectors are registers: numbered, in loops that are unrolled
 
 use super::tile::Scratch;
+#[cfg(target_arch = "x86_64")]
+use super::wide;
 use crate::kernels::f32x8::{F8, Mask, prefetch};
+use crate::kernels::simd;
 
 /// Terms of a sum that are packed at once.
 const TERMS: usize = 256;
@@ -55,6 +58,7 @@ pub(super) unsafe fn product(
         Scratch::<{ TERMS * WIDE }>::new(),
     );
     let (block, panel) = (block.start(), panel.start());
+    let found = simd::found();
     for k in (0..terms).step_by(TERMS) {
         let count = TERMS.min(terms - k);
         let at_once = BLOCK / count / 6 * 6;
@@ -76,6 +80,9 @@ pub(super) unsafe fn product(
                 let mut r = 0;
                 while r < rows {
                     let high = height(rows - r);
+                    // registers of 512 bits have room for twice as many
+                    let two = found.wide && high == 6 && rows - r > 6 && height(rows - r - 6) == 6;
+                    let there = (rows - r).min(if two { 12 } else { high });
                     for l in here.clone().step_by(WIDE) {
                         let tile = Tile {
                             a: block.wrapping_add(r * count),
@@ -83,19 +90,25 @@ pub(super) unsafe fn product(
                             terms: count,
                             to: to.as_mut_ptr().wrapping_add((first + r) * lanes + l),
                             row: lanes,
-                            rows: high.min(rows - r),
+                            rows: there,
                             lanes: WIDE.min(lanes - l),
                             adds: k > 0 || onto == Onto::Sums,
                         };
                         // SAFETY: rows and lanes exist, and were packed.
                         unsafe {
                             match high {
+                                #[cfg(target_arch = "x86_64")]
+                                6 if two => wide::add::<6, 2>(&tile),
+                                #[cfg(target_arch = "x86_64")]
+                                6 if found.wide => wide::add::<6, 1>(&tile),
+                                #[cfg(target_arch = "x86_64")]
+                                4 if found.wide => wide::add::<4, 1>(&tile),
                                 4 => tile.add::<4>(),
                                 _ => tile.add::<6>(),
                             }
                         }
                     }
-                    r += high;
+                    r += there.max(high);
                 }
             }
         }
@@ -207,17 +220,17 @@ unsafe fn pack_lanes(from: *const f32, row: usize, [terms, width]: [usize; 2], t
 }
 
 /// A block of sums that stays in registers.
-struct Tile {
-    a: *const f32,
-    b: *const f32,
-    terms: usize,
-    to: *mut f32,
+pub(super) struct Tile {
+    pub a: *const f32,
+    pub b: *const f32,
+    pub terms: usize,
+    pub to: *mut f32,
     /// From a row of `to` to the next.
-    row: usize,
-    rows: usize,
-    lanes: usize,
+    pub row: usize,
+    pub rows: usize,
+    pub lanes: usize,
     /// Whether `to` holds what the products are added to.
-    adds: bool,
+    pub adds: bool,
 }
 
 impl Tile {

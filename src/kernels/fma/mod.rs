@@ -21,6 +21,8 @@ mod stem;
 #[cfg(test)]
 mod tests;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 mod winograd;
 
 use super::{

@@ -2,8 +2,13 @@
 
 #![allow(clippy::needless_range_loop)] // rows and vectors are registers: numbered, in loops that are unrolled
 
+#[cfg(target_arch = "x86_64")]
+use super::wide;
 use crate::kernels::Activation;
 use crate::kernels::f32x8::{F8, Mask};
+
+/// Rows of a block of sixteen lanes where registers have 512 bits: so many sums hide how long a multiply-add takes. Others have room for six.
+pub(super) const WIDE_ROWS: usize = 8;
 
 /// Output channels that a panel of packed weights holds.
 pub(super) const WIDE: usize = 16;
@@ -52,7 +57,7 @@ pub(super) fn activate(activation: Activation, x: F8) -> F8 {
     }
 }
 
-/// A block of sums, `M` rows by `8 V` lanes.
+/// A block of sums, `M` rows by `8 V` lanes. [`WIDE_ROWS`] rows of sixteen are for CPUs with registers of 512 bits alone.
 ///
 /// # Safety
 /// Every element of `a` and `b` that the segments name can be read (of `b` only the first `lanes` of a row where `MASKED`), and the
@@ -63,6 +68,11 @@ pub(super) unsafe fn block<const M: usize, const V: usize, const MASKED: bool>(
     sides: &Sides<M>,
     out: &Outcome<M>,
 ) {
+    #[cfg(target_arch = "x86_64")]
+    if V == 2 && M == WIDE_ROWS {
+        // SAFETY: the caller's promise.
+        return unsafe { wide::block(sides, out) };
+    }
     let mut masks = [Mask::first(0); V];
     for (v, m) in masks.iter_mut().enumerate() {
         *m = Mask::first(out.lanes.saturating_sub(8 * v));

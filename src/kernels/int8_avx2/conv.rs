@@ -3,7 +3,7 @@
 use super::super::ConvI8;
 use super::super::kept::Loops;
 use super::super::strip::{Cut, Layout, Pixels, STRIP, Scratch, Strip, flattened, kept};
-use super::{Finish, Lanes, store};
+use super::{Finish, Lanes, store, wide};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
@@ -213,6 +213,10 @@ fn part<const T: usize>(
         pairs: (g.kernel[1] * g.in_channels).div_ceil(2),
     };
     let mut pixels = Pixels::new(strip, g, strip.pitch, g.in_channels);
+    if T == 2 && to.finish.is_wide {
+        // SAFETY: the CPU has what it needs.
+        unsafe { wide::conv(&mut pixels, x, w, sizes, to, y) };
+    }
     while let Some(at) = pixels.take::<4>() {
         let sums = sums::<4, T>(x, at, w, sizes, &to.lanes);
         to.write(at, sums, y);
@@ -229,7 +233,7 @@ fn part<const T: usize>(
 
 /// Where the outputs of `8 T` channels go.
 pub(super) struct Target<'a, const T: usize> {
-    finish: &'a Finish,
+    pub finish: &'a Finish,
     pub lanes: [Lanes; T],
     first: usize,
     valid: usize,
@@ -318,13 +322,13 @@ impl<'a, const T: usize> Target<'a, T> {
 }
 
 #[derive(Clone, Copy)]
-struct Sizes {
+pub(super) struct Sizes {
     /// Rows of a window.
-    rows: usize,
+    pub rows: usize,
     /// From one to the next.
-    pitch: usize,
+    pub pitch: usize,
     /// Pairs of elements in a row.
-    pairs: usize,
+    pub pairs: usize,
 }
 
 /// Accumulators of `P` windows, which begin at `at.0` in the strip, with `8 T` packed filters.

@@ -9,7 +9,7 @@
 
 use super::super::strip::bytes;
 use super::super::{DenseI8, Requantize};
-use super::{Finish, Lanes, store};
+use super::{Finish, Lanes, store, wide};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
@@ -17,7 +17,7 @@ use core::mem::MaybeUninit;
 const DEPTH: usize = 8 * 1024;
 
 /// Rows at once.
-const ROWS: usize = 4;
+pub(super) const ROWS: usize = 4;
 
 /// Elements at once.
 const STEP: usize = 32;
@@ -27,7 +27,7 @@ const STEP: usize = 32;
 const BLOCK: usize = 4 * STEP;
 
 /// Bytes that weights are fetched ahead: each is read once a run, and may lie in a third-level cache.
-const AHEAD: usize = 2048;
+pub(super) const AHEAD: usize = 2048;
 
 /// Rows whose sums wait to be requantized: that takes long for a few and little longer for many.
 const WAITING: usize = 128;
@@ -40,7 +40,7 @@ struct Parts {
 }
 
 /// The sums of four rows, in eight lanes each.
-type Four = [__m256i; ROWS];
+pub(super) type Four = [__m256i; ROWS];
 
 /// The integer fully connected layer; false where it was left undone.
 #[target_feature(enable = "avx2")]
@@ -56,11 +56,19 @@ pub(in super::super) fn dense(p: &DenseI8, y: &mut [i8]) -> bool {
     let mut parts = [MaybeUninit::uninit(); DEPTH / STEP];
     let mut waiting = [MaybeUninit::uninit(); WAITING / ROWS];
     for (x, y) in p.x.chunks_exact(depth).zip(y.chunks_exact_mut(outputs)) {
-        let (x, sum) = split(x, p.x_zero_point, &mut parts);
+        let (parts, sum) = match finish.is_wide {
+            true => (&[][..], 0),
+            false => split(x, p.x_zero_point, &mut parts),
+        };
         let layer = Layer {
-            x,
+            x: parts,
             depth,
             low: 1 << finish.doubling(),
+            wide: finish.is_wide.then(|| wide::Dense {
+                x,
+                above: (p.x_zero_point + 128) as u8,
+                doubling: finish.doubling(),
+            }),
         };
         let (is_signed, behind) = match p.x_zero_point {
             -128 => (false, 0),
@@ -180,12 +188,14 @@ fn split<'a>(
 
 /// What the rows of a layer meet.
 struct Layer<'a> {
-    /// The input.
+    /// The input, for loops of 256 bits.
     x: &'a [Parts],
     /// Its length.
     depth: usize,
     /// What a lower part counts: 1, or 2 where sums are doubled.
     low: i16,
+    /// The same input for loops of 512 bits, which take the zero point off themselves.
+    wide: Option<wide::Dense<'a>>,
 }
 
 impl Layer<'_> {
@@ -228,6 +238,10 @@ impl Layer<'_> {
         to: &'a mut [MaybeUninit<Four>],
     ) -> &'a [Four] {
         let depth = self.depth;
+        if let Some(wide) = &self.wide {
+            // SAFETY: the CPU has what it needs.
+            return unsafe { wide.groups::<SIGNED>(w, to) };
+        }
         let four = ROWS * depth;
         // without a last part of fewer than 32 elements
         let blocks = self.x[..depth / STEP].as_chunks::<{ BLOCK / STEP }>().0;

@@ -6,7 +6,7 @@ use super::super::kept::Loops;
 use super::super::strip::{Cut, Layout, Pixels, STRIP, Scratch, Strip, first_of, kept};
 use super::super::{ConvI8, Window};
 use super::conv::{Target, conv_of};
-use super::{Finish, Lanes};
+use super::{Finish, Lanes, wide};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
@@ -182,6 +182,10 @@ fn part<const T: usize>(
     let to = Target::<T>::new(p, finish, o, 8 * T);
     let x = &x[2 * o..];
     let mut pixels = Pixels::new(strip, g, 2 * strip.pitch, 2 * g.in_channels);
+    if T == 2 && finish.is_wide {
+        // SAFETY: the CPU has what it needs.
+        unsafe { wide::depthwise(&mut pixels, x, w, strip.pitch, g, &to, y) };
+    }
     while let Some(at) = pixels.take::<4>() {
         let sums = sums::<4, T>(x, at, w, strip.pitch, g, &to.lanes);
         to.write(at, sums, y);

@@ -7,6 +7,8 @@
 //!
 //! Each function says whether it took the layer. What it leaves (dilations, layers whose window does not fit the
 //! stack buffers, roundings other than two) goes through the portable loops, compiled for AVX2.
+//!
+//! Where the CPU has AVX-512 with VNNI, `wide` has the inner loops of the sums; all else stays as it is.
 #![allow(unsafe_code)] // loads and stores of vectors; every one is inside a slice or behind a slice that is cut to what the loop reads
 
 mod add;
@@ -15,13 +17,14 @@ mod dense;
 mod depthwise;
 #[cfg(test)]
 mod tests;
+mod wide;
 
 pub(super) use add::add;
 pub(super) use conv::conv;
 pub(super) use dense::dense;
 pub(super) use depthwise::depthwise;
 
-use super::{Requantize, Rounding, strip};
+use super::{Requantize, Rounding, simd, strip};
 use core::arch::x86_64::*;
 
 /// Fixed-point factors of eight lanes, two roundings.
@@ -109,6 +112,8 @@ struct Finish {
     /// All channels have one factor.
     is_uniform: bool,
     is_plain: bool,
+    /// The CPU has what [`wide`] needs.
+    is_wide: bool,
     rails: Rails,
     /// As 16-bit numbers.
     zero_point: __m256i,
@@ -158,6 +163,7 @@ impl Finish {
         takes.then(|| Finish {
             is_uniform: differences == 0,
             is_plain: plain,
+            is_wide: simd::found().wide_products,
             rails: Rails::new(p.zero_point, p.range),
             zero_point: _mm256_set1_epi16(p.zero_point as i16),
             low: _mm_set1_epi8(p.range.0 as i8),

@@ -1,6 +1,7 @@
 //! What these loops compute has the same bits on every CPU that has them: sums in an order of their own, but in one order.
 
 use super::*;
+use crate::kernels::{simd::found, wide_in_tests};
 
 /// FNV-1a over the bits of numbers.
 struct Fingerprint(u64);
@@ -75,7 +76,16 @@ fn dense_layer(
 #[test]
 fn bits_are_the_same_on_every_cpu() {
     let Some(fma) = Fma::new() else { return };
-    let (k, mut numbers) = (Kernels::Fma(fma), Numbers(14));
+    let check = || {
+        let found = fingerprint(Kernels::Fma(fma));
+        assert_eq!(found, 0x8cca_9b9a_9230_a25c, "{found:#x}");
+    };
+    check();
+    wide_in_tests::without(check);
+}
+
+fn fingerprint(k: Kernels) -> u64 {
+    let mut numbers = Numbers(14);
     let mut found = Fingerprint(0xcbf2_9ce4_8422_2325);
     // minimal filtering with tiles of 4x4 and 2x2 places, first layers, one channel back, strides, dilations, windows of other sizes
     for (input, channels, kernel, stride, dilation) in [
@@ -105,5 +115,51 @@ fn bits_are_the_same_on_every_cpu() {
         let dense = dense_layer(k, sizes, &mut numbers);
         dense.iter().for_each(|part| found.add(part));
     }
-    assert_eq!(found.0, 0x8cca_9b9a_9230_a25c, "{:#x}", found.0);
+    found.0
+}
+
+/// Each kind of loop with registers of 512 bits beside the same with 256, over every remainder of rows and lanes.
+#[test]
+fn the_widest_loops_have_the_bits_of_the_others() {
+    let Some(fma) = Fma::new() else { return };
+    if !found().wide {
+        std::eprintln!("SKIPPED: AVX-512 is not there");
+        return;
+    }
+    let k = Kernels::Fma(fma);
+    let bits = |parts: [Vec<f32>; 3]| parts.map(|part| part.iter().map(|x| x.to_bits()).collect());
+    let compare = |name: &str, run: &dyn Fn() -> [Vec<f32>; 3]| {
+        let (mut wide, mut others): ([Vec<u32>; 3], [Vec<u32>; 3]) = Default::default();
+        let runs = wide_in_tests::counted(|| wide = bits(run()));
+        wide_in_tests::without(|| others = bits(run()));
+        assert_eq!(wide, others, "{name}");
+        assert!(runs > 0, "{name}: none ran");
+    };
+    let conv = |kernel: [usize; 2], stride, input, channels| {
+        let padding = kernel.map(|k| k / 2);
+        let g = window(2, input, channels, kernel, stride, [1, 1], [padding; 2]).unwrap();
+        compare(&std::format!("{g:?}"), &|| {
+            convolution(k, &g, false, &mut Numbers(15))
+        });
+    };
+    for channels in 9..34 {
+        // plain: forward over `channels` filters, back over 41 - `channels`
+        conv([2, 3], [1, 1], [5, channels], [41 - channels, channels]);
+        conv([1, 1], [2, 1], [9, 7], [5, channels]);
+    }
+    for tiles in 1..14 {
+        // minimal filtering
+        conv([3, 3], [1, 1], [4, 2 * tiles], [16, 16]);
+        conv([3, 3], [1, 1], [9, 4 * tiles], [24, 40]);
+    }
+    for rows in 2..40 {
+        let name = std::format!("{rows} rows");
+        compare(&name, &|| {
+            dense_layer(k, [rows, 50 - rows, rows + 7], &mut Numbers(16))
+        });
+    }
+    // terms, rows and lanes in several parts
+    compare("several parts", &|| {
+        dense_layer(k, [300, 130, 270], &mut Numbers(17))
+    });
 }

@@ -23,6 +23,7 @@ use super::packing::Weights;
 use super::tile::{Scratch, WIDE, activate};
 use crate::kernels::f32x8::{F8, Mask};
 use crate::kernels::kept::Loops;
+use crate::kernels::simd;
 use core::ops::Range;
 use four::Four;
 use product::multiply;
@@ -41,7 +42,7 @@ const ROOM: usize = SIDE * SIDE * (CHANNELS_OF_FOUR * WIDE + 16);
 const TILES: usize = 12;
 
 /// The transforms of one size of tiles, each of eight channels or filters at once.
-trait Transforms {
+pub(super) trait Transforms {
     /// Places of a tile along each axis.
     const PLACES: usize;
     /// What place `(i, j)` comes out divided by the `i + j`-th power of.
@@ -421,6 +422,7 @@ unsafe fn run_tiles<F: Transforms>(s: &Slide, work: &Work) {
         Some(_) => panels,
         None => ROOM / panel,
     };
+    let found = simd::found();
     for first in (0..panels).step_by(group) {
         let end = panels.min(first + group);
         let packed = kept.unwrap_or_else(|| {
@@ -443,11 +445,11 @@ unsafe fn run_tiles<F: Transforms>(s: &Slide, work: &Work) {
                     let o = p * WIDE;
                     match s.channels - o {
                         8 => {
-                            multiply::<F, 1>(channels, some.len(), strip, b, products);
+                            multiply::<F, 1>(found.wide, channels, some.len(), strip, b, products);
                             tiles.place::<F, 1>(products, ends, o, some, destination);
                         }
                         _ => {
-                            multiply::<F, 2>(channels, some.len(), strip, b, products);
+                            multiply::<F, 2>(found.wide, channels, some.len(), strip, b, products);
                             tiles.place::<F, 2>(products, ends, o, some, destination);
                         }
                     }

@@ -2,20 +2,29 @@
 
 use super::Transforms;
 use crate::kernels::f32x8::F8;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::fma::wide;
 
 /// One point of `M` tiles: `to[r] = sum_k a[r][k] b[k]`. Rows of `a` are tiles' `[channel / 8][point][8]`, of `b` `8 V` filters, of `to`
 /// `[filter / 8][point][8]`.
 ///
 /// # Safety
-/// The rows can be read and written.
+/// The rows can be read and written; `is_wide` where the CPU has registers of 512 bits.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 #[inline]
 unsafe fn product<F: Transforms, const M: usize, const V: usize>(
+    is_wide: bool,
     channels: usize,
     a: *const f32,
     b: *const f32,
     to: *mut f32,
 ) {
+    #[cfg(target_arch = "x86_64")]
+    if V == 2 && is_wide {
+        // SAFETY: the caller's promise.
+        return unsafe { wide::product::<F, M>(channels, a, b, to) };
+    }
     let mut sums = [[F8::zero(); V]; M];
     let (mut a, mut b, row) = (a, b, F::tile_pitch(channels));
     for _ in 0..channels / 8 {
@@ -46,9 +55,10 @@ unsafe fn product<F: Transforms, const M: usize, const V: usize>(
 /// All points' products: `[tile][channel / 8][point][8]` by `[point][channel][8 V]` to `[tile][filter / 8][point][8]`.
 ///
 /// # Safety
-/// All three are so long.
+/// All three are so long; `is_wide` where the CPU has registers of 512 bits.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 pub(super) unsafe fn multiply<F: Transforms, const V: usize>(
+    is_wide: bool,
     channels: usize,
     tiles: usize,
     a: *const f32,
@@ -64,26 +74,26 @@ pub(super) unsafe fn multiply<F: Transforms, const V: usize>(
             // SAFETY: so many tiles are left.
             unsafe {
                 t += match tiles - t {
-                    // one vector of filters leaves registers for more tiles
-                    12.. if V == 1 => {
-                        product::<F, 12, V>(channels, a, b, to);
+                    // one vector of filters, or registers of twice the width, leave room for more tiles
+                    12.. if V == 1 || is_wide => {
+                        product::<F, 12, V>(is_wide, channels, a, b, to);
                         12
                     }
                     // eight are four and four: two at once would wait for each other
                     6 | 7 | 9.. => {
-                        product::<F, 6, V>(channels, a, b, to);
+                        product::<F, 6, V>(is_wide, channels, a, b, to);
                         6
                     }
                     4.. => {
-                        product::<F, 4, V>(channels, a, b, to);
+                        product::<F, 4, V>(is_wide, channels, a, b, to);
                         4
                     }
                     2.. => {
-                        product::<F, 2, V>(channels, a, b, to);
+                        product::<F, 2, V>(is_wide, channels, a, b, to);
                         2
                     }
                     _ => {
-                        product::<F, 1, V>(channels, a, b, to);
+                        product::<F, 1, V>(is_wide, channels, a, b, to);
                         1
                     }
                 };

@@ -1,0 +1,40 @@
+//! Tests run the same layer with and without 512-bit loops, and see which of them ran. A thread has a count of its own: others go on
+//! as they like.
+
+extern crate std;
+use super::simd::Found;
+use core::cell::Cell;
+
+std::thread_local! {
+    static LEFT_OUT: Cell<bool> = const { Cell::new(false) };
+    static RUNS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// What this thread may use of what the CPU has.
+pub(super) fn allowed(found: Found) -> Found {
+    let may = !LEFT_OUT.get();
+    Found {
+        wide: found.wide && may,
+        wide_products: found.wide_products && may,
+        ..found
+    }
+}
+
+pub(super) fn ran() {
+    RUNS.set(RUNS.get() + 1);
+}
+
+/// How many 512-bit loops `run` went through.
+pub(super) fn counted(run: impl FnOnce()) -> usize {
+    let before = RUNS.get();
+    run();
+    RUNS.get() - before
+}
+
+/// Runs without 512-bit loops.
+pub(super) fn without(run: impl FnOnce()) {
+    LEFT_OUT.set(true);
+    let runs = counted(run);
+    LEFT_OUT.set(false);
+    assert_eq!(runs, 0, "512-bit loops ran that were left out");
+}
