@@ -113,7 +113,7 @@ impl Kernels {
             #[cfg(foolproof_simd)]
             Kernels::Fma(fma) => {
                 core::hint::black_box(fma.peak(rounds));
-                Some(rounds * fma::ROUND)
+                Some(rounds * fma::round())
             }
             #[cfg(foolproof_simd)]
             Kernels::Simd(_) => None,

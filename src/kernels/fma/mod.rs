@@ -31,7 +31,7 @@ use super::{
 use conv::{ADD, Ends, Slide, Work};
 use gemm::Onto;
 use packing::Weights;
-pub(super) use peak::ROUND;
+pub(super) use peak::round;
 pub(super) use winograd::winograd_room;
 
 /// How far a sum of `terms` products may be from the exact one, as a part of the sum of the products' magnitudes: the one
@@ -123,7 +123,7 @@ impl Fma {
         self.simd
     }
 
-    /// The fastest that this CPU multiplies and adds, to be timed: [`ROUND`] times `rounds` of both, in registers. Returns
+    /// The fastest that this CPU multiplies and adds, to be timed: [`round`] times `rounds` of both, in registers. Returns
     /// a sum that depends on all of them.
     pub(super) fn peak(self, rounds: usize) -> f32 {
         // SAFETY: `self` exists, so the CPU has what they need.

@@ -170,3 +170,22 @@ pub(super) unsafe fn product<F: Transforms, const M: usize>(
         }
     }
 }
+
+/// As `peak::multiply_adds`, of `N` sums side by side.
+#[target_feature(enable = "avx512vl")]
+pub(super) fn multiply_adds<const N: usize>(rounds: usize) -> f32 {
+    ran_wide();
+    let factor = _mm512_set1_ps(core::hint::black_box(0.999));
+    let mut sums = [factor; N];
+    for (i, sum) in sums.iter_mut().enumerate() {
+        // different, so that no two are one
+        *sum = _mm512_set1_ps(core::hint::black_box(i as f32));
+    }
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_fmadd_ps(*sum, factor, factor);
+        }
+    }
+    let all = sums.into_iter().reduce(|a, b| _mm512_add_ps(a, b));
+    all.map_or(0.0, |all| _mm512_cvtss_f32(all))
+}
