@@ -28,6 +28,7 @@ mod int8_neon;
 mod int8_tests;
 #[cfg(foolproof_simd)]
 pub(crate) mod kept;
+mod layers;
 pub mod lut;
 #[cfg(foolproof_mve)]
 mod mve;
@@ -54,6 +55,7 @@ pub use activation::Activation;
 pub use constant::Constant;
 pub(crate) use constant::Place;
 pub use fixed_point::{Multiplier, Rounding};
+pub use layers::{ConvF32, ConvI8, DenseF32, DenseI8, Requantize};
 pub use scalar::spread::Spread;
 
 /// Whether the f32 layers are compiled in. Where they are not, [`crate::ops::Op::check`] refuses them, and the functions here do nothing.
@@ -132,120 +134,6 @@ impl Kernels {
             Kernels::Simd(_) => Simd::NAME,
             #[cfg(foolproof_simd)]
             Kernels::Fma(_) => "fma",
-        }
-    }
-}
-
-/// A (depthwise) convolution in f32. Weights `[O, kh, kw, C]`, depthwise `[1, kh, kw, O]`; bias `[O]`.
-#[derive(Clone, Copy, Debug)]
-pub struct ConvF32<'a> {
-    /// Sizes.
-    pub window: &'a Window,
-    /// Input.
-    pub x: &'a [f32],
-    /// Weights.
-    pub w: Constant<'a, f32>,
-    /// Bias.
-    pub bias: &'a [f32],
-    /// Fused activation.
-    pub activation: Activation,
-    /// Whether equal windows must give equal sums, as they do when written out: a maximum over such sums takes the first.
-    pub keeps_ties: bool,
-}
-
-/// A (depthwise) convolution in int8; weights as in [`ConvF32`], zero point 0.
-#[derive(Clone, Copy, Debug)]
-pub struct ConvI8<'a> {
-    /// Sizes.
-    pub window: &'a Window,
-    /// Input.
-    pub x: &'a [i8],
-    /// The input's zero point, in -128..=127.
-    pub x_zero_point: i16,
-    /// Weights.
-    pub w: Constant<'a, i8>,
-    /// From accumulator to output.
-    pub output: Requantize<'a>,
-}
-
-/// A fully connected layer in f32: `x [N, depth]`, `w [O, depth]`, `bias [O]`, depth at least 1.
-#[derive(Clone, Copy, Debug)]
-pub struct DenseF32<'a> {
-    /// Elements per sample.
-    pub depth: usize,
-    /// Input.
-    pub x: &'a [f32],
-    /// Weights.
-    pub w: &'a [f32],
-    /// Bias.
-    pub bias: &'a [f32],
-    /// Fused activation.
-    pub activation: Activation,
-}
-
-/// A fully connected layer in int8; weights with zero point 0.
-#[derive(Clone, Copy, Debug)]
-pub struct DenseI8<'a> {
-    /// Elements per sample.
-    pub depth: usize,
-    /// Input.
-    pub x: &'a [i8],
-    /// The input's zero point, in -128..=127.
-    pub x_zero_point: i16,
-    /// Weights.
-    pub w: &'a [i8],
-    /// From accumulator to output.
-    pub output: Requantize<'a>,
-}
-
-/// From an int32 accumulator to an int8 output, per output channel.
-#[derive(Clone, Copy, Debug)]
-pub struct Requantize<'a> {
-    /// Added to the accumulator first.
-    pub bias: &'a [i32],
-    /// Fixed-point factors: mantissas.
-    pub multiplier: &'a [i32],
-    /// Fixed-point factors: shifts, in -31..=30.
-    pub shift: &'a [i32],
-    /// Which rounding.
-    pub rounding: Rounding,
-    /// Added last.
-    pub zero_point: i32,
-    /// Smallest and largest output.
-    pub range: (i32, i32),
-}
-
-impl Requantize<'_> {
-    /// The output of channel `o` for an accumulator without its bias.
-    #[inline(always)]
-    pub fn finish(&self, sum: i32, o: usize) -> i8 {
-        let sum = sum.wrapping_add(self.bias[o]);
-        let factor = Multiplier {
-            mantissa: self.multiplier[o],
-            shift: self.shift[o],
-        };
-        let q = match self.rounding {
-            Rounding::Float32 => factor.onto_grid(sum, self.zero_point),
-            rounding => {
-                fixed_point::requantize(sum, factor, rounding).wrapping_add(self.zero_point)
-            }
-        };
-        q.max(self.range.0).min(self.range.1) as i8
-    }
-
-    /// `y[first + k]` from `sums[k]`, for a block of channels.
-    #[cfg_attr(any(target_arch = "arm", target_arch = "riscv32"), inline(never))]
-    #[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32")), inline(always))]
-    pub(crate) fn finish_rows(&self, sums: &[i32; scalar::ROWS_I8], first: usize, y: &mut [i8]) {
-        let n = sums.len();
-        let block = Requantize {
-            bias: &self.bias[first..][..n],
-            multiplier: &self.multiplier[first..][..n],
-            shift: &self.shift[first..][..n],
-            ..*self
-        };
-        for (k, (y, &sum)) in y[first..][..n].iter_mut().zip(sums).enumerate() {
-            *y = block.finish(sum, k);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod preferred;
 mod state;
+mod ties;
 
 use foolproof::attack::{Ball, Norm, Spec, Task};
 use foolproof::kernels::Kernels;

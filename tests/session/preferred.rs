@@ -39,7 +39,7 @@ fn a_preferred_buffer_holds_all_weights_in_order() {
     let float = convolutions();
     let samples: Vec<Vec<f32>> = (0..4).map(|seed| sample(12 * 12 * 3, seed)).collect();
     let int8 = quantize(&float, &samples.concat(), &Default::default()).unwrap();
-    for graph in [float, int8, shrinking()] {
+    for graph in [float, int8, shrinking(), ties::network(true)] {
         let image = to_image(&graph).unwrap();
         let model = image.model().unwrap();
         let is_int8 = model.tables().dtype(model.tables().input()) == DType::I8;

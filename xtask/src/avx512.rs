@@ -10,6 +10,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use cpio::{NewcBuilder, write_cpio};
 
 use crate::aarch64::{FEATURES, alone};
 use crate::apt::Apt;
@@ -128,7 +129,10 @@ fn write_disc(folder: &Path, kernel: &Path, program: &Path, processor: &str) -> 
     fs::copy(kernel, files.join("vmlinuz"))?;
     fs::copy(ISOLINUX, files.join("isolinux/isolinux.bin"))?;
     fs::copy(LINKED, files.join("isolinux/ldlinux.c32"))?;
-    fs::write(files.join("initrd"), archive("init", &fs::read(program)?))?;
+    // the one file that the kernel unpacks
+    let init = NewcBuilder::new("init").mode(0o100_755);
+    let initrd = fs::File::create(files.join("initrd"))?;
+    write_cpio([(init, fs::File::open(program)?)].into_iter(), initrd)?;
     let menu = format!(
         "DEFAULT l\nPROMPT 0\nTIMEOUT 1\nLABEL l\n KERNEL /vmlinuz\n APPEND initrd=/initrd rdinit=/init console=ttyS0 loglevel=3 \
          tsc=reliable lpj=1000000 {CLEARED} {QUIET} -- {TESTS} --test-threads=1 --nocapture\n"
@@ -153,37 +157,6 @@ fn write_disc(folder: &Path, kernel: &Path, program: &Path, processor: &str) -> 
     // what Bochs's debugger, which Debian's is built with, is to do: go on
     fs::write(folder.join("commands"), "c\n")?;
     Ok(())
-}
-
-/// One executable file in the format that the kernel unpacks (`cpio -H newc`).
-fn archive(name: &str, content: &[u8]) -> Vec<u8> {
-    let mut all = Vec::new();
-    for (name, mode, content) in [(name, 0o100_755, content), ("TRAILER!!!", 0, &[])] {
-        let fields = [
-            1,
-            mode,
-            0,
-            0,
-            1,
-            0,
-            content.len(),
-            0,
-            0,
-            0,
-            0,
-            name.len() + 1,
-            0,
-        ];
-        all.extend_from_slice(b"070701");
-        for field in fields {
-            all.extend_from_slice(format!("{field:08x}").as_bytes());
-        }
-        for part in [[name.as_bytes(), &[0]].concat(), content.to_vec()] {
-            all.extend_from_slice(&part);
-            all.resize(all.len().next_multiple_of(4), 0);
-        }
-    }
-    all
 }
 
 /// Ended when it is dropped.

@@ -214,7 +214,7 @@ fn part<const T: usize>(
     };
     let mut pixels = Pixels::new(strip, g, strip.pitch, g.in_channels);
     if T == 2 && to.finish.is_wide {
-        // SAFETY: the CPU has what it needs.
+        // SAFETY: `Finish` found that the CPU has what it needs.
         unsafe { wide::conv(&mut pixels, x, w, sizes, to, y) };
     }
     while let Some(at) = pixels.take::<4>() {

@@ -239,7 +239,7 @@ impl Layer<'_> {
     ) -> &'a [Four] {
         let depth = self.depth;
         if let Some(wide) = &self.wide {
-            // SAFETY: the CPU has what it needs.
+            // SAFETY: `Finish` found that the CPU has what it needs.
             return unsafe { wide.groups::<SIGNED>(w, to) };
         }
         let four = ROWS * depth;

@@ -183,7 +183,7 @@ fn part<const T: usize>(
     let x = &x[2 * o..];
     let mut pixels = Pixels::new(strip, g, 2 * strip.pitch, 2 * g.in_channels);
     if T == 2 && finish.is_wide {
-        // SAFETY: the CPU has what it needs.
+        // SAFETY: `Finish` found that the CPU has what it needs.
         unsafe { wide::depthwise(&mut pixels, x, w, strip.pitch, g, &to, y) };
     }
     while let Some(at) = pixels.take::<4>() {

@@ -52,10 +52,7 @@ pub(super) fn conv<const T: usize>(
     let reach = (rows - 1) * pitch + 2 * pairs;
     while let Some(at) = pixels.take::<PIXELS>() {
         ran_wide();
-        let mut start = [x.as_ptr(); PIXELS];
-        for i in 0..PIXELS {
-            start[i] = x[at[i].0..][..reach].as_ptr();
-        }
+        let start = at.map(|(at, _)| x[at..][..reach].as_ptr());
         let mut sums = [biases(to); PIXELS];
         let mut w = w.as_ptr();
         for row in 0..rows {
@@ -98,10 +95,7 @@ pub(super) fn depthwise<const T: usize>(
     );
     while let Some(at) = pixels.take::<PIXELS>() {
         ran_wide();
-        let mut start = [x.as_ptr(); PIXELS];
-        for i in 0..PIXELS {
-            start[i] = x[at[i].0..][..reach].as_ptr();
-        }
+        let start = at.map(|(at, _)| x[at..][..reach].as_ptr());
         let mut sums = [biases(to); PIXELS];
         for row in 0..rows {
             for k in 0..pairs {
