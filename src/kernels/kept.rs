@@ -40,6 +40,9 @@ pub(super) enum Loops {
     Integer,
     /// Of the int8 depthwise one.
     IntegerDepthwise,
+    /// Of the int8 dense layer: what is known of its weights, which stay as they lie.
+    #[cfg(target_arch = "x86_64")]
+    IntegerDense,
 }
 
 impl Key {
@@ -142,6 +145,25 @@ impl<'a> Kept<'a> {
         }
     }
 
+    /// The same for whole numbers, zeros where none is written.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn numbers(
+        &self,
+        key: &Key,
+        len: usize,
+        write: impl FnOnce(&mut [i32]),
+    ) -> Option<&'a [i32]> {
+        // SAFETY: all are written, at first as zeros.
+        unsafe {
+            let write = |to: *mut i32| {
+                to.write_bytes(0, len);
+                write(core::slice::from_raw_parts_mut(to, len));
+            };
+            let from = self.get(key, len, write)?;
+            Some(core::slice::from_raw_parts(from, len))
+        }
+    }
+
     /// Bytes that are taken.
     #[cfg(test)]
     pub(super) fn used(&self) -> usize {
@@ -166,6 +188,19 @@ impl<'a> Kept<'a> {
         }
         None
     }
+}
+
+/// Enough bytes for what is kept of an int8 dense layer's weights.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn dense_bytes(weights: usize, rows: usize) -> usize {
+    let numbers = super::int8_avx2::whole::numbers(weights, rows);
+    size_of::<Header>() + LINE + numbers * size_of::<i32>()
+}
+
+/// Loops of other CPUs keep nothing of them.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn dense_bytes(_: usize, _: usize) -> usize {
+    0
 }
 
 /// What decides how much memory the orders of a convolution's weights take.

@@ -59,7 +59,7 @@ pub struct DenseI8<'a> {
     /// The input's zero point, in -128..=127.
     pub x_zero_point: i16,
     /// Weights.
-    pub w: &'a [i8],
+    pub w: Constant<'a, i8>,
     /// From accumulator to output.
     pub output: Requantize<'a>,
 }

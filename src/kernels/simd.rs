@@ -549,7 +549,7 @@ mod tests {
             depth,
             x: &x8,
             x_zero_point: -128,
-            w: &w8,
+            w: w8[..].into(),
             output: Requantize {
                 bias: &bias8,
                 multiplier: &multiplier,

@@ -149,7 +149,7 @@ impl<'a> Model<'a> {
     }
 
     /// Bytes of a buffer in which a session for a batch also has room for its convolutions' weights in the order in which vector loops read
-    /// them, behind those that it requires; on machines without such loops it is what it requires. None where that is.
+    /// them, and for what they know of int8 dense layers' weights, behind those that it requires; on machines without such loops it is what it requires. None where that is.
     pub fn preferred_buffer_for(&self, mode: Mode, batch: usize) -> Option<usize> {
         let required = self.required_buffer_for(mode, batch)?;
         // as is the limit for what is required
@@ -176,13 +176,12 @@ impl<'a> Model<'a> {
             let node = tables.node(k);
             let weights = tables.operand(node.inputs().nth(1)?);
             let images = [node.output, node.inputs().next()?].map(|t| tables.operand(t).shape);
-            let kept = node.op.kept(
+            Some(node.op.kept_bytes(
                 &weights,
                 images.each_ref(),
                 mode.goes_back(),
                 self.keeps_ties,
-            );
-            Some(kept?.bytes())
+            ))
         };
         let all = (0..tables.op_count())
             .filter_map(bytes)

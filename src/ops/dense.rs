@@ -51,7 +51,7 @@ impl Dense {
                     depth,
                     x: x.i8(),
                     x_zero_point: x.quant.zero_point as i16,
-                    w: w.i8(),
+                    w: cx.constant(w.i8()),
                     output: Requantize {
                         bias: bias.i32(),
                         multiplier: multiplier.i32(),

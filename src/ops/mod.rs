@@ -244,24 +244,27 @@ impl Op {
         matches!(self, Op::MaxPool2d(_) | Op::ReduceMax(_))
     }
 
-    /// What loops keep of its weights, its second operand; None where they keep nothing. `images` are of what comes out and of the input.
+    /// Bytes of what loops keep of its weights, its second operand. `images` are of what comes out and of the input.
     #[cfg(foolproof_simd)]
-    pub(crate) fn kept(
+    pub(crate) fn kept_bytes(
         &self,
         w: &Operand,
         images: [&Shape; 2],
         goes_back: bool,
         keeps_ties: bool,
-    ) -> Option<kept::Sizes> {
+    ) -> usize {
         let (outputs, inputs) = (w.shape.dim(0), w.shape.dim(3));
         let (forward, backward, stride) = match self {
             Op::Conv2d(conv) => ([inputs, outputs], [outputs, inputs], conv.stride),
             Op::ConvTranspose2d(conv) => ([inputs, outputs], [outputs, inputs], conv.stride),
             // each channel alone
             Op::DepthwiseConv2d(conv) => ([1, inputs], [1, inputs], conv.stride),
-            _ => return None,
+            Op::Dense(_) if w.dtype == DType::I8 => {
+                return kept::dense_bytes(w.shape.len(), outputs);
+            }
+            _ => return 0,
         };
-        Some(kept::Sizes {
+        let sizes = kept::Sizes {
             kernel: [w.shape.dim(1), w.shape.dim(2)],
             weight: w.dtype.size(),
             forward,
@@ -271,7 +274,8 @@ impl Op {
             // phases without a cell of the window have nothing in order
             phases: usize::from(stride[0]).min(w.shape.dim(1))
                 * usize::from(stride[1]).min(w.shape.dim(2)),
-        })
+        };
+        sizes.bytes()
     }
 
     /// The operator's name, in lower case.

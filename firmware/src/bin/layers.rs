@@ -221,7 +221,7 @@ fn measure<C: Counter>(layer: &Layer, meter: &mut Meter<C>) -> bool {
         depth: c,
         x,
         x_zero_point: ZERO_POINT,
-        w,
+        w: w.into(),
         output,
     };
     let (window, y) = (black_box(&window), black_box(y));

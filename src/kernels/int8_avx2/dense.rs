@@ -1,7 +1,7 @@
 //! Fully connected layers: four rows of weights, as they lie in the image, meet one input.
 //!
-//! `vpmaddubsw` multiplies bytes as they are, twice as many as `vpmaddwd` and without widening any, but its sums of 16 bits saturate. So an
-//! input, less its zero point, comes in two parts, `v = 16 high + low`: products of the parts are small enough for several
+//! `vpmaddubsw` multiplies bytes as they are, twice as many as `vpmaddwd` and without widening any, but its sums of 16 bits saturate. Where
+//! it is known of the weights that nearly none do, the input stays `whole`. Otherwise an input, less its zero point, comes in two parts, `v = 16 high + low`: products of the parts are small enough for several
 //! to be added, exactly, before anything is widened.
 //!
 //! One of the factors has to be unsigned. Where the zero point is -128 both parts are; otherwise the weights get 128 added,
@@ -9,18 +9,18 @@
 
 use super::super::strip::bytes;
 use super::super::{DenseI8, Requantize};
-use super::{Finish, Lanes, store, wide};
+use super::{Finish, eight, store, whole, wide};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
 /// The longest input: 16 KiB on the stack.
-const DEPTH: usize = 8 * 1024;
+pub(super) const DEPTH: usize = 8 * 1024;
 
 /// Rows at once.
 pub(super) const ROWS: usize = 4;
 
 /// Elements at once.
-const STEP: usize = 32;
+pub(super) const STEP: usize = 32;
 
 /// Of so many products of a weight and a part 16 lanes of 16 bits hold the sums. A part is at least -16 and at most 15, but never negative
 /// where weights are signed, so no product is beyond 255 times 16.
@@ -53,43 +53,64 @@ pub(in super::super) fn dense(p: &DenseI8, y: &mut [i8]) -> bool {
     let Some(finish) = Finish::new(&p.output, depth) else {
         return false;
     };
+    let doubling = finish.doubling();
+    let known = match finish.is_wide {
+        true => None,
+        false => whole::Known::of(p, doubling),
+    };
     let mut parts = [MaybeUninit::uninit(); DEPTH / STEP];
+    let mut unsigned = [MaybeUninit::uninit(); DEPTH / STEP];
     let mut waiting = [MaybeUninit::uninit(); WAITING / ROWS];
     for (x, y) in p.x.chunks_exact(depth).zip(y.chunks_exact_mut(outputs)) {
-        let (parts, sum) = match finish.is_wide {
-            true => (&[][..], 0),
-            false => split(x, p.x_zero_point, &mut parts),
-        };
-        let layer = Layer {
-            x: parts,
-            depth,
-            low: 1 << finish.doubling(),
-            wide: finish.is_wide.then(|| wide::Dense {
+        let input = match known {
+            _ if finish.is_wide => Input::Wide(wide::Dense {
                 x,
                 above: (p.x_zero_point + 128) as u8,
-                doubling: finish.doubling(),
+                doubling,
             }),
+            Some(known) => Input::Whole(whole::Dense::new(known, x, doubling, &mut unsigned)),
+            None => split(x, p.x_zero_point, doubling, &mut parts),
         };
-        let (is_signed, behind) = match p.x_zero_point {
-            -128 => (false, 0),
-            _ => (true, (-128 * sum) << finish.doubling()),
-        };
+        let layer = Layer { input, depth };
         for (i, y) in y.chunks_mut(WAITING).enumerate() {
             let first = i * WAITING;
-            let sums = match is_signed {
-                true => layer.sums::<true>(p.w, first, y.len(), &mut waiting),
-                false => layer.sums::<false>(p.w, first, y.len(), &mut waiting),
+            let sums = match p.x_zero_point {
+                -128 => layer.sums::<false>(&p.w, first, y.len(), &mut waiting),
+                _ => layer.sums::<true>(&p.w, first, y.len(), &mut waiting),
+            };
+            let mut room = [0; WAITING];
+            let starts = match &layer.input {
+                Input::Whole(whole) => &whole.known.starts[first..],
+                Input::Parts { behind, .. } => {
+                    starts(&p.output, first, doubling, *behind, &mut room)
+                }
+                Input::Wide(_) => starts(&p.output, first, doubling, 0, &mut room),
             };
             match finish.is_plain && finish.is_uniform {
-                true => requantize::<true>(&finish, &p.output, first, sums, behind, y),
-                false => requantize::<false>(&finish, &p.output, first, sums, behind, y),
+                true => requantize::<true>(&finish, &p.output, first, sums, starts, y),
+                false => requantize::<false>(&finish, &p.output, first, sums, starts, y),
             }
         }
     }
     true
 }
 
-/// Outputs `first..first + y.len()` from the sums of their rows, `behind` added.
+/// Where the sums of rows from `first` on begin: with their biases and `behind`.
+#[target_feature(enable = "avx2")]
+fn starts<'a>(
+    p: &Requantize,
+    first: usize,
+    doubling: u32,
+    behind: i32,
+    to: &'a mut [i32; WAITING],
+) -> &'a [i32] {
+    for (to, bias) in to.iter_mut().zip(&p.bias[first..]) {
+        *to = (bias << doubling).wrapping_add(behind);
+    }
+    to
+}
+
+/// Outputs `first..first + y.len()` from the sums of their rows without `starts`, which begin with the first one's.
 #[target_feature(enable = "avx2")]
 #[inline(never)]
 fn requantize<const SIMPLE: bool>(
@@ -97,30 +118,22 @@ fn requantize<const SIMPLE: bool>(
     p: &Requantize,
     first: usize,
     sums: &[Four],
-    behind: i32,
+    starts: &[i32],
     y: &mut [i8],
 ) {
-    let behind = _mm256_set1_epi32(behind);
     let common = finish.lanes(p, first);
     let whole = sums.as_chunks::<4>().0.iter();
     for (i, (sums, y)) in whole.zip(y.chunks_mut(16)).enumerate() {
         let at = first + 16 * i;
         let [s, t, u, v] = sums;
-        let (a, b) = (across(s, t), across(u, v));
+        let sums = [
+            _mm256_add_epi32(across(s, t), eight(starts, 16 * i)),
+            _mm256_add_epi32(across(u, v), eight(starts, 16 * i + 8)),
+        ];
         let q = if SIMPLE {
-            let bias = |first| _mm256_add_epi32(finish.bias(p, first), behind);
-            let sums = [
-                _mm256_add_epi32(a, bias(at)),
-                _mm256_add_epi32(b, bias(at + 8)),
-            ];
             finish.narrow_plain([&common; 2], sums)
         } else {
             let lanes = [finish.lanes(p, at), finish.lanes(p, at + 8)];
-            let bias = |lanes: &Lanes| _mm256_add_epi32(lanes.bias, behind);
-            let sums = [
-                _mm256_add_epi32(a, bias(&lanes[0])),
-                _mm256_add_epi32(b, bias(&lanes[1])),
-            ];
             finish.narrow([&lanes[0], &lanes[1]], sums)
         };
         store(q, y);
@@ -151,13 +164,14 @@ fn across(&[a, b, c, d]: &Four, &[e, f, g, h]: &Four) -> __m256i {
     )
 }
 
-/// The parts of `x` less its zero point, and the sum of all elements. Zeros are behind the last one.
+/// The parts of `x` less its zero point. Zeros are behind the last one.
 #[target_feature(enable = "avx2")]
 fn split<'a>(
     x: &[i8],
     zero_point: i16,
+    doubling: u32,
     parts: &'a mut [MaybeUninit<Parts>; DEPTH / STEP],
-) -> (&'a [Parts], i32) {
+) -> Input<'a> {
     let zero_points = _mm256_set1_epi16(zero_point);
     let (one, fifteen) = (_mm256_set1_epi16(1), _mm256_set1_epi16(15));
     let mut sum = _mm256_setzero_si256();
@@ -182,20 +196,36 @@ fn split<'a>(
     let mut lanes = [0i32; 8];
     // SAFETY: `lanes` is 32 bytes long.
     unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sum) };
-    // SAFETY: the loop has written as many as `x` has pieces of 32 elements, the last one perhaps shorter.
-    (unsafe { parts.assume_init_ref() }, lanes.iter().sum())
+    let sum = lanes.iter().sum::<i32>();
+    Input::Parts {
+        // SAFETY: the loop has written as many as `x` has pieces of 32 elements, the last one perhaps shorter.
+        parts: unsafe { parts.assume_init_ref() },
+        low: 1 << doubling,
+        behind: match zero_point {
+            -128 => 0,
+            _ => (-128 * sum) << doubling,
+        },
+    }
 }
 
 /// What the rows of a layer meet.
 struct Layer<'a> {
-    /// The input, for loops of 256 bits.
-    x: &'a [Parts],
+    input: Input<'a>,
     /// Its length.
     depth: usize,
-    /// What a lower part counts: 1, or 2 where sums are doubled.
-    low: i16,
-    /// The same input for loops of 512 bits, which take the zero point off themselves.
-    wide: Option<wide::Dense<'a>>,
+}
+
+/// An input as the loops that were chosen take it.
+enum Input<'a> {
+    Parts {
+        parts: &'a [Parts],
+        /// What a lower part counts: 1, or 2 where sums are doubled.
+        low: i16,
+        /// What 128 more in each weight have brought, to be added to every row's sum.
+        behind: i32,
+    },
+    Whole(whole::Dense<'a>),
+    Wide(wide::Dense<'a>),
 }
 
 impl Layer<'_> {
@@ -226,7 +256,12 @@ impl Layer<'_> {
             to[i] = to[groups - 1];
         }
         // SAFETY: the first `n` have been written.
-        unsafe { to[..n].assume_init_ref() }
+        let sums = unsafe { to[..n].assume_init_mut() };
+        if let Input::Whole(whole) = &self.input {
+            let w = &w[first * self.depth..];
+            whole.restore(w, first, &mut sums.as_flattened_mut()[..count]);
+        }
+        sums
     }
 
     /// Of the first rows of `w`, four at a time. All of `to` has been written then.
@@ -238,13 +273,15 @@ impl Layer<'_> {
         to: &'a mut [MaybeUninit<Four>],
     ) -> &'a [Four] {
         let depth = self.depth;
-        if let Some(wide) = &self.wide {
+        let (parts, low) = match &self.input {
+            Input::Parts { parts, low, .. } => (*parts, *low),
+            Input::Whole(whole) => return whole.groups(w, to),
             // SAFETY: `Finish` found that the CPU has what it needs.
-            return unsafe { wide.groups::<SIGNED>(w, to) };
-        }
+            Input::Wide(wide) => return unsafe { wide.groups::<SIGNED>(w, to) },
+        };
         let four = ROWS * depth;
         // without a last part of fewer than 32 elements
-        let blocks = self.x[..depth / STEP].as_chunks::<{ BLOCK / STEP }>().0;
+        let blocks = parts[..depth / STEP].as_chunks::<{ BLOCK / STEP }>().0;
         let whole = &w[..to.len() * four];
         for (to, w) in to.iter_mut().zip(whole.chunks_exact(four)) {
             let w = w.as_ptr();
@@ -268,48 +305,48 @@ impl Layer<'_> {
                     }
                 }
                 for r in 0..ROWS {
-                    sums[r] = _mm256_add_epi32(sums[r], self.widen(of_high[r], of_low[r]));
+                    sums[r] = _mm256_add_epi32(sums[r], widen(low, of_high[r], of_low[r]));
                 }
             }
             to.write(sums);
         }
         // SAFETY: the loop has written each one.
         let to = unsafe { to.assume_init_mut() };
-        if blocks.len() * BLOCK < depth {
-            self.rests::<SIGNED>(blocks.len() * BLOCK, w, to);
+        let there = blocks.len() * BLOCK;
+        if there < depth {
+            rests::<SIGNED>(&parts[there / STEP..], low, &w[there..], depth, to);
         }
         to
     }
+}
 
-    /// Adds what the elements from `start` on bring.
-    #[target_feature(enable = "avx2")]
-    #[inline(never)]
-    fn rests<const SIGNED: bool>(&self, start: usize, w: &[i8], to: &mut [Four]) {
-        for (k, x) in self.x[start / STEP..].iter().enumerate() {
-            let mut at = start + k * STEP;
-            for sum in to.as_flattened_mut() {
-                // what follows the row meets zeros
-                let mut room = [0; STEP];
-                let w = bytes(&w[at..], &mut room);
-                // SAFETY: `w` is 32 bytes long.
-                let w = unsafe { _mm256_loadu_si256(w.as_ptr().cast()) };
-                let more = self.widen(times::<SIGNED>(w, x.high), times::<SIGNED>(w, x.low));
-                *sum = _mm256_add_epi32(*sum, more);
-                at += self.depth;
-            }
+/// Adds what the last elements bring, in `parts`, of rows whose weights for them are `depth` apart.
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+fn rests<const SIGNED: bool>(parts: &[Parts], low: i16, w: &[i8], depth: usize, to: &mut [Four]) {
+    for (k, x) in parts.iter().enumerate() {
+        for (row, sum) in to.as_flattened_mut().iter_mut().enumerate() {
+            // what follows the row meets zeros
+            let mut room = [0; STEP];
+            let w = bytes(&w[row * depth + k * STEP..], &mut room);
+            // SAFETY: `w` is 32 bytes long.
+            let w = unsafe { _mm256_loadu_si256(w.as_ptr().cast()) };
+            let more = widen(low, times::<SIGNED>(w, x.high), times::<SIGNED>(w, x.low));
+            *sum = _mm256_add_epi32(*sum, more);
         }
     }
+}
 
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    fn widen(&self, of_high: __m256i, of_low: __m256i) -> __m256i {
-        let low = _mm256_set1_epi16(self.low);
-        let high = _mm256_slli_epi16::<4>(low);
-        _mm256_add_epi32(
-            _mm256_madd_epi16(of_high, high),
-            _mm256_madd_epi16(of_low, low),
-        )
-    }
+/// Sums of lanes, of which lower parts count `low`.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn widen(low: i16, of_high: __m256i, of_low: __m256i) -> __m256i {
+    let low = _mm256_set1_epi16(low);
+    let high = _mm256_slli_epi16::<4>(low);
+    _mm256_add_epi32(
+        _mm256_madd_epi16(of_high, high),
+        _mm256_madd_epi16(of_low, low),
+    )
 }
 
 /// Sums of two products each.

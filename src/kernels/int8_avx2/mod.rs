@@ -17,6 +17,7 @@ mod dense;
 mod depthwise;
 #[cfg(test)]
 mod tests;
+pub(super) mod whole;
 mod wide;
 
 pub(super) use add::add;

@@ -1,8 +1,9 @@
-//! What is AVX2's own: its two ways to requantize. The layers are compared in `int8_tests`.
+//! What is AVX2's own: its two ways to requantize, and dense layers of whole inputs. The layers are compared in `int8_tests`.
 
 extern crate std;
 use super::super::int8_tests::{Random, range};
-use super::super::{Requantize, Rounding, Simd};
+use super::super::kept::Kept;
+use super::super::{Constant, DenseI8, Requantize, Rounding, Simd};
 use super::*;
 use std::vec::Vec;
 
@@ -97,4 +98,134 @@ fn finished(p: &Requantize, depth: usize, s: [i32; 8]) -> [i8; 8] {
     let sums = _mm256_add_epi32(_mm256_setr_epi32(a, b, c, d, e, f, g, h), lanes.bias);
     store(finish.narrow([&lanes; 2], [sums; 2]), &mut y);
     y
+}
+
+/// A dense layer of weights that are small but for these: row, element, value.
+fn with_large(depth: usize, outputs: usize, large: &[(usize, usize, i8)]) -> Vec<i8> {
+    let mut random = Random((depth + outputs) as u64);
+    let mut w: Vec<i8> = (0..depth * outputs)
+        .map(|_| (random.next() % 65) as i8)
+        .collect();
+    for &(row, at, value) in large {
+        w[row * depth + at] = value;
+    }
+    w
+}
+
+/// Whole inputs, and pairs that saturate: the first and the last, in a last part of fewer than 32, in the last row.
+#[test]
+fn whole_inputs_lose_nothing() {
+    if Simd::new().is_none() {
+        return;
+    }
+    for (depth, outputs) in [
+        (32, 16),
+        (33, 20),
+        (64, 131),
+        (129, 7),
+        (640, 40),
+        (1000, 5),
+    ] {
+        let last = (depth / 2 - 1) * 2;
+        let large = [
+            (0, 0, 127),
+            (0, 1, 127),
+            (outputs - 1, last, -128),
+            (outputs - 1, last + 1, -128),
+            (1, 2, 127),
+            (1, 3, 2),
+        ];
+        let some = &large[..if depth * outputs < 3 * 128 { 2 } else { 6 }];
+        let w = with_large(depth, outputs, some);
+        let mut random = Random(8);
+        for x in [
+            std::vec![127; 2 * depth],
+            std::vec![-128; 2 * depth],
+            (0..2 * depth).map(|_| (random.next() >> 8) as i8).collect(),
+        ] {
+            for x_zero_point in [-128, -3, 127] {
+                for shift in [-12, 1] {
+                    compare_whole(depth, &w, &x, x_zero_point, shift, some.len() / 2);
+                }
+            }
+        }
+    }
+}
+
+fn compare_whole(depth: usize, w: &[i8], x: &[i8], x_zero_point: i16, shift: i32, pairs: usize) {
+    let outputs = w.len() / depth;
+    let bias: Vec<i32> = (0..outputs as i32).map(|o| 1000 * o - 9000).collect();
+    let mut memory = std::vec![0; 1 << 20];
+    let kept = Kept::new(&mut memory);
+    let p = DenseI8 {
+        depth,
+        x,
+        x_zero_point,
+        w: Constant::new(w, Some(&kept)),
+        output: Requantize {
+            bias: &bias,
+            multiplier: &std::vec![1 << 30; outputs],
+            shift: &std::vec![shift; outputs],
+            rounding: Rounding::Double,
+            zero_point: 3,
+            range: (-128, 127),
+        },
+    };
+    let known = whole::Known::of(&p, u32::from(shift <= 0));
+    assert_eq!(known.map(|known| known.pairs()), Some(pairs));
+    let mut expected = std::vec![0; 2 * outputs];
+    super::super::scalar::dense::forward_i8(&p, &mut expected);
+    let mut got = std::vec![0; 2 * outputs];
+    // SAFETY: the CPU has AVX2.
+    assert!(unsafe { dense(&p, &mut got) });
+    assert_eq!(got, expected, "{depth} {outputs} {x_zero_point} {shift}");
+}
+
+/// One pair of 128 weights is listed; with one more the layer is left to parts, whose bits are the same.
+#[test]
+fn pairs_that_saturate_are_rare() {
+    let bias = [0; 4];
+    for (pairs, taken) in [(1, Some(1)), (2, Some(2)), (3, None)] {
+        let large: Vec<_> = (0..2 * pairs).map(|i| (2, 10 + i, 127)).collect();
+        let w = with_large(64, 4, &large);
+        let mut memory = std::vec![0; 4096];
+        let kept = Kept::new(&mut memory);
+        let output = Requantize {
+            bias: &bias,
+            multiplier: &[1 << 30; 4],
+            shift: &[-9; 4],
+            rounding: Rounding::Double,
+            zero_point: 0,
+            range: (-128, 127),
+        };
+        let x = std::vec![127; 64];
+        let (depth, x_zero_point) = (64, -128);
+        let p = |w| DenseI8 {
+            depth,
+            x: &x,
+            x_zero_point,
+            w,
+            output,
+        };
+        let place = Constant::new(&w[..], Some(&kept));
+        // found out, and found
+        for _ in 0..2 {
+            let known = whole::Known::of(&p(place), 1);
+            assert_eq!(known.map(|known| known.pairs()), taken);
+        }
+        assert!(whole::Known::of(&p(w[..].into()), 1).is_none(), "no place");
+    }
+}
+
+/// All pairs, at all corners of what they may meet.
+#[test]
+fn pairs_that_may_saturate_are_known() {
+    for v in i8::MIN..=i8::MAX {
+        for w in i8::MIN..=i8::MAX {
+            let beyond = [[0, 255], [255, 0], [255, 255]]
+                .iter()
+                .any(|[x, y]| i16::try_from(x * i32::from(v) + y * i32::from(w)).is_err());
+            assert_eq!(whole::may_saturate([v, w]), beyond, "{v} {w}");
+        }
+    }
 }

@@ -34,7 +34,7 @@ pub(in super::super) fn dense(p: &DenseI8, y: &mut [i8]) -> bool {
         let layer = Layer {
             x: less(x, p.x_zero_point, &mut widened),
             depth,
-            w: p.w,
+            w: &p.w,
             outputs,
         };
         for (i, y) in y.chunks_mut(8).enumerate() {
