@@ -4,7 +4,7 @@
 #![allow(clippy::needless_range_loop)] // rows and lanes are registers: numbered, in loops that are unrolled
 
 use super::gemm::{self, Onto, Rows};
-use super::tile::{Scratch, activate};
+use super::tile::{Rails, Scratch};
 use crate::kernels::DenseF32;
 use crate::kernels::f32x8::{F4, F8, Mask, mul_add, prefetch};
 use core::ops::Range;
@@ -173,6 +173,7 @@ unsafe fn tile<const M: usize, const C: usize, const STEP: usize>(
         // SAFETY: terms that are not there are not read.
         unsafe { terms::<M, C, STEP>(x, w, k, |at| F8::load_some(at, there), &mut sums) };
     }
+    let rails = Rails::new(p.activation);
     for c in 0..C {
         let y = &mut y[(n + c) * p.bias.len() + o..][..M];
         let bias = &p.bias[o..o + M];
@@ -181,7 +182,7 @@ unsafe fn tile<const M: usize, const C: usize, const STEP: usize>(
             unsafe {
                 let four = F8::sum_4([0, 1, 2, 3].map(|i| sums[c][r + i]));
                 let sum = F4::add(four, F4::load(bias[r..r + 4].as_ptr()));
-                let sum = activate(p.activation, F8::from_lower(sum));
+                let sum = rails.clamp(F8::from_lower(sum));
                 sum.lower().store(y[r..r + 4].as_mut_ptr());
             }
         }

@@ -7,7 +7,7 @@
 
 use super::conv::{self, Ends, PACKED, Slide, Work};
 use super::packing::Weights;
-use super::tile::{Scratch, activate};
+use super::tile::{Rails, Scratch};
 use crate::kernels::Window;
 use crate::kernels::f32x8::{F8, Mask};
 use crate::kernels::kept::Loops;
@@ -227,6 +227,7 @@ impl Places<'_> {
             .ends
             .bias
             .map(|bias| load(bias.as_ptr().wrapping_add(c)));
+        let rails = Rails::new(self.ends.activation);
         for p in 0..P {
             let to = self
                 .destination
@@ -235,7 +236,7 @@ impl Places<'_> {
                 Some(bias) => bias,
                 None => load(to),
             };
-            store(to, activate(self.ends.activation, F8::add(sums[p], start)));
+            store(to, rails.clamp(F8::add(sums[p], start)));
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::conv::{Ends, PACKED, STRIP, Slide, Strip, Work};
 use super::packing::Weights;
-use super::tile::{Scratch, WIDE, activate};
+use super::tile::{Rails, Scratch, WIDE};
 use crate::kernels::f32x8::F8;
 use crate::kernels::kept::Loops;
 
@@ -174,9 +174,10 @@ impl Part<'_> {
                 }
             }
         }
+        let rails = Rails::new(self.ends.activation);
         for (r, sums) in sums.iter().enumerate() {
-            for (v, sum) in sums.iter().enumerate() {
-                let y = activate(self.ends.activation, *sum);
+            for (v, &sum) in sums.iter().enumerate() {
+                let y = rails.clamp(sum);
                 // SAFETY: the caller's promise.
                 unsafe { y.store(to.add(r * self.slide.channels + 8 * v)) };
             }

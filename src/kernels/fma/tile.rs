@@ -45,15 +45,33 @@ pub(super) struct Outcome<'a, const M: usize> {
     pub activation: Activation,
 }
 
-/// [`Activation::apply`] in eight lanes. (Of two numbers that do not compare `max` and `min` give the second.)
-#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-#[inline]
-pub(super) fn activate(activation: Activation, x: F8) -> F8 {
-    let zero = F8::zero();
-    match activation {
-        Activation::None => x,
-        Activation::Relu => F8::max(zero, x),
-        Activation::Relu6 => F8::min(F8::splat(6.0), F8::max(zero, x)),
+/// [`Activation::apply`] in eight lanes, without a branch: the least and the greatest that passes. (Of two numbers that do not compare `max`
+/// and `min` give the second.)
+#[derive(Clone, Copy)]
+pub(super) struct Rails {
+    low: F8,
+    high: F8,
+}
+
+impl Rails {
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+    #[inline]
+    pub fn new(activation: Activation) -> Rails {
+        let (low, high) = match activation {
+            Activation::None => (f32::NEG_INFINITY, f32::INFINITY),
+            Activation::Relu => (0.0, f32::INFINITY),
+            Activation::Relu6 => (0.0, 6.0),
+        };
+        Rails {
+            low: F8::splat(low),
+            high: F8::splat(high),
+        }
+    }
+
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+    #[inline]
+    pub fn clamp(self, x: F8) -> F8 {
+        F8::min(self.high, F8::max(self.low, x))
     }
 }
 
@@ -116,12 +134,13 @@ pub(super) unsafe fn block<const M: usize, const V: usize, const MASKED: bool>(
             b = b.wrapping_add(sides.b_step);
         }
     }
+    let rails = Rails::new(out.activation);
     for r in 0..M {
         if r >= out.rows {
             continue;
         }
         for v in 0..V {
-            let y = activate(out.activation, sums[r][v]);
+            let y = rails.clamp(sums[r][v]);
             match full {
                 // SAFETY: the caller's promise about `to`.
                 true => unsafe { y.store(out.to[r].add(8 * v)) },

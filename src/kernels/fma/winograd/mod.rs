@@ -20,7 +20,7 @@ mod two;
 
 use super::conv::{Ends, STRIP, Slide, Work};
 use super::packing::Weights;
-use super::tile::{Scratch, WIDE, activate};
+use super::tile::{Rails, Scratch, WIDE};
 use crate::kernels::f32x8::{F8, Mask};
 use crate::kernels::kept::Loops;
 use crate::kernels::simd;
@@ -302,6 +302,7 @@ impl Tiles<'_> {
         for i in 1..scales.len() {
             scales[i] = scales[i - 1] * F::SCALE;
         }
+        let rails = Rails::new(ends.activation);
         for v in 0..V {
             let bias = ends
                 .bias
@@ -313,27 +314,35 @@ impl Tiles<'_> {
                 let row = tile.n * s.destination[0] + tile.y;
                 let to = destination.wrapping_add(row * pitch + tile.x * s.channels + o + 8 * v);
                 let (rows, columns) = (s.count[0] - tile.y, s.count[1] - tile.x);
-                let put = |i: usize, j: usize, sum: F8| {
-                    if i >= rows || j >= columns {
-                        return;
-                    }
-                    let at = to.wrapping_add(i * pitch + j * s.channels);
-                    let is_zero = !F::APART && tile.zeros >> (4 * i + j) & 1 == 1;
-                    // SAFETY: eight channels of a pixel of the destination.
-                    unsafe {
-                        let start = match bias {
-                            Some(bias) => bias,
-                            None => F8::load(at),
-                        };
-                        let y = match is_zero {
-                            true => start,
-                            false => F8::mul_add(F8::splat(scales[i + j]), sum, start),
-                        };
-                        activate(ends.activation, y).store(at);
-                    }
-                };
                 // SAFETY: inside the products.
-                unsafe { F::places(|i, j| F8::load(from.add((i * F::SIDE + j) * 8)), put) };
+                let product = |i, j| unsafe { F8::load(from.add((i * F::SIDE + j) * 8)) };
+                let at = |i: usize, j: usize| to.wrapping_add(i * pitch + j * s.channels);
+                let scaled = |i: usize, j: usize, sum, start| {
+                    rails.clamp(F8::mul_add(F8::splat(scales[i + j]), sum, start))
+                };
+                let is_whole = rows >= F::PLACES && columns >= F::PLACES && tile.zeros == 0;
+                // SAFETY: eight channels of a pixel of the destination.
+                unsafe {
+                    match bias {
+                        Some(bias) if is_whole => F::places(product, |i, j, sum| {
+                            scaled(i, j, sum, bias).store(at(i, j));
+                        }),
+                        None if is_whole => F::places(product, |i, j, sum| {
+                            scaled(i, j, sum, F8::load(at(i, j))).store(at(i, j));
+                        }),
+                        _ => F::places(product, |i, j, sum| {
+                            if i >= rows || j >= columns {
+                                return;
+                            }
+                            let start = bias.unwrap_or_else(|| F8::load(at(i, j)));
+                            let y = match tile.zeros >> (4 * i + j) & 1 {
+                                0 => scaled(i, j, sum, start),
+                                _ => rails.clamp(start),
+                            };
+                            y.store(at(i, j));
+                        }),
+                    }
+                }
             }
         }
     }
