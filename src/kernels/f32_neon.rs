@@ -24,6 +24,19 @@ impl Simd {
     }
 
     /// As the function of this name in [`kernels`](crate::kernels).
+    pub fn max_pool_and_index_f32(
+        self,
+        g: &Window,
+        x: &[f32],
+        activation: Activation,
+        y: &mut [f32],
+        index: &mut [u8],
+    ) {
+        self.max_pool_f32(g, x, activation, y);
+        self.max_pool_index_f32(g, x, None, index);
+    }
+
+    /// As the function of this name in [`kernels`](crate::kernels).
     pub fn max_pool_gradient(self, g: &Window, index: &[u8], gy: &[f32], gx: &mut [f32]) {
         ran();
         pool::maximum_gradient(g, index, gy, gx);

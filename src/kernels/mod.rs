@@ -205,6 +205,29 @@ pub fn max_pool_index_f32(
     }
 }
 
+/// [`max_pool_f32`] and [`max_pool_index_f32`], the same bits: vector loops read `x` once. Chips keep to the two.
+#[cfg(foolproof_simd)]
+pub fn max_pool_and_index_f32(
+    kernels: Kernels,
+    g: &Window,
+    x: &[f32],
+    activation: Activation,
+    y: &mut [f32],
+    index: &mut [u8],
+) {
+    match kernels {
+        Kernels::Scalar => {
+            scalar::pool::maximum_f32(g, x, activation, y);
+            scalar::pool::argmax(g, x, scalar::pool::greater, index);
+        }
+        Kernels::Simd(simd) => simd.max_pool_and_index_f32(g, x, activation, y, index),
+        Kernels::Fma(fma) => {
+            fma.simd()
+                .max_pool_and_index_f32(g, x, activation, y, index);
+        }
+    }
+}
+
 /// `gx += gy` at the cells that `index` names; a number that is no cell's adds nothing.
 pub fn max_pool_gradient(kernels: Kernels, g: &Window, index: &[u8], gy: &[f32], gx: &mut [f32]) {
     match kernels {

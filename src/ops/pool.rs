@@ -154,13 +154,7 @@ impl Pool2d {
         }
         let clamps = self.activation != Activation::None;
         match output.data {
-            Data::F32(y) if clamps => {
-                for (index, &y) in saved.iter_mut().zip(y) {
-                    if !self.activation.passes(y) {
-                        *index = CLAMPED;
-                    }
-                }
-            }
+            Data::F32(y) if clamps => self.name_clamped(y, saved),
             Data::I8(y) if clamps => {
                 let (low, high) = self.activation.range_i8(&output.quant);
                 for (index, &q) in saved.iter_mut().zip(y) {
@@ -170,6 +164,35 @@ impl Pool2d {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// [`CLAMPED`] where the fused activation stops the gradient, in f32.
+    #[inline(always)]
+    fn name_clamped(&self, y: &[f32], saved: &mut [u8]) {
+        for (index, &y) in saved.iter_mut().zip(y) {
+            if !self.activation.passes(y) {
+                *index = CLAMPED;
+            }
+        }
+    }
+
+    /// [`maximum`](Self::maximum) and [`save`](Self::save) in f32.
+    #[cfg(foolproof_simd)]
+    pub(super) fn maximum_and_save(
+        &self,
+        cx: &Context,
+        x: &Operand,
+        output: &Operand,
+        y: DataMut,
+        saved: &mut [u8],
+    ) {
+        let g = &self.window(&x.shape, &output.shape);
+        if let (Data::F32(x), DataMut::F32(y)) = (x.data, y) {
+            kernels::max_pool_and_index_f32(cx.kernels, g, x, self.activation, y, saved);
+            if self.activation != Activation::None {
+                self.name_clamped(y, saved);
+            }
         }
     }
 
@@ -222,6 +245,70 @@ impl Pool2d {
         if let Some(x) = seen.inputs.first() {
             let g = &self.window(&x.shape, &seen.output.shape);
             kernels::max_pool_gradient(cx.kernels, g, seen.saved, gy, gx);
+        }
+    }
+}
+
+#[cfg(all(test, foolproof_simd))]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::kernels::Kernels;
+    use crate::ops::{Numerics, Padding};
+    use crate::tensor::Quant;
+    use std::vec;
+    use std::vec::Vec;
+
+    fn operand<'a>(dims: [u32; 4], data: Data<'a>) -> Operand<'a> {
+        Operand {
+            dtype: DType::F32,
+            shape: Shape::new(&dims).unwrap(),
+            quant: Quant::NONE,
+            data,
+        }
+    }
+
+    #[test]
+    fn maxima_and_note_written_at_once_are_those_of_two_steps() {
+        let narrow = ([2, 2], 2, 0, [2, 5, 7, 16], [2, 2, 3, 16]);
+        let wide = ([3, 3], 2, 1, [2, 5, 7, 11], [2, 3, 4, 11]);
+        for (window, stride, edge, input, output) in [narrow, wide] {
+            for activation in [Activation::None, Activation::Relu, Activation::Relu6] {
+                let pool = Pool2d {
+                    window,
+                    stride: [stride; 2],
+                    padding: Padding {
+                        top: edge,
+                        bottom: edge,
+                        left: edge,
+                        right: edge,
+                    },
+                    activation,
+                };
+                // few different numbers, below, between and above the rails
+                let elements = input.iter().product::<u32>();
+                let x: Vec<f32> = (0..elements)
+                    .map(|i| (i.wrapping_mul(2_654_435_761) >> 16) % 37)
+                    .map(|step| step as f32 * 0.5 - 10.0)
+                    .collect();
+                let x = operand(input, Data::F32(&x));
+                let places = operand(output, Data::Absent);
+                assert_eq!(pool.output_shape(&[x.shape]), Ok(places.shape));
+                let n = places.shape.len();
+                for kernels in [Kernels::Scalar, Kernels::detect_exact(), Kernels::detect()] {
+                    let cx = Context::new(kernels, Numerics::Tflm);
+                    let (mut y, mut saved) = (vec![f32::NAN; n], vec![0xaa; n]);
+                    pool.maximum(&cx, &x, &places, DataMut::F32(&mut y));
+                    pool.save(&cx, &x, &operand(output, Data::F32(&y)), &mut saved);
+                    let (mut y2, mut saved2) = (vec![f32::NAN; n], vec![0x55; n]);
+                    pool.maximum_and_save(&cx, &x, &places, DataMut::F32(&mut y2), &mut saved2);
+                    assert_eq!(y, y2, "{pool:?} {kernels:?}");
+                    assert_eq!(saved, saved2, "{pool:?} {kernels:?}");
+                    let clamped = saved.iter().filter(|&&index| index == CLAMPED).count();
+                    assert_eq!(clamped > 0, activation != Activation::None);
+                    assert!(clamped < n, "{clamped} of {n}");
+                }
+            }
         }
     }
 }

@@ -147,6 +147,10 @@ impl Session<'_> {
                 node.op.prepare(&s.inputs(&node, rest), saved);
             });
         }
+        #[cfg(foolproof_simd)]
+        if saved == Saved::Indices && tables.dtype(node.output) == DType::F32 {
+            return self.compute_and_save(&node);
+        }
         match node.op.writes_state() {
             true => self.advance(&node),
             false => self.compute(&node, saved),
@@ -172,6 +176,20 @@ impl Session<'_> {
             };
             node.op
                 .forward(&s.context(), &s.inputs(node, rest), statistics, &output, y);
+        });
+    }
+
+    /// An f32 operator whose note vector loops write beside its output.
+    #[cfg(foolproof_simd)]
+    fn compute_and_save(&mut self, node: &Node) {
+        let slots = [Role::Value, Role::Saved].map(|role| (node.output, role));
+        self.with_outputs(slots, |s, rest, [out, saved]| {
+            let output = s.operand(rest, node.output, false);
+            let Some(y) = typed_mut(output.dtype, out) else {
+                return;
+            };
+            node.op
+                .forward_and_save(&s.context(), &s.inputs(node, rest), &output, y, saved);
         });
     }
 

@@ -264,6 +264,38 @@ fn what_was_in_the_buffer_changes_no_gradient() {
     }
 }
 
+/// Pools among other operators, over numbers that are often equal: what scalar loops write in two steps vector loops write at once.
+#[test]
+fn the_exact_kernels_have_the_gradients_of_the_scalar_ones() {
+    for channels in [3, 8] {
+        let image = to_image(&first_writers(channels)).unwrap();
+        let model = image.model().unwrap();
+        for (mode, batch) in [(Mode::Attack, 1), (Mode::Train, 3)] {
+            let x: Vec<f32> = sample(300 * batch, 6).iter().map(|v| v.round()).collect();
+            let run = |kernels| {
+                let mut memory = buffer(&model, mode, batch);
+                let options = Options {
+                    mode,
+                    batch,
+                    kernels,
+                };
+                let mut session =
+                    Session::with_options(&model, options, bytes(&mut memory)).unwrap();
+                let mut found = session.forward_f32(&x).unwrap().to_vec();
+                found.extend_from_slice(session.backward(&sample(5 * batch, 2)).unwrap());
+                if mode == Mode::Train {
+                    found.extend_from_slice(session.parameter_gradients().unwrap());
+                }
+                found
+            };
+            let expected = run(Kernels::Scalar);
+            assert!(expected[5 * batch..].iter().any(|&v| v != 0.0));
+            let got = run(Kernels::detect_exact());
+            assert_eq!(bits(&expected), bits(&got), "{mode:?} {batch} {channels}");
+        }
+    }
+}
+
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|v| v.to_bits()).collect()
 }

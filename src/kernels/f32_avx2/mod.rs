@@ -14,7 +14,7 @@ use super::scalar::pool as portable;
 use super::simd::{Simd, ran};
 use super::{Activation, AdamF32, Window};
 use core::arch::x86_64::*;
-use pool::{argmax, fits, maximum, maximum_gradient};
+use pool::{argmax, fits, maximum, maximum_and_index, maximum_gradient};
 
 /// Loops that the other vectors leave to the portable ones.
 impl Simd {
@@ -51,6 +51,25 @@ impl Simd {
                 _ => argmax(g, x, index),
             }
         }
+    }
+
+    /// As the function of this name in [`kernels`](crate::kernels).
+    #[inline]
+    pub fn max_pool_and_index_f32(
+        self,
+        g: &Window,
+        x: &[f32],
+        activation: Activation,
+        y: &mut [f32],
+        index: &mut [u8],
+    ) {
+        if y.len() != index.len() || !fits(g, x.len(), y.len()) {
+            self.max_pool_f32(g, x, activation, y);
+            return self.max_pool_index_f32(g, x, None, index);
+        }
+        ran();
+        // SAFETY: `self` exists, so the CPU has AVX2; the slices were checked.
+        unsafe { maximum_and_index(g, x, activation, y, index) }
     }
 
     /// As the function of this name in [`kernels`](crate::kernels).

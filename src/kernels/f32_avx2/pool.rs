@@ -123,6 +123,55 @@ pub(in super::super) unsafe fn maximum(
     });
 }
 
+/// The greatest of the cells, and its number: the first of equals, and the first cell where none is above minus infinity.
+///
+/// # Safety
+/// `lanes` elements of `x` can be read from each cell on.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn greatest(cells: &Cells, lanes: usize, x: &[f32]) -> (__m256, __m256i) {
+    let first = cells.rows.first * cells.width + cells.columns.first;
+    let mut number = _mm256_set1_epi32(first as i32);
+    let mut best = _mm256_set1_ps(f32::NEG_INFINITY);
+    cells.each(|at, cell| {
+        // SAFETY: the caller's promise.
+        let x = unsafe { load(x.as_ptr().add(at), lanes) };
+        let more = greater(x, best);
+        best = _mm256_blendv_ps(best, x, more);
+        let cell = _mm256_castsi256_ps(_mm256_set1_epi32(cell as i32));
+        let old = _mm256_castsi256_ps(number);
+        number = _mm256_castps_si256(_mm256_blendv_ps(old, cell, more));
+    });
+    (best, number)
+}
+
+/// Eight numbers below 256 as bytes, in the lower half.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn as_bytes(numbers: __m256i) -> __m128i {
+    let halves = [
+        _mm256_castsi256_si128(numbers),
+        _mm256_extracti128_si256::<1>(numbers),
+    ];
+    let words = _mm_packs_epi32(halves[0], halves[1]);
+    _mm_packus_epi16(words, words)
+}
+
+/// Writes the numbers of up to eight channels; none where no cell lies in the image.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn write_numbers(cells: &Cells, lanes: usize, numbers: __m256i, to: usize, index: &mut [u8]) {
+    if cells.rows.count * cells.columns.count == 0 {
+        return;
+    }
+    let bytes = _mm_cvtsi128_si64(as_bytes(numbers)).to_le_bytes();
+    match index.get_mut(to..to + lanes) {
+        Some(index) if lanes == 8 => index.copy_from_slice(&bytes),
+        Some(index) => index.copy_from_slice(&bytes[..lanes]),
+        None => {}
+    }
+}
+
 /// Which cell of each window is the greatest, the first of equals.
 ///
 /// # Safety
@@ -130,33 +179,34 @@ pub(in super::super) unsafe fn maximum(
 #[target_feature(enable = "avx2")]
 pub(in super::super) unsafe fn argmax(g: &Window, x: &[f32], index: &mut [u8]) {
     each(g, |cells, lanes, to| {
-        if cells.rows.count * cells.columns.count == 0 {
-            return;
-        }
-        // the first cell is named where none is above minus infinity
-        let first = cells.rows.first * cells.width + cells.columns.first;
-        let mut number = _mm256_set1_epi32(first as i32);
-        let mut best = _mm256_set1_ps(f32::NEG_INFINITY);
-        cells.each(|at, cell| {
-            // SAFETY: a cell inside the image.
-            let x = unsafe { load(x.as_ptr().add(at), lanes) };
-            let more = greater(x, best);
-            best = _mm256_blendv_ps(best, x, more);
-            let cell = _mm256_castsi256_ps(_mm256_set1_epi32(cell as i32));
-            let old = _mm256_castsi256_ps(number);
-            number = _mm256_castps_si256(_mm256_blendv_ps(old, cell, more));
-        });
-        let halves = [
-            _mm256_castsi256_si128(number),
-            _mm256_extracti128_si256::<1>(number),
-        ];
-        let words = _mm_packs_epi32(halves[0], halves[1]);
-        let bytes = _mm_cvtsi128_si64(_mm_packus_epi16(words, words)).to_le_bytes();
-        match index.get_mut(to..to + lanes) {
-            Some(index) if lanes == 8 => index.copy_from_slice(&bytes),
-            Some(index) => index.copy_from_slice(&bytes[..lanes]),
-            None => {}
-        }
+        // SAFETY: cells inside the image.
+        let (_, number) = unsafe { greatest(cells, lanes, x) };
+        write_numbers(cells, lanes, number, to, index);
+    });
+}
+
+/// [`maximum`] and [`argmax`], each cell read once.
+///
+/// # Safety
+/// The CPU has AVX2, and [`fits`] said yes to `x` and `y`, and to `x` and `index`.
+#[target_feature(enable = "avx2")]
+pub(in super::super) unsafe fn maximum_and_index(
+    g: &Window,
+    x: &[f32],
+    activation: Activation,
+    y: &mut [f32],
+    index: &mut [u8],
+) {
+    if pool_2x2::takes(g) {
+        // SAFETY: the caller's promise.
+        return unsafe { pool_2x2::maximum_and_index(g, x, activation, y, index) };
+    }
+    each(g, |cells, lanes, to| {
+        // SAFETY: cells inside the image.
+        let (best, number) = unsafe { greatest(cells, lanes, x) };
+        // SAFETY: the channels of one place.
+        unsafe { store(y.as_mut_ptr().add(to), lanes, activate(activation, best)) };
+        write_numbers(cells, lanes, number, to, index);
     });
 }
 

@@ -2,7 +2,7 @@
 //! the loops for any window do, with nothing left to look up.
 
 use super::activate;
-use super::pool::greater;
+use super::pool::{as_bytes, greater};
 use crate::kernels::{Activation, Window};
 use core::arch::x86_64::*;
 
@@ -75,17 +75,38 @@ pub(in super::super) unsafe fn find(g: &Window, x: &[f32], y: &[f32], index: &mu
             let here = _mm256_cmpeq_epi32(x, y);
             number = _mm256_blendv_epi8(number, _mm256_set1_epi32(cell as i32), here);
         }
-        let halves = [
-            _mm256_castsi256_si128(number),
-            _mm256_extracti128_si256::<1>(number),
-        ];
-        let words = _mm_packs_epi32(halves[0], halves[1]);
+        // SAFETY: the channels of one place.
+        unsafe { _mm_storel_epi64(index.as_mut_ptr().add(to).cast(), as_bytes(number)) };
+    });
+}
+
+/// As the function of this name in `pool`: [`maximum`] and [`find`], each cell read once.
+///
+/// # Safety
+/// As [`maximum`], of `x` and `y`, and of `x` and `index`.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn maximum_and_index(
+    g: &Window,
+    x: &[f32],
+    activation: Activation,
+    y: &mut [f32],
+    index: &mut [u8],
+) {
+    each(g, |cells, to| {
+        // SAFETY: cells of the image.
+        let cells = cells.map(|at| unsafe { _mm256_loadu_ps(x.as_ptr().add(at)) });
+        let mut best = cells[0];
+        let mut number = _mm256_setzero_si256();
+        for (cell, x) in (0..).zip(cells).skip(1) {
+            let more = greater(x, best);
+            best = _mm256_blendv_ps(best, x, more);
+            let more = _mm256_castps_si256(more);
+            number = _mm256_blendv_epi8(number, _mm256_set1_epi32(cell), more);
+        }
         // SAFETY: the channels of one place.
         unsafe {
-            _mm_storel_epi64(
-                index.as_mut_ptr().add(to).cast(),
-                _mm_packus_epi16(words, words),
-            );
+            _mm256_storeu_ps(y.as_mut_ptr().add(to), activate(activation, best));
+            _mm_storel_epi64(index.as_mut_ptr().add(to).cast(), as_bytes(number));
         }
     });
 }

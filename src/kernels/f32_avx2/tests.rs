@@ -65,6 +65,8 @@ fn max_pooling_has_the_bits_of_scalar() {
         (1, [5, 9], 11, [2, 3], 1, 1),
         (2, [6, 6], 3, [3, 2], 3, 1),
         (1, [17, 16], 33, [16, 16], 1, 0),
+        // some windows without a cell in the image
+        (1, [3, 4], 9, [2, 2], 1, 2),
     ]
     .into_iter()
     .enumerate()
@@ -88,6 +90,7 @@ fn max_pooling_has_the_bits_of_scalar() {
             same(simd, &vec![0.0; places], what, bits, |k, y| {
                 kernels::max_pool_f32(k, g, &x, activation, y);
             });
+            one_reading_finds_what_two_do(simd, g, &x, activation);
         }
         let wide = |x: &[u8]| x.iter().map(|&x| u32::from(x)).collect();
         let mut maxima = vec![0.0; places];
@@ -114,6 +117,69 @@ fn max_pooling_has_the_bits_of_scalar() {
             // of zeros only the sign may differ
             added.iter_mut().chain(&mut set).for_each(|v| *v += 0.0);
             assert_eq!(bits(&added), bits(&set), "{g:?}");
+        }
+    }
+}
+
+/// Maxima and index, written at once and one after the other.
+fn one_reading_finds_what_two_do(simd: Simd, g: &Window, x: &[f32], activation: Activation) {
+    let places = g.batch * g.output[0] * g.output[1] * g.out_channels;
+    let (mut y, mut index) = (vec![0.0; places], vec![0xaa; places]);
+    let (mut all_y, mut all_index) = (y.clone(), index.clone());
+    for k in [Kernels::Scalar, Kernels::Simd(simd)] {
+        kernels::max_pool_f32(k, g, x, Activation::None, &mut y);
+        kernels::max_pool_index_f32(k, g, x, Some(&y), &mut index);
+        kernels::max_pool_f32(k, g, x, activation, &mut y);
+        for at_once in [Kernels::Scalar, Kernels::Simd(simd)] {
+            all_y.fill(9.0);
+            all_index.fill(0xaa);
+            kernels::max_pool_and_index_f32(at_once, g, x, activation, &mut all_y, &mut all_index);
+            assert_eq!(bits(&y), bits(&all_y), "{g:?} {activation:?}");
+            assert_eq!(index, all_index, "{g:?} {activation:?}");
+        }
+    }
+    // without a place for the index there are maxima all the same
+    all_y.fill(9.0);
+    kernels::max_pool_and_index_f32(Kernels::Simd(simd), g, x, activation, &mut all_y, &mut []);
+    assert_eq!(bits(&y), bits(&all_y), "{g:?} {activation:?}");
+}
+
+/// Every window of four cells that these numbers can make, a channel each.
+#[test]
+fn one_reading_finds_the_first_of_equals_in_every_window() {
+    let Some(simd) = Simd::new() else { return };
+    let kinds = [
+        -0.0,
+        0.0,
+        1.0,
+        -1.0,
+        6.0,
+        7.0,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        // another that is no number
+        f32::from_bits(0xffc0_0001),
+    ];
+    let all = kinds.len().pow(4);
+    let x: Vec<f32> = (0..4)
+        .flat_map(|cell| (0..all).map(move |i| kinds[i / kinds.len().pow(cell) % kinds.len()]))
+        .collect();
+    // windows that touch have loops of their own
+    for stride in [2, 1] {
+        let g = &Window {
+            batch: 1,
+            input: [2; 2],
+            in_channels: all,
+            output: [1; 2],
+            out_channels: all,
+            kernel: [2; 2],
+            stride: [stride; 2],
+            dilation: [1; 2],
+            padding: [0; 2],
+        };
+        for activation in ACTIVATIONS {
+            one_reading_finds_what_two_do(simd, g, &x, activation);
         }
     }
 }
