@@ -12,13 +12,7 @@ impl Simd {
     }
 
     /// As the function of this name in [`kernels`](crate::kernels).
-    pub fn max_pool_index_f32(
-        self,
-        g: &Window,
-        x: &[f32],
-        _maxima: Option<&[f32]>,
-        index: &mut [u8],
-    ) {
+    pub fn max_pool_index_f32(self, g: &Window, x: &[f32], index: &mut [u8]) {
         ran();
         pool::argmax(g, x, pool::greater, index);
     }
@@ -33,7 +27,7 @@ impl Simd {
         index: &mut [u8],
     ) {
         self.max_pool_f32(g, x, activation, y);
-        self.max_pool_index_f32(g, x, None, index);
+        self.max_pool_index_f32(g, x, index);
     }
 
     /// As the function of this name in [`kernels`](crate::kernels).

@@ -184,24 +184,14 @@ pub fn max_pool_f32(
     }
 }
 
-/// The number of the cell, in its window, that max pooling took: the first of equals. Windows have at most 256 cells. Whoever has the
-/// `maxima`, not changed by an activation, spares the search for them.
-pub fn max_pool_index_f32(
-    kernels: Kernels,
-    g: &Window,
-    x: &[f32],
-    maxima: Option<&[f32]>,
-    index: &mut [u8],
-) {
-    // the scalar loop searches
-    #[cfg(not(foolproof_simd))]
-    let _ = maxima;
+/// The number of the cell, in its window, that max pooling took: the first of equals. Windows have at most 256 cells.
+pub fn max_pool_index_f32(kernels: Kernels, g: &Window, x: &[f32], index: &mut [u8]) {
     match kernels {
         Kernels::Scalar => scalar::pool::argmax(g, x, scalar::pool::greater, index),
         #[cfg(foolproof_simd)]
-        Kernels::Simd(simd) => simd.max_pool_index_f32(g, x, maxima, index),
+        Kernels::Simd(simd) => simd.max_pool_index_f32(g, x, index),
         #[cfg(foolproof_simd)]
-        Kernels::Fma(fma) => fma.simd().max_pool_index_f32(g, x, maxima, index),
+        Kernels::Fma(fma) => fma.simd().max_pool_index_f32(g, x, index),
     }
 }
 

@@ -142,13 +142,7 @@ impl Pool2d {
     pub(super) fn save(&self, cx: &Context, x: &Operand, output: &Operand, saved: &mut [u8]) {
         let g = &self.window(&x.shape, &output.shape);
         match x.data {
-            Data::F32(x) => {
-                let maxima = match output.data {
-                    Data::F32(y) if self.activation == Activation::None => Some(y),
-                    _ => None,
-                };
-                kernels::max_pool_index_f32(cx.kernels, g, x, maxima, saved);
-            }
+            Data::F32(x) => kernels::max_pool_index_f32(cx.kernels, g, x, saved),
             Data::I8(x) => pool::argmax(g, x, |x, best| x > best, saved),
             _ => {}
         }

@@ -31,26 +31,13 @@ impl Simd {
 
     /// As the function of this name in [`kernels`](crate::kernels).
     #[inline]
-    pub fn max_pool_index_f32(
-        self,
-        g: &Window,
-        x: &[f32],
-        maxima: Option<&[f32]>,
-        index: &mut [u8],
-    ) {
+    pub fn max_pool_index_f32(self, g: &Window, x: &[f32], index: &mut [u8]) {
         if !fits(g, x.len(), index.len()) {
             return portable::argmax(g, x, portable::greater, index);
         }
         ran();
         // SAFETY: `self` exists, so the CPU has AVX2; the slices were checked.
-        unsafe {
-            match maxima {
-                Some(y) if y.len() == index.len() && pool_2x2::takes(g) => {
-                    pool_2x2::find(g, x, y, index);
-                }
-                _ => argmax(g, x, index),
-            }
-        }
+        unsafe { argmax(g, x, index) }
     }
 
     /// As the function of this name in [`kernels`](crate::kernels).
@@ -65,7 +52,7 @@ impl Simd {
     ) {
         if y.len() != index.len() || !fits(g, x.len(), y.len()) {
             self.max_pool_f32(g, x, activation, y);
-            return self.max_pool_index_f32(g, x, None, index);
+            return self.max_pool_index_f32(g, x, index);
         }
         ran();
         // SAFETY: `self` exists, so the CPU has AVX2; the slices were checked.

@@ -58,29 +58,7 @@ pub(super) unsafe fn maximum(g: &Window, x: &[f32], activation: Activation, y: &
     });
 }
 
-/// Where the maxima `y` are, the first of equals in each window: [`maximum`] has copied one cell, bit for bit.
-///
-/// # Safety
-/// As [`maximum`], of `x` and `y`, and of `x` and `index`. (Were `y` not what [`maximum`] makes of `x` without an activation, cells that
-/// are none of the maxima would be named, all of them inside their window.)
-#[target_feature(enable = "avx2")]
-pub(in super::super) unsafe fn find(g: &Window, x: &[f32], y: &[f32], index: &mut [u8]) {
-    each(g, |cells, to| {
-        // SAFETY: the channels of one place.
-        let y = unsafe { _mm256_loadu_si256(y.as_ptr().add(to).cast()) };
-        let mut number = _mm256_set1_epi32(3);
-        for cell in [2, 1, 0] {
-            // SAFETY: a cell of the image.
-            let x = unsafe { _mm256_loadu_si256(x.as_ptr().add(cells[cell]).cast()) };
-            let here = _mm256_cmpeq_epi32(x, y);
-            number = _mm256_blendv_epi8(number, _mm256_set1_epi32(cell as i32), here);
-        }
-        // SAFETY: the channels of one place.
-        unsafe { _mm_storel_epi64(index.as_mut_ptr().add(to).cast(), as_bytes(number)) };
-    });
-}
-
-/// As the function of this name in `pool`: [`maximum`] and [`find`], each cell read once.
+/// As the function of this name in `pool`.
 ///
 /// # Safety
 /// As [`maximum`], of `x` and `y`, and of `x` and `index`.

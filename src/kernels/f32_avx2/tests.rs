@@ -93,15 +93,11 @@ fn max_pooling_has_the_bits_of_scalar() {
             one_reading_finds_what_two_do(simd, g, &x, activation);
         }
         let wide = |x: &[u8]| x.iter().map(|&x| u32::from(x)).collect();
-        let mut maxima = vec![0.0; places];
-        kernels::max_pool_f32(Kernels::Scalar, g, &x, Activation::None, &mut maxima);
-        for maxima in [None, Some(&maxima[..])] {
-            same(simd, &vec![0xaa; places], g, wide, |k, index| {
-                kernels::max_pool_index_f32(k, g, &x, maxima, index);
-            });
-        }
+        same(simd, &vec![0xaa; places], g, wide, |k, index| {
+            kernels::max_pool_index_f32(k, g, &x, index);
+        });
         let mut index = vec![0; places];
-        kernels::max_pool_index_f32(Kernels::Scalar, g, &x, None, &mut index);
+        kernels::max_pool_index_f32(Kernels::Scalar, g, &x, &mut index);
         // what a fused activation stops is no cell's
         index.iter_mut().step_by(3).for_each(|i| *i = 255);
         let gy = awkward(places, 100 + i as u32);
@@ -127,8 +123,7 @@ fn one_reading_finds_what_two_do(simd: Simd, g: &Window, x: &[f32], activation: 
     let (mut y, mut index) = (vec![0.0; places], vec![0xaa; places]);
     let (mut all_y, mut all_index) = (y.clone(), index.clone());
     for k in [Kernels::Scalar, Kernels::Simd(simd)] {
-        kernels::max_pool_f32(k, g, x, Activation::None, &mut y);
-        kernels::max_pool_index_f32(k, g, x, Some(&y), &mut index);
+        kernels::max_pool_index_f32(k, g, x, &mut index);
         kernels::max_pool_f32(k, g, x, activation, &mut y);
         for at_once in [Kernels::Scalar, Kernels::Simd(simd)] {
             all_y.fill(9.0);
