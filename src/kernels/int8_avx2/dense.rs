@@ -1,8 +1,8 @@
 //! Fully connected layers: four rows of weights, as they lie in the image, meet one input.
 //!
 //! `vpmaddubsw` multiplies bytes as they are, twice as many as `vpmaddwd` and without widening any, but its sums of 16 bits saturate. Where
-//! it is known of the weights that nearly none do, the input stays `whole`. Otherwise an input, less its zero point, comes in two parts, `v = 16 high + low`: products of the parts are small enough for several
-//! to be added, exactly, before anything is widened.
+//! it is known of the weights that nearly none do, the input stays `whole`. Otherwise an input, less its zero point, comes in two
+//! parts, `v = 16 high + low`: products of the parts are small enough for several to be added, exactly, before anything is widened.
 //!
 //! One of the factors has to be unsigned. Where the zero point is -128 both parts are; otherwise the weights get 128 added,
 //! and 128 times the sum of the inputs is taken off at the end.
