@@ -4,7 +4,7 @@
 use super::kept::Kept;
 use core::ops::Deref;
 
-/// Where vector loops keep weights in the order in which they read them: memory that a session's caller lent, if any was.
+/// Where vector loops keep weights in the order in which they read them, or what they know of them: memory that a session's caller lent, if any was.
 #[cfg(foolproof_simd)]
 pub(crate) type Place<'a> = Option<&'a Kept<'a>>;
 /// Portable loops and chips' read weights as they lie.

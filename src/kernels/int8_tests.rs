@@ -40,6 +40,16 @@ impl Random {
         (0..n).map(|_| byte(self.next())).collect()
     }
 
+    /// As trained weights are: few of them large.
+    fn weights(&mut self, n: usize) -> Vec<i8> {
+        let weight = |r: i32| match r & 511 {
+            0 => -128,
+            1 => 127,
+            _ => ((r >> 9) % 65) as i8,
+        };
+        (0..n).map(|_| weight(self.next())).collect()
+    }
+
     /// Of 32 bits, near every limit.
     pub fn extreme(&mut self) -> i32 {
         match self.next() & 7 {
@@ -303,6 +313,8 @@ fn dense_layers_of_awkward_shapes() {
             let (x, w) = (random.bytes(3 * depth), random.bytes(depth * outputs));
             let mut constants = Constants::new(outputs, &mut random);
             compare_dense(fast, depth, &constants, &x, &w);
+            let w = random.weights(depth * outputs);
+            compare_dense(fast, depth, &constants, &x, &w);
             if depth < 1000 {
                 // one factor for all, as where weights are not quantized per channel
                 let (mantissa, shift) = (constants.multiplier[0], constants.shift[0]);
@@ -335,12 +347,15 @@ fn dense_layers_at_the_rails() {
 fn compare_dense(fast: Kernels, depth: usize, constants: &Constants, x: &[i8], w: &[i8]) {
     let outputs = constants.bias.len();
     let n = x.len() / depth * outputs;
-    // nothing known of the weights, then what the first of the runs has found out
+    // nothing known of the weights, then what the first of the runs has found out, then no room for that
     let mut memory = std::vec![0; 1 << 20];
     let kept = Kept::new(&mut memory);
     let anew = [-128, 3, 127].map(|zero| (zero, w.into()));
     let again = [-128, 3, 127].map(|zero| (zero, Constant::new(w, Some(&kept))));
-    for (x_zero_point, w) in anew.into_iter().chain(again) {
+    let mut little = [0; 100];
+    let little = Kept::new(&mut little);
+    let little = (3, Constant::new(w, Some(&little)));
+    for (x_zero_point, w) in anew.into_iter().chain(again).chain([little]) {
         let p = DenseI8 {
             depth,
             x,
@@ -384,12 +399,12 @@ fn the_widest_loops_run() {
         let runs = counted(|| compare(fast, &g, true, true));
         assert_eq!(runs, 12 * eights, "{c} channels");
     }
-    // three samples, three zero points with and without a place, twice
+    // three samples, three zero points with and without a place and one with a small one, twice
     let mut random = Random(7);
     let (x, w) = (random.bytes(3 * 70), random.bytes(8 * 70));
     let constants = Constants::new(8, &mut random);
     let runs = counted(|| compare_dense(fast, 70, &constants, &x, &w));
-    assert_eq!(runs, 36);
+    assert_eq!(runs, 42);
 }
 
 #[test]

@@ -3,6 +3,9 @@
 //!
 //! Each order has a [`Key`] of everything that it depends on. Weights are known by their address: they lie in the model's image, which is
 //! borrowed for as long as the memory is. Whoever finds no room puts them in order on the stack, as if nothing had been lent.
+//!
+//! Of an int8 dense layer's weights, which are read as they lie, what is known of them is kept; without room, loops run that need to know
+//! nothing.
 #![allow(unsafe_code)] // orders are written once and read through pointers afterwards
 
 use core::cell::Cell;

@@ -49,7 +49,8 @@ pub struct DenseF32<'a> {
     pub activation: Activation,
 }
 
-/// A fully connected layer in int8; weights with zero point 0.
+/// A fully connected layer in int8; weights with zero point 0. Where they have a place, biases stay what and where they are, too: loops may
+/// keep there what follows from both.
 #[derive(Clone, Copy, Debug)]
 pub struct DenseI8<'a> {
     /// Elements per sample.

@@ -598,22 +598,6 @@ impl Op {
         }
     }
 
-    /// [`forward`](Op::forward) and [`save`](Op::save) of an f32 operator that leaves [`Saved::Indices`], the same bits: vector loops
-    /// read its input once.
-    #[cfg(foolproof_simd)]
-    pub(crate) fn forward_and_save(
-        &self,
-        cx: &Context,
-        inputs: &[Operand],
-        output: &Operand,
-        y: DataMut,
-        saved: &mut [u8],
-    ) {
-        if let (Op::MaxPool2d(pool), Some(x), true) = (self, inputs.first(), MAX_POOL) {
-            pool.maximum_and_save(cx, x, output, y, saved);
-        }
-    }
-
     /// The first half of backward, in place on the output's gradient: the part through the fused or elementwise
     /// nonlinearity. Runs once, before [`input_gradient`](Op::input_gradient) and [`parameter_gradient`](Op::parameter_gradient).
     pub fn activation_gradient(&self, cx: &Context, seen: &Seen, gy: &mut [f32]) {

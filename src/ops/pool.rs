@@ -173,7 +173,7 @@ impl Pool2d {
 
     /// [`maximum`](Self::maximum) and [`save`](Self::save) in f32.
     #[cfg(foolproof_simd)]
-    pub(super) fn maximum_and_save(
+    pub(crate) fn maximum_and_save(
         &self,
         cx: &Context,
         x: &Operand,

@@ -6,6 +6,8 @@ use crate::loss::argmax;
 use crate::memory::{Mode, Role};
 use crate::model::Node;
 use crate::ops::{Memory, Saved};
+#[cfg(foolproof_simd)]
+use crate::ops::{Op, Pool2d};
 use crate::tensor::{DType, Data, typed, typed_mut, typed_state};
 use zerocopy::IntoBytes;
 
@@ -148,8 +150,10 @@ impl Session<'_> {
             });
         }
         #[cfg(foolproof_simd)]
-        if saved == Saved::Indices && tables.dtype(node.output) == DType::F32 {
-            return self.compute_and_save(&node);
+        if let (Op::MaxPool2d(pool), Saved::Indices, DType::F32) =
+            (node.op, saved, tables.dtype(node.output))
+        {
+            return self.compute_and_save(&node, &pool);
         }
         match node.op.writes_state() {
             true => self.advance(&node),
@@ -179,17 +183,18 @@ impl Session<'_> {
         });
     }
 
-    /// An f32 operator whose note vector loops write beside its output.
+    /// An f32 max pool: vector loops write its note beside its output.
     #[cfg(foolproof_simd)]
-    fn compute_and_save(&mut self, node: &Node) {
+    fn compute_and_save(&mut self, node: &Node, pool: &Pool2d) {
         let slots = [Role::Value, Role::Saved].map(|role| (node.output, role));
         self.with_outputs(slots, |s, rest, [out, saved]| {
             let output = s.operand(rest, node.output, false);
             let Some(y) = typed_mut(output.dtype, out) else {
                 return;
             };
-            node.op
-                .forward_and_save(&s.context(), &s.inputs(node, rest), &output, y, saved);
+            if let Some(x) = s.inputs(node, rest).first() {
+                pool.maximum_and_save(&s.context(), x, &output, y, saved);
+            }
         });
     }
 

@@ -105,7 +105,7 @@ impl<'a> Session<'a> {
     }
 
     /// A session that uses the first [`Model::required_buffer_for`] bytes of `buffer`. In Train mode the
-    /// image's parameters are copied there. In the other modes vector loops keep weights in the order in which they read them behind these
+    /// image's parameters are copied there. In the other modes vector loops keep weights in the order in which they read them, or what they know of them, behind these
     /// bytes, as far as `buffer` goes ([`Model::preferred_buffer_for`]): runs are faster, results the same to the bit.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ fn first(lanes: usize) -> __mmask16 {
     0xffff >> 16_usize.saturating_sub(lanes)
 }
 
-/// `tile::Rails` in sixteen lanes.
+/// [`Activation::apply`] in sixteen lanes.
 #[target_feature(enable = "avx512vl")]
 #[inline]
 fn activate(activation: Activation, x: __m512) -> __m512 {

@@ -229,7 +229,8 @@ enum Input<'a> {
 }
 
 impl Layer<'_> {
-    /// Of rows `first..first + count` of `w`, and of the last ones again up to a multiple of 16; `SIGNED`: with 128 more in each weight.
+    /// Of rows `first..first + count` of `w`, and of the last ones again up to a multiple of 16; `SIGNED`: with 128 more in each weight, where inputs
+    /// come in parts.
     #[target_feature(enable = "avx2")]
     fn sums<'a, const SIGNED: bool>(
         &self,

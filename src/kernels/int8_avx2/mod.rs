@@ -2,7 +2,7 @@
 //! requantization eight lanes at a time, exact for every input.
 //!
 //! Products are of 16-bit numbers, added in pairs (`vpmaddwd`): an input less its zero point is in -255..=255, a weight in
-//! -128..=127, one of them perhaps doubled, so nothing saturates. (`vpmaddubsw` would; `dense` keeps it from that.) Weights are packed once a session where
+//! -128..=127, one of them perhaps doubled, so nothing saturates. (`vpmaddubsw` does: `dense` keeps it from that, and `whole` gives back what was lost.) Weights are packed once a session where
 //! its buffer has room for them (`kept`), else once a call on the stack.
 //!
 //! Each function says whether it took the layer. What it leaves (dilations, layers whose window does not fit the

@@ -2,7 +2,8 @@
 
 extern crate std;
 use super::super::int8_tests::{Random, range};
-use super::super::kept::Kept;
+use super::super::kept::{Kept, dense_bytes};
+use super::super::wide_in_tests::without;
 use super::super::{Constant, DenseI8, Requantize, Rounding, Simd};
 use super::*;
 use std::vec::Vec;
@@ -175,10 +176,65 @@ fn compare_whole(depth: usize, w: &[i8], x: &[i8], x_zero_point: i16, shift: i32
     assert_eq!(known.map(|known| known.pairs()), Some(pairs));
     let mut expected = std::vec![0; 2 * outputs];
     super::super::scalar::dense::forward_i8(&p, &mut expected);
-    let mut got = std::vec![0; 2 * outputs];
+    assert_eq!(
+        vectors(&p),
+        expected,
+        "{depth} {outputs} {x_zero_point} {shift}"
+    );
+}
+
+/// A dense layer without 512-bit loops, which take inputs in another way.
+fn vectors(p: &DenseI8) -> Vec<i8> {
+    let mut y = std::vec![0; p.x.len() / p.depth * p.output.bias.len()];
     // SAFETY: the CPU has AVX2.
-    assert!(unsafe { dense(&p, &mut got) });
-    assert_eq!(got, expected, "{depth} {outputs} {x_zero_point} {shift}");
+    without(|| assert!(unsafe { dense(p, &mut y) }));
+    y
+}
+
+/// What is kept fits what a model asks for, and is a layer's own: of the same weights with other biases, or sums that are not doubled,
+/// something else is kept.
+#[test]
+fn what_is_known_is_a_layers_own() {
+    if Simd::new().is_none() {
+        return;
+    }
+    for (depth, outputs) in [(40, 4), (128, 16), (64, 131), (8192, 5)] {
+        let w = with_large(depth, outputs, &[(2, 0, 127), (2, 1, 127)]);
+        let biases = [10_000, -50_000].map(|bias| std::vec![bias; outputs]);
+        let layers = [(0, -128, -9), (1, -128, -9), (1, -128, 1), (1, 5, -9)];
+        let bytes = layers.len() * dense_bytes(w.len(), outputs);
+        // the memory begins with a cache line
+        let mut memory = std::vec![0xa5; bytes + 63];
+        let kept = Kept::new(&mut memory);
+        let x: Vec<i8> = (0..depth).map(|i| (i * 7 % 256) as u8 as i8).collect();
+        for _ in 0..2 {
+            for &(bias, x_zero_point, shift) in &layers {
+                let p = DenseI8 {
+                    depth,
+                    x: &x,
+                    x_zero_point,
+                    w: Constant::new(&w, Some(&kept)),
+                    output: Requantize {
+                        bias: &biases[bias],
+                        multiplier: &std::vec![1 << 30; outputs],
+                        shift: &std::vec![shift; outputs],
+                        rounding: Rounding::Double,
+                        zero_point: 3,
+                        range: (-128, 127),
+                    },
+                };
+                let known = whole::Known::of(&p, u32::from(shift <= 0));
+                assert_eq!(known.map(|known| known.pairs()), Some(1));
+                let mut expected = std::vec![0; outputs];
+                super::super::scalar::dense::forward_i8(&p, &mut expected);
+                assert_eq!(
+                    vectors(&p),
+                    expected,
+                    "{depth} {bias} {x_zero_point} {shift}"
+                );
+            }
+        }
+    }
 }
 
 /// One pair of 128 weights is listed; with one more the layer is left to parts, whose bits are the same.
@@ -212,6 +268,9 @@ fn pairs_that_saturate_are_rare() {
         for _ in 0..2 {
             let known = whole::Known::of(&p(place), 1);
             assert_eq!(known.map(|known| known.pairs()), taken);
+            let mut expected = [0; 4];
+            super::super::scalar::dense::forward_i8(&p(place), &mut expected);
+            assert_eq!(vectors(&p(place)), expected);
         }
         assert!(whole::Known::of(&p(w[..].into()), 1).is_none(), "no place");
     }

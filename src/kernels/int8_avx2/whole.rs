@@ -12,7 +12,7 @@ use super::dense::{AHEAD, DEPTH, Four, ROWS, STEP};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
-/// Of so many weights one pair may saturate. Where more do, parts are about as fast.
+/// Of so many weights one pair may saturate: where more do, giving back takes the time that whole inputs save.
 const RARE: usize = 128;
 
 /// What is kept where more do.
@@ -36,7 +36,8 @@ pub(in super::super) fn numbers(weights: usize, rows: usize) -> usize {
 }
 
 impl<'a> Known<'a> {
-    /// None where there is no place to keep it, or too many pairs may saturate.
+    /// None where there is no place to keep it, or too many pairs may saturate. Like the weights, biases stay what and where they are: those
+    /// of an image are constants ([`check::weights`](crate::ops)).
     pub fn of(p: &DenseI8<'a>, doubling: u32) -> Option<Known<'a>> {
         let (w, bias) = (p.w, p.output.bias);
         let key = Key::new(
