@@ -52,6 +52,19 @@ fn buffer(model: &Model<'_>, mode: Mode, batch: usize) -> Vec<u128> {
     vec![0; bytes.div_ceil(16)]
 }
 
+fn open<'a>(
+    model: &Model<'a>,
+    (mode, batch, kernels): (Mode, usize, Kernels),
+    buffer: &'a mut [u128],
+) -> Session<'a> {
+    let options = Options {
+        mode,
+        batch,
+        kernels,
+    };
+    Session::with_options(model, options, bytes(buffer)).unwrap()
+}
+
 fn bytes(buffer: &mut [u128]) -> &mut [u8] {
     zerocopy::IntoBytes::as_mut_bytes(buffer)
 }
@@ -227,13 +240,7 @@ fn what_was_in_the_buffer_changes_no_gradient() {
             let run = |kernels, before: u128| {
                 let mut memory = buffer(&model, mode, batch);
                 memory.fill(before);
-                let options = Options {
-                    mode,
-                    batch,
-                    kernels,
-                };
-                let mut session =
-                    Session::with_options(&model, options, bytes(&mut memory)).unwrap();
+                let mut session = open(&model, (mode, batch, kernels), &mut memory);
                 let mut found = Vec::new();
                 // the second time after a backward has used the slots
                 for _ in 0..2 {
@@ -274,13 +281,7 @@ fn the_exact_kernels_have_the_gradients_of_the_scalar_ones() {
             let x: Vec<f32> = sample(300 * batch, 6).iter().map(|v| v.round()).collect();
             let run = |kernels| {
                 let mut memory = buffer(&model, mode, batch);
-                let options = Options {
-                    mode,
-                    batch,
-                    kernels,
-                };
-                let mut session =
-                    Session::with_options(&model, options, bytes(&mut memory)).unwrap();
+                let mut session = open(&model, (mode, batch, kernels), &mut memory);
                 let mut found = session.forward_f32(&x).unwrap().to_vec();
                 found.extend_from_slice(session.backward(&sample(5 * batch, 2)).unwrap());
                 if mode == Mode::Train {

@@ -138,6 +138,7 @@ fn whole_inputs_lose_nothing() {
         ];
         let some = &large[..if depth * outputs < 3 * 128 { 2 } else { 6 }];
         let w = with_large(depth, outputs, some);
+        let bias: Vec<i32> = (0..outputs as i32).map(|o| 1000 * o - 9000).collect();
         let mut random = Random(8);
         for x in [
             std::vec![127; 2 * depth],
@@ -146,49 +147,54 @@ fn whole_inputs_lose_nothing() {
         ] {
             for x_zero_point in [-128, -3, 127] {
                 for shift in [-12, 1] {
-                    compare_whole(depth, &w, &x, x_zero_point, shift, some.len() / 2);
+                    let mut memory = std::vec![0; 1 << 20];
+                    let kept = Kept::new(&mut memory);
+                    let factors = factors(outputs, shift);
+                    let p = DenseI8 {
+                        depth,
+                        x: &x,
+                        x_zero_point,
+                        w: Constant::new(&w, Some(&kept)),
+                        output: output(&bias, &factors),
+                    };
+                    compare(&p, Some(some.len() / 2));
                 }
             }
         }
     }
 }
 
-fn compare_whole(depth: usize, w: &[i8], x: &[i8], x_zero_point: i16, shift: i32, pairs: usize) {
-    let outputs = w.len() / depth;
-    let bias: Vec<i32> = (0..outputs as i32).map(|o| 1000 * o - 9000).collect();
-    let mut memory = std::vec![0; 1 << 20];
-    let kept = Kept::new(&mut memory);
-    let p = DenseI8 {
-        depth,
-        x,
-        x_zero_point,
-        w: Constant::new(w, Some(&kept)),
-        output: Requantize {
-            bias: &bias,
-            multiplier: &std::vec![1 << 30; outputs],
-            shift: &std::vec![shift; outputs],
-            rounding: Rounding::Double,
-            zero_point: 3,
-            range: (-128, 127),
-        },
-    };
-    let known = whole::Known::of(&p, u32::from(shift <= 0));
-    assert_eq!(known.map(|known| known.pairs()), Some(pairs));
-    let mut expected = std::vec![0; 2 * outputs];
-    super::super::scalar::dense::forward_i8(&p, &mut expected);
-    assert_eq!(
-        vectors(&p),
-        expected,
-        "{depth} {outputs} {x_zero_point} {shift}"
-    );
+/// What vector loops make of a layer, which must be what the scalar ones do, knowing so many pairs that may saturate.
+fn compare(p: &DenseI8, pairs: Option<usize>) {
+    let doubling = u32::from(p.output.shift[0] <= 0);
+    let known = whole::Known::of(p, doubling);
+    assert_eq!(known.map(|known| known.pairs()), pairs);
+    let outputs = p.output.bias.len();
+    let mut expected = std::vec![0; p.x.len() / p.depth * outputs];
+    super::super::scalar::dense::forward_i8(p, &mut expected);
+    let mut got = std::vec![0; expected.len()];
+    // 512-bit loops take inputs in another way
+    // SAFETY: the CPU has AVX2.
+    without(|| assert!(unsafe { dense(p, &mut got) }));
+    let (zero_point, shift) = (p.x_zero_point, p.output.shift[0]);
+    assert_eq!(got, expected, "{} {outputs} {zero_point} {shift}", p.depth);
 }
 
-/// A dense layer without 512-bit loops, which take inputs in another way.
-fn vectors(p: &DenseI8) -> Vec<i8> {
-    let mut y = std::vec![0; p.x.len() / p.depth * p.output.bias.len()];
-    // SAFETY: the CPU has AVX2.
-    without(|| assert!(unsafe { dense(p, &mut y) }));
-    y
+/// From sums to outputs, with one factor for all.
+fn output<'a>(bias: &'a [i32], factors: &'a [Vec<i32>; 2]) -> Requantize<'a> {
+    Requantize {
+        bias,
+        multiplier: &factors[0],
+        shift: &factors[1],
+        rounding: Rounding::Double,
+        zero_point: 3,
+        range: (-128, 127),
+    }
+}
+
+/// Multipliers and shifts of so many outputs.
+fn factors(outputs: usize, shift: i32) -> [Vec<i32>; 2] {
+    [std::vec![1 << 30; outputs], std::vec![shift; outputs]]
 }
 
 /// What is kept fits what a model asks for, and is a layer's own: of the same weights with other biases, or sums that are not doubled,
@@ -209,29 +215,15 @@ fn what_is_known_is_a_layers_own() {
         let x: Vec<i8> = (0..depth).map(|i| (i * 7 % 256) as u8 as i8).collect();
         for _ in 0..2 {
             for &(bias, x_zero_point, shift) in &layers {
+                let factors = factors(outputs, shift);
                 let p = DenseI8 {
                     depth,
                     x: &x,
                     x_zero_point,
                     w: Constant::new(&w, Some(&kept)),
-                    output: Requantize {
-                        bias: &biases[bias],
-                        multiplier: &std::vec![1 << 30; outputs],
-                        shift: &std::vec![shift; outputs],
-                        rounding: Rounding::Double,
-                        zero_point: 3,
-                        range: (-128, 127),
-                    },
+                    output: output(&biases[bias], &factors),
                 };
-                let known = whole::Known::of(&p, u32::from(shift <= 0));
-                assert_eq!(known.map(|known| known.pairs()), Some(1));
-                let mut expected = std::vec![0; outputs];
-                super::super::scalar::dense::forward_i8(&p, &mut expected);
-                assert_eq!(
-                    vectors(&p),
-                    expected,
-                    "{depth} {bias} {x_zero_point} {shift}"
-                );
+                compare(&p, Some(1));
             }
         }
     }
@@ -240,39 +232,27 @@ fn what_is_known_is_a_layers_own() {
 /// One pair of 128 weights is listed; with one more the layer is left to parts, whose bits are the same.
 #[test]
 fn pairs_that_saturate_are_rare() {
-    let bias = [0; 4];
+    if Simd::new().is_none() {
+        return;
+    }
     for (pairs, taken) in [(1, Some(1)), (2, Some(2)), (3, None)] {
         let large: Vec<_> = (0..2 * pairs).map(|i| (2, 10 + i, 127)).collect();
         let w = with_large(64, 4, &large);
         let mut memory = std::vec![0; 4096];
         let kept = Kept::new(&mut memory);
-        let output = Requantize {
-            bias: &bias,
-            multiplier: &[1 << 30; 4],
-            shift: &[-9; 4],
-            rounding: Rounding::Double,
-            zero_point: 0,
-            range: (-128, 127),
+        let factors = factors(4, -9);
+        let p = DenseI8 {
+            depth: 64,
+            x: &[127; 64],
+            x_zero_point: -128,
+            w: Constant::new(&w, Some(&kept)),
+            output: output(&[0; 4], &factors),
         };
-        let x = std::vec![127; 64];
-        let (depth, x_zero_point) = (64, -128);
-        let p = |w| DenseI8 {
-            depth,
-            x: &x,
-            x_zero_point,
-            w,
-            output,
-        };
-        let place = Constant::new(&w[..], Some(&kept));
         // found out, and found
-        for _ in 0..2 {
-            let known = whole::Known::of(&p(place), 1);
-            assert_eq!(known.map(|known| known.pairs()), taken);
-            let mut expected = [0; 4];
-            super::super::scalar::dense::forward_i8(&p(place), &mut expected);
-            assert_eq!(vectors(&p(place)), expected);
-        }
-        assert!(whole::Known::of(&p(w[..].into()), 1).is_none(), "no place");
+        compare(&p, taken);
+        compare(&p, taken);
+        let w = w[..].into();
+        compare(&DenseI8 { w, ..p }, None);
     }
 }
 
