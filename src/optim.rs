@@ -64,8 +64,13 @@ impl Adam {
     /// Step number `t`, counted from 1. `state` is twice as long as the parameters and starts at zero.
     pub fn step(&self, t: u32, parameters: &mut [f32], gradients: &[f32], state: &mut [f32]) {
         let (first, second) = state.split_at_mut(state.len() / 2);
-        let kernels = Kernels::detect_exact();
-        adam_f32(kernels, &self.at(t), gradients, parameters, [first, second]);
+        adam_f32(
+            Kernels::detect_exact(),
+            &self.at(t),
+            &[gradients],
+            &mut [parameters],
+            [first, second],
+        );
     }
 
     /// What step number `t`, counted from 1, multiplies and divides by: each parameter goes its own way, so [`adam_f32`] can step parts of

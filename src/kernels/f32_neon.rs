@@ -3,6 +3,7 @@
 use super::scalar::{elementwise, pool};
 use super::simd::{Simd, ran};
 use super::{Activation, AdamF32, Window};
+use core::ops::Range;
 
 impl Simd {
     /// As the function of this name in [`kernels`](crate::kernels).
@@ -75,11 +76,12 @@ impl Simd {
     pub fn adam_f32(
         self,
         adam: &AdamF32,
-        gradients: &[f32],
-        parameters: &mut [f32],
+        gradients: &[&[f32]],
+        parameters: &mut [&mut [f32]],
         moments: [&mut [f32]; 2],
+        which: Range<usize>,
     ) {
         ran();
-        elementwise::adam_f32(adam, gradients, parameters, moments);
+        elementwise::adam_f32(adam, gradients, parameters, moments, which);
     }
 }

@@ -305,20 +305,31 @@ pub struct AdamF32 {
     pub decay: f32,
 }
 
-/// One step of Adam on parameters and their two moments, all as long as the gradients. Every implementation gives the same bits.
+/// One step of Adam. The gradient is the sum of the shards' `gradients`, in their order; the first of `parameters` and the two `moments`
+/// are stepped, and the other `parameters` are copies that become equal to the first. All slices are equally long (of longer ones the
+/// rest stays as it is). Every implementation gives the same bits.
 pub fn adam_f32(
     kernels: Kernels,
     adam: &AdamF32,
-    gradients: &[f32],
-    parameters: &mut [f32],
+    gradients: &[&[f32]],
+    parameters: &mut [&mut [f32]],
     moments: [&mut [f32]; 2],
 ) {
+    let lengths = parameters.iter().map(|p| p.len());
+    let lengths = lengths.chain(gradients.iter().map(|g| g.len()));
+    let shortest = lengths.chain(moments.iter().map(|m| m.len())).min();
+    let all = 0..shortest.unwrap_or(0);
     match kernels {
-        Kernels::Scalar => scalar::elementwise::adam_f32(adam, gradients, parameters, moments),
+        Kernels::Scalar => {
+            scalar::elementwise::adam_f32(adam, gradients, parameters, moments, all);
+        }
         #[cfg(foolproof_simd)]
-        Kernels::Simd(simd) => simd.adam_f32(adam, gradients, parameters, moments),
+        Kernels::Simd(simd) => simd.adam_f32(adam, gradients, parameters, moments, all),
         #[cfg(foolproof_simd)]
-        Kernels::Fma(fma) => fma.simd().adam_f32(adam, gradients, parameters, moments),
+        Kernels::Fma(fma) => {
+            fma.simd()
+                .adam_f32(adam, gradients, parameters, moments, all);
+        }
     }
 }
 

@@ -16,8 +16,6 @@ const STATISTICS_MOMENTUM: f32 = 0.1;
 
 /// Parameters that a thread steps at a time.
 const PART: usize = 4096;
-/// Parameters whose gradients are added up at once: the sums do not leave the first-level cache.
-const BLOCK: usize = 512;
 
 /// A network in training.
 pub struct Player<'a> {
@@ -189,51 +187,30 @@ struct Part<'p> {
 }
 
 impl Part<'_> {
-    fn step(self, adam: &AdamF32, (statistics, share): (&[Range<usize>], f32)) {
-        let [first, second] = self.moments;
-        let mut parameters = self.parameters;
-        let Some((own, copies)) = parameters.split_first_mut() else {
-            return;
-        };
-        let mut sums = [0.0; BLOCK];
-        let blocks = own.chunks_mut(BLOCK);
-        let moments = first.chunks_mut(BLOCK).zip(second.chunks_mut(BLOCK));
-        for (at, (own, (first, second))) in (0..).step_by(BLOCK).zip(blocks.zip(moments)) {
-            let here = at..at + own.len();
-            let sums = &mut sums[..own.len()];
-            add_up(self.gradients.iter().map(|all| &all[here.clone()]), sums);
-            // running statistics take a plain step
-            let (start, end) = (self.first + at, self.first + at + own.len());
-            let moved: Vec<(usize, f32)> = statistics
-                .iter()
-                .flat_map(|range| range.start.max(start)..range.end.min(end))
-                .map(|i| i - start)
-                .map(|i| (i, own[i] - share * sums[i]))
-                .collect();
-            kernels::adam_f32(Kernels::detect_exact(), adam, sums, own, [first, second]);
-            for (i, value) in moved {
-                own[i] = value;
-            }
-            for copy in copies.iter_mut() {
-                copy[here.clone()].copy_from_slice(own);
-            }
+    fn step(mut self, adam: &AdamF32, (statistics, share): (&[Range<usize>], f32)) {
+        // running statistics take a plain step
+        let (start, end) = (self.first, self.first + self.moments[0].len());
+        let here = statistics
+            .iter()
+            .flat_map(|range| range.start.max(start)..range.end.min(end));
+        let moved: Vec<(usize, f32)> = here
+            .map(|i| i - start)
+            .map(|i| {
+                let shards = self.gradients.iter().map(|gradients| gradients[i]);
+                let sum = shards.reduce(|sum, g| sum + g).unwrap_or(0.0);
+                (i, self.parameters[0][i] - share * sum)
+            })
+            .collect();
+        kernels::adam_f32(
+            Kernels::detect_exact(),
+            adam,
+            &self.gradients,
+            &mut self.parameters,
+            self.moments,
+        );
+        for parameters in self.parameters {
+            moved.iter().for_each(|&(i, value)| parameters[i] = value);
         }
-    }
-}
-
-/// The sum of all shards' gradients, in their order.
-fn add_up<'g>(mut shards: impl Iterator<Item = &'g [f32]>, sums: &mut [f32]) {
-    match (shards.next(), shards.next()) {
-        (Some(a), Some(b)) => {
-            for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-                *sum = a + b;
-            }
-        }
-        (Some(a), None) => sums.copy_from_slice(a),
-        _ => sums.fill(0.0),
-    }
-    for shard in shards {
-        sums.iter_mut().zip(shard).for_each(|(sum, g)| *sum += g);
     }
 }
 

@@ -253,14 +253,25 @@ fn adam_has_the_bits_of_scalar() {
                 rate: 2e-4,
                 decay,
             };
-            let g = sane(n, 1);
+            let gradients = [1, 4, 5].map(|seed| sane(n, seed));
+            let gradients = gradients.each_ref().map(|g| g.as_slice());
             let squares = sane(n, 3).into_iter().map(|v| v.abs());
             let start: Vec<f32> = sane(2 * n, 2).into_iter().chain(squares).collect();
-            same(simd, &start, &(n, step), bits, |k, all| {
-                let (p, moments) = all.split_at_mut(n);
-                let (m, v) = moments.split_at_mut(n);
-                kernels::adam_f32(k, &adam, &g, p, [m, v]);
-            });
+            let start = [start, vec![9.0; 2 * n]].concat();
+            for shards in 0..=gradients.len() {
+                same(simd, &start, &(n, step, shards), bits, |k, all| {
+                    let (p, rest) = all.split_at_mut(n);
+                    let (m, rest) = rest.split_at_mut(n);
+                    let (v, rest) = rest.split_at_mut(n);
+                    let (a, b) = rest.split_at_mut(n);
+                    let mut copies = [p, a, b];
+                    let copies = &mut copies[..shards.max(1)];
+                    kernels::adam_f32(k, &adam, &gradients[..shards], copies, [m, v]);
+                    for copy in 1..copies.len() {
+                        assert_eq!(bits(copies[0]), bits(copies[copy]));
+                    }
+                });
+            }
         }
     }
 }

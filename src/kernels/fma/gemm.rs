@@ -59,6 +59,8 @@ pub(super) unsafe fn product(
     );
     let (block, panel) = (block.start(), panel.start());
     let found = simd::found();
+    // the first tile that reads a whole panel packs it as it goes: by then the multiplications, not the memory, set the pace
+    let by_tiles = |lane: usize| lanes - lane >= WIDE && !found.wide;
     for k in (0..terms).step_by(TERMS) {
         let count = TERMS.min(terms - k);
         let at_once = BLOCK / count / 6 * 6;
@@ -72,6 +74,9 @@ pub(super) unsafe fn product(
             for first_lane in (0..lanes).step_by(group) {
                 let here = first_lane..lanes.min(first_lane + group);
                 for l in here.clone().step_by(WIDE) {
+                    if by_tiles(l) {
+                        continue;
+                    }
                     let from = b.as_ptr().wrapping_add(k * lanes + l);
                     let to = panel.wrapping_add((l - first_lane) * count);
                     // SAFETY: so many lanes of `count` terms exist, and there is room for the panel.
@@ -87,6 +92,7 @@ pub(super) unsafe fn product(
                         let tile = Tile {
                             a: block.wrapping_add(r * count),
                             b: panel.wrapping_add((l - first_lane) * count),
+                            from: b.as_ptr().wrapping_add(k * lanes + l),
                             terms: count,
                             to: to.as_mut_ptr().wrapping_add((first + r) * lanes + l),
                             row: lanes,
@@ -103,8 +109,10 @@ pub(super) unsafe fn product(
                                 6 if found.wide => wide::add::<6, 1>(&tile),
                                 #[cfg(target_arch = "x86_64")]
                                 4 if found.wide => wide::add::<4, 1>(&tile),
-                                4 => tile.add::<4>(),
-                                _ => tile.add::<6>(),
+                                4 if r == 0 && by_tiles(l) => tile.add::<4, true>(),
+                                4 => tile.add::<4, false>(),
+                                _ if r == 0 && by_tiles(l) => tile.add::<6, true>(),
+                                _ => tile.add::<6, false>(),
                             }
                         }
                     }
@@ -222,10 +230,12 @@ unsafe fn pack_lanes(from: *const f32, row: usize, [terms, width]: [usize; 2], t
 /// A block of sums that stays in registers.
 pub(super) struct Tile {
     pub a: *const f32,
-    pub b: *const f32,
+    pub b: *mut f32,
+    /// Where the first term's lanes of `b` are before they are packed, [`Tile::row`] elements before the next term's.
+    pub from: *const f32,
     pub terms: usize,
     pub to: *mut f32,
-    /// From a row of `to` to the next.
+    /// From a row of `to`, or of what is packed, to the next.
     pub row: usize,
     pub rows: usize,
     pub lanes: usize,
@@ -234,13 +244,15 @@ pub(super) struct Tile {
 }
 
 impl Tile {
-    /// `to += a b`, or `=`, for `M` rows of sixteen lanes, of which `rows` and `lanes` are there.
+    /// `to += a b`, or `=`, for `M` rows of sixteen lanes, of which `rows` and `lanes` are there. What is to `PACK` `b` takes it from where
+    /// it lies.
     ///
     /// # Safety
-    /// `a` and `b` are packed, and `rows` by `lanes` of `to` can be read and written.
+    /// `a` is packed, and `rows` by `lanes` of `to` can be read and written. `b` is packed, or `PACK` is true, `b` has room for it, and
+    /// sixteen lanes of all terms can be read.
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     #[inline]
-    unsafe fn add<const M: usize>(&self) {
+    unsafe fn add<const M: usize, const PACK: bool>(&self) {
         let full = self.lanes == WIDE;
         let mut masks = [Mask::first(0); 2];
         for (v, m) in masks.iter_mut().enumerate() {
@@ -268,20 +280,22 @@ impl Tile {
             prefetch(next);
             prefetch(next.wrapping_add(WIDE - 1));
         }
-        let (mut a, mut b) = (self.a, self.b);
+        let (mut a, mut b, mut from) = (self.a, self.b, self.from);
         let mut left = self.terms;
         while left >= 4 {
             for _ in 0..4 {
-                // SAFETY: terms that were packed.
-                unsafe { step::<M>(a, b, &mut sums) };
+                // SAFETY: terms that were packed, or are to be.
+                unsafe { step::<M, PACK>(a, b, from, &mut sums) };
                 (a, b) = (a.wrapping_add(M), b.wrapping_add(WIDE));
+                from = from.wrapping_add(self.row);
             }
             left -= 4;
         }
         for _ in 0..left {
-            // SAFETY: terms that were packed.
-            unsafe { step::<M>(a, b, &mut sums) };
+            // SAFETY: terms that were packed, or are to be.
+            unsafe { step::<M, PACK>(a, b, from, &mut sums) };
             (a, b) = (a.wrapping_add(M), b.wrapping_add(WIDE));
+            from = from.wrapping_add(self.row);
         }
         for r in 0..M {
             if r >= self.rows {
@@ -301,17 +315,27 @@ impl Tile {
     }
 }
 
-/// One term of a tile's sums.
+/// One term of a tile's sums; what is to `PACK` `b` takes it from `from`.
 ///
 /// # Safety
-/// `M` elements of `a` and sixteen of `b` can be read.
+/// `M` elements of `a` can be read, and sixteen of `b`, or of `from` and written to `b`.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 #[inline]
-unsafe fn step<const M: usize>(a: *const f32, b: *const f32, sums: &mut [[F8; 2]; M]) {
+unsafe fn step<const M: usize, const PACK: bool>(
+    a: *const f32,
+    b: *mut f32,
+    from: *const f32,
+    sums: &mut [[F8; 2]; M],
+) {
     let mut lanes = [F8::zero(); 2];
     for v in 0..2 {
         // SAFETY: the caller's promise.
-        lanes[v] = unsafe { F8::load(b.add(8 * v)) };
+        unsafe {
+            if PACK {
+                F8::load(from.add(8 * v)).store(b.add(8 * v));
+            }
+            lanes[v] = F8::load(b.add(8 * v));
+        }
     }
     for r in 0..M {
         // SAFETY: the caller's promise.

@@ -1,6 +1,7 @@
 //! Element by element: sums, functions, where a gradient passes an activation, and an optimizer's step.
 
 use crate::kernels::{Activation, AdamF32};
+use core::ops::Range;
 
 /// `y = activation(a + b)`.
 #[inline(always)]
@@ -46,20 +47,29 @@ pub fn tanh_f32(x: &[f32], y: &mut [f32]) {
     }
 }
 
-/// One step of Adam.
+/// One step of Adam, of the elements `which`.
 #[inline(always)]
 pub fn adam_f32(
     adam: &AdamF32,
-    gradients: &[f32],
-    parameters: &mut [f32],
-    moments: [&mut [f32]; 2],
+    gradients: &[&[f32]],
+    parameters: &mut [&mut [f32]],
+    [first, second]: [&mut [f32]; 2],
+    which: Range<usize>,
 ) {
     let ([beta1, beta2], [correction1, correction2]) = (adam.betas, adam.corrections);
-    let [first, second] = moments;
-    for (((p, &g), m), v) in parameters.iter_mut().zip(gradients).zip(first).zip(second) {
+    let Some((own, copies)) = parameters.split_first_mut() else {
+        return;
+    };
+    for i in which {
+        let shards = gradients.iter().map(|gradients| gradients[i]);
+        let g = shards.reduce(|sum, g| sum + g).unwrap_or(0.0);
+        let (p, m, v) = (&mut own[i], &mut first[i], &mut second[i]);
         *m = beta1 * *m + (1.0 - beta1) * g;
         *v = beta2 * *v + (1.0 - beta2) * g * g;
         let step = (*m / correction1) / (libm::sqrtf(*v / correction2) + adam.epsilon);
         *p -= adam.rate * (step + adam.decay * *p);
+        for copy in copies.iter_mut() {
+            copy[i] = *p;
+        }
     }
 }
