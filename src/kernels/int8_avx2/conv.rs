@@ -256,7 +256,7 @@ impl<'a, const T: usize> Target<'a, T> {
             lanes,
             first,
             valid,
-            is_whole: finish.is_plain && valid == 8 * T,
+            is_whole: finish.kind.is_plain && valid == 8 * T,
             outputs: p.window.out_channels,
         }
     }

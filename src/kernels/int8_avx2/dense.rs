@@ -8,7 +8,7 @@
 //! and 128 times the sum of the inputs is taken off at the end.
 
 use super::super::strip::bytes;
-use super::super::{DenseI8, Requantize};
+use super::super::{DenseI8, Requantize, simd};
 use super::{Finish, eight, store, whole, wide};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -50,49 +50,100 @@ pub(in super::super) fn dense(p: &DenseI8, y: &mut [i8]) -> bool {
     if depth == 0 || depth > DEPTH || outputs < ROWS || !sized {
         return false;
     }
+    let samples = p.x.chunks_exact(depth).zip(y.chunks_exact_mut(outputs));
+    // 512-bit loops have no use for what may be known
+    if !simd::found().wide_products
+        && let Some(known) = whole::Known::of(p)
+    {
+        of_whole(p, &Finish::of(&p.output, known.kind), known, samples);
+        return true;
+    }
     let Some(finish) = Finish::new(&p.output, depth) else {
         return false;
     };
-    let doubling = finish.doubling();
-    let known = match finish.is_wide {
-        true => None,
-        false => whole::Known::of(p, doubling),
-    };
-    let mut parts = [MaybeUninit::uninit(); DEPTH / STEP];
-    let mut unsigned = [MaybeUninit::uninit(); DEPTH / STEP];
-    let mut waiting = [MaybeUninit::uninit(); WAITING / ROWS];
-    for (x, y) in p.x.chunks_exact(depth).zip(y.chunks_exact_mut(outputs)) {
-        let input = match known {
-            _ if finish.is_wide => Input::Wide(wide::Dense {
-                x,
-                above: (p.x_zero_point + 128) as u8,
-                doubling,
-            }),
-            Some(known) => Input::Whole(whole::Dense::new(known, x, doubling, &mut unsigned)),
-            None => split(x, p.x_zero_point, doubling, &mut parts),
-        };
-        let layer = Layer { input, depth };
-        for (i, y) in y.chunks_mut(WAITING).enumerate() {
-            let first = i * WAITING;
-            let sums = match p.x_zero_point {
-                -128 => layer.sums::<false>(&p.w, first, y.len(), &mut waiting),
-                _ => layer.sums::<true>(&p.w, first, y.len(), &mut waiting),
-            };
-            let mut room = [0; WAITING];
-            let starts = match &layer.input {
-                Input::Whole(whole) => &whole.known.starts[first..],
-                Input::Parts { behind, .. } => {
-                    starts(&p.output, first, doubling, *behind, &mut room)
-                }
-                Input::Wide(_) => starts(&p.output, first, doubling, 0, &mut room),
-            };
-            match finish.is_plain && finish.is_uniform {
-                true => requantize::<true>(&finish, &p.output, first, sums, starts, y),
-                false => requantize::<false>(&finish, &p.output, first, sums, starts, y),
-            }
-        }
+    match finish.is_wide {
+        true => of_wide(p, &finish, samples),
+        false => of_parts(p, &finish, samples),
     }
     true
+}
+
+/// Inputs as they are.
+#[target_feature(enable = "avx2")]
+fn of_whole<'s>(
+    p: &DenseI8,
+    finish: &Finish,
+    known: whole::Known,
+    samples: impl Iterator<Item = (&'s [i8], &'s mut [i8])>,
+) {
+    let mut room = [MaybeUninit::uninit(); DEPTH / STEP];
+    for (x, y) in samples {
+        let whole = whole::Dense::new(known, x, finish.doubling(), &mut room);
+        outputs(p, finish, &Input::Whole(whole), y);
+    }
+}
+
+/// Inputs in two parts.
+#[target_feature(enable = "avx2")]
+fn of_parts<'s>(
+    p: &DenseI8,
+    finish: &Finish,
+    samples: impl Iterator<Item = (&'s [i8], &'s mut [i8])>,
+) {
+    let mut room = [MaybeUninit::uninit(); DEPTH / STEP];
+    for (x, y) in samples {
+        let parts = split(x, p.x_zero_point, finish.doubling(), &mut room);
+        outputs(p, finish, &parts, y);
+    }
+}
+
+/// Inputs as 512-bit loops take them.
+#[target_feature(enable = "avx2")]
+fn of_wide<'s>(
+    p: &DenseI8,
+    finish: &Finish,
+    samples: impl Iterator<Item = (&'s [i8], &'s mut [i8])>,
+) {
+    for (x, y) in samples {
+        let wide = wide::Dense {
+            x,
+            above: (p.x_zero_point + 128) as u8,
+            doubling: finish.doubling(),
+        };
+        outputs(p, finish, &Input::Wide(wide), y);
+    }
+}
+
+/// What the layer makes of one input.
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+fn outputs(p: &DenseI8, finish: &Finish, input: &Input, y: &mut [i8]) {
+    let depth = p.depth;
+    let layer = Layer { input, depth };
+    let mut waiting = [MaybeUninit::uninit(); WAITING / ROWS];
+    for (i, y) in y.chunks_mut(WAITING).enumerate() {
+        let first = i * WAITING;
+        let sums = match p.x_zero_point {
+            -128 => layer.sums::<false>(&p.w, first, y.len(), &mut waiting),
+            _ => layer.sums::<true>(&p.w, first, y.len(), &mut waiting),
+        };
+        let mut room;
+        let starts = match input {
+            Input::Whole(whole) => &whole.known.starts[first..],
+            Input::Parts { behind, .. } => {
+                room = [0; WAITING];
+                starts(&p.output, first, finish.doubling(), *behind, &mut room)
+            }
+            Input::Wide(_) => {
+                room = [0; WAITING];
+                starts(&p.output, first, finish.doubling(), 0, &mut room)
+            }
+        };
+        match finish.kind.is_plain && finish.kind.is_uniform {
+            true => requantize::<true>(finish, &p.output, first, sums, starts, y),
+            false => requantize::<false>(finish, &p.output, first, sums, starts, y),
+        }
+    }
 }
 
 /// Where the sums of rows from `first` on begin: with their biases and `behind`.
@@ -210,7 +261,7 @@ fn split<'a>(
 
 /// What the rows of a layer meet.
 struct Layer<'a> {
-    input: Input<'a>,
+    input: &'a Input<'a>,
     /// Its length.
     depth: usize,
 }
@@ -258,7 +309,7 @@ impl Layer<'_> {
         }
         // SAFETY: the first `n` have been written.
         let sums = unsafe { to[..n].assume_init_mut() };
-        if let Input::Whole(whole) = &self.input {
+        if let Input::Whole(whole) = self.input {
             let w = &w[first * self.depth..];
             whole.restore(w, first, &mut sums.as_flattened_mut()[..count]);
         }
@@ -274,7 +325,7 @@ impl Layer<'_> {
         to: &'a mut [MaybeUninit<Four>],
     ) -> &'a [Four] {
         let depth = self.depth;
-        let (parts, low) = match &self.input {
+        let (parts, low) = match self.input {
             Input::Parts { parts, low, .. } => (*parts, *low),
             Input::Whole(whole) => return whole.groups(w, to),
             // SAFETY: `Finish` found that the CPU has what it needs.

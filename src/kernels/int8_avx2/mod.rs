@@ -105,14 +105,56 @@ impl Rails {
     }
 }
 
-/// From a layer's accumulators to its outputs: [`Requantize::finish`], for whatever sum.
-///
-/// Nearly every layer is plain: its factors are below one and no sum comes near the limits of an i32. Its weights (or its input)
-/// are doubled on the way, so that the doubling high multiply is the upper half of a product.
-struct Finish {
+/// What a look at all channels' constants says of a layer.
+#[derive(Clone, Copy)]
+struct Kind {
     /// All channels have one factor.
     is_uniform: bool,
+    /// As nearly every layer: its factors are below one and no sum comes near the limits of an i32. Its weights (or its input) are doubled
+    /// on the way, so that the doubling high multiply is the upper half of a product.
     is_plain: bool,
+}
+
+impl Kind {
+    /// For sums of `depth` products; `None` where these loops leave the layer to others.
+    #[target_feature(enable = "avx2")]
+    fn of(p: &Requantize, depth: usize) -> Option<Kind> {
+        let is_i8 = |q: i32| (-128..=127).contains(&q);
+        let n = p.bias.len();
+        if n == 0 || (p.multiplier.len(), p.shift.len()) != (n, n) {
+            return None;
+        }
+        // bits that keep a layer from being plain, and those in which factors differ
+        let (mut odd, mut differences) = (0, 0);
+        for ((&bias, &mantissa), &shift) in p.bias.iter().zip(p.multiplier).zip(p.shift) {
+            // a negative mantissa, a shift that is not one to the right by 31 at most, a bias beyond 2^29
+            odd |=
+                mantissa & i32::MIN | shift.wrapping_neg() & !31 | (bias ^ bias >> 31) & !0 << 29;
+            differences |= mantissa ^ p.multiplier[0] | shift ^ p.shift[0];
+        }
+        let takes = p.rounding == Rounding::Double
+            && is_i8(p.range.0)
+            && is_i8(p.range.1)
+            && (odd == 0
+                || p.multiplier.iter().all(|&mantissa| mantissa >= 0)
+                    && p.shift.iter().all(|shift| (-31..=30).contains(shift)));
+        takes.then(|| Kind {
+            is_uniform: differences == 0,
+            // as `plain::is_plain`: twice a sum with its bias is an i32
+            is_plain: odd == 0 && depth <= 1 << 14 && is_i8(p.zero_point),
+        })
+    }
+
+    /// How far the products are to be shifted to the left: by doubling one of their factors.
+    #[inline(always)]
+    fn doubling(self) -> u32 {
+        u32::from(self.is_plain)
+    }
+}
+
+/// From a layer's accumulators to its outputs: [`Requantize::finish`], for whatever sum.
+struct Finish {
+    kind: Kind,
     /// The CPU has what [`wide`] needs.
     is_wide: bool,
     rails: Rails,
@@ -139,43 +181,29 @@ struct Lanes {
 impl Finish {
     /// For sums of `depth` products; `None` where these loops leave the layer to others.
     #[target_feature(enable = "avx2")]
+    #[inline]
     fn new(p: &Requantize, depth: usize) -> Option<Finish> {
-        let is_i8 = |q: i32| (-128..=127).contains(&q);
-        let n = p.bias.len();
-        if n == 0 || (p.multiplier.len(), p.shift.len()) != (n, n) {
-            return None;
-        }
-        // bits that keep a layer from being plain, and those in which factors differ
-        let (mut odd, mut differences) = (0, 0);
-        for ((&bias, &mantissa), &shift) in p.bias.iter().zip(p.multiplier).zip(p.shift) {
-            // a negative mantissa, a shift that is not one to the right by 31 at most, a bias beyond 2^29
-            odd |=
-                mantissa & i32::MIN | shift.wrapping_neg() & !31 | (bias ^ bias >> 31) & !0 << 29;
-            differences |= mantissa ^ p.multiplier[0] | shift ^ p.shift[0];
-        }
-        let takes = p.rounding == Rounding::Double
-            && is_i8(p.range.0)
-            && is_i8(p.range.1)
-            && (odd == 0
-                || p.multiplier.iter().all(|&mantissa| mantissa >= 0)
-                    && p.shift.iter().all(|shift| (-31..=30).contains(shift)));
-        // as `plain::is_plain`: twice a sum with its bias is an i32
-        let plain = odd == 0 && depth <= 1 << 14 && is_i8(p.zero_point);
-        takes.then(|| Finish {
-            is_uniform: differences == 0,
-            is_plain: plain,
+        Some(Finish::of(p, Kind::of(p, depth)?))
+    }
+
+    /// Of a layer that has been looked at.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn of(p: &Requantize, kind: Kind) -> Finish {
+        Finish {
+            kind,
             is_wide: simd::found().wide_products,
             rails: Rails::new(p.zero_point, p.range),
             zero_point: _mm256_set1_epi16(p.zero_point as i16),
             low: _mm_set1_epi8(p.range.0 as i8),
             high: _mm_set1_epi8(p.range.1 as i8),
-        })
+        }
     }
 
-    /// How far the products are to be shifted to the left: by doubling one of their factors.
+    /// As [`Kind::doubling`].
     #[inline(always)]
     fn doubling(&self) -> u32 {
-        u32::from(self.is_plain)
+        self.kind.doubling()
     }
 
     /// Channels `first..first + 8`. One that does not exist gets the last one's constants.
@@ -213,7 +241,7 @@ impl Finish {
     #[target_feature(enable = "avx2")]
     #[inline]
     fn narrow(&self, lanes: [&Lanes; 2], sums: [__m256i; 2]) -> __m128i {
-        match self.is_plain {
+        match self.kind.is_plain {
             true => self.narrow_plain(lanes, sums),
             false => self.narrow_any(lanes, sums),
         }

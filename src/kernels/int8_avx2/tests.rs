@@ -80,8 +80,8 @@ fn plain_requantization_is_exact() {
         let expected: Vec<i8> = (0..8).map(|o| p.finish(sums[o], o)).collect();
         // SAFETY: the CPU has AVX2.
         unsafe {
-            assert!(Finish::new(&p, 1 << 14).is_some_and(|f| f.is_plain));
-            assert!(Finish::new(&p, (1 << 14) + 1).is_some_and(|f| !f.is_plain));
+            assert!(Finish::new(&p, 1 << 14).is_some_and(|f| f.kind.is_plain));
+            assert!(Finish::new(&p, (1 << 14) + 1).is_some_and(|f| !f.kind.is_plain));
             assert_eq!(expected, finished(&p, 1 << 14, sums), "{p:?} of {sums:?}");
         }
     }
@@ -155,7 +155,7 @@ fn whole_inputs_lose_nothing() {
                         x: &x,
                         x_zero_point,
                         w: Constant::new(&w, Some(&kept)),
-                        output: output(&bias, &factors),
+                        output: output(&bias, factors.each_ref().map(|f| &f[..])),
                     };
                     compare(&p, Some(some.len() / 2));
                 }
@@ -166,8 +166,8 @@ fn whole_inputs_lose_nothing() {
 
 /// What vector loops make of a layer, which must be what the scalar ones do, knowing so many pairs that may saturate.
 fn compare(p: &DenseI8, pairs: Option<usize>) {
-    let doubling = u32::from(p.output.shift[0] <= 0);
-    let known = whole::Known::of(p, doubling);
+    // SAFETY: the CPU has AVX2.
+    let known = unsafe { whole::Known::of(p) };
     assert_eq!(known.map(|known| known.pairs()), pairs);
     let outputs = p.output.bias.len();
     let mut expected = std::vec![0; p.x.len() / p.depth * outputs];
@@ -181,11 +181,11 @@ fn compare(p: &DenseI8, pairs: Option<usize>) {
 }
 
 /// From sums to outputs, with one factor for all.
-fn output<'a>(bias: &'a [i32], factors: &'a [Vec<i32>; 2]) -> Requantize<'a> {
+fn output<'a>(bias: &'a [i32], [multiplier, shift]: [&'a [i32]; 2]) -> Requantize<'a> {
     Requantize {
         bias,
-        multiplier: &factors[0],
-        shift: &factors[1],
+        multiplier,
+        shift,
         rounding: Rounding::Double,
         zero_point: 3,
         range: (-128, 127),
@@ -197,8 +197,8 @@ fn factors(outputs: usize, shift: i32) -> [Vec<i32>; 2] {
     [std::vec![1 << 30; outputs], std::vec![shift; outputs]]
 }
 
-/// What is kept fits what a model asks for, and is a layer's own: of the same weights with other biases, or sums that are not doubled,
-/// something else is kept.
+/// What is kept fits what a model asks for, and is a layer's own: of the same weights with other biases or factors, or inputs with another
+/// zero point, something else is kept.
 #[test]
 fn what_is_known_is_a_layers_own() {
     if Simd::new().is_none() {
@@ -206,22 +206,32 @@ fn what_is_known_is_a_layers_own() {
     }
     for (depth, outputs) in [(40, 4), (128, 16), (64, 131), (8192, 5)] {
         let w = with_large(depth, outputs, &[(2, 0, 127), (2, 1, 127)]);
-        let biases = [10_000, -50_000].map(|bias| std::vec![bias; outputs]);
-        let layers = [(0, -128, -9), (1, -128, -9), (1, -128, 1), (1, 5, -9)];
+        let all = |value| std::vec![value; outputs];
+        let biases = [all(10_000), all(-50_000)];
+        let mut multipliers = [all(1 << 30), all(1 << 30)];
+        multipliers[1][outputs - 1] += 1 << 28;
+        let shifts = [all(-9), all(1)];
+        // each differs from the one before in one thing
+        let layers = [
+            (0, 0, 0, -128),
+            (1, 0, 0, -128),
+            (1, 1, 0, -128),
+            (1, 1, 1, -128),
+            (1, 1, 1, 5),
+        ];
         let bytes = layers.len() * dense_bytes(w.len(), outputs);
         // the memory begins with a cache line
         let mut memory = std::vec![0xa5; bytes + 63];
         let kept = Kept::new(&mut memory);
         let x: Vec<i8> = (0..depth).map(|i| (i * 7 % 256) as u8 as i8).collect();
         for _ in 0..2 {
-            for &(bias, x_zero_point, shift) in &layers {
-                let factors = factors(outputs, shift);
+            for (bias, multiplier, shift, x_zero_point) in layers {
                 let p = DenseI8 {
                     depth,
                     x: &x,
                     x_zero_point,
                     w: Constant::new(&w, Some(&kept)),
-                    output: output(&biases[bias], &factors),
+                    output: output(&biases[bias], [&multipliers[multiplier], &shifts[shift]]),
                 };
                 compare(&p, Some(1));
             }
@@ -246,7 +256,7 @@ fn pairs_that_saturate_are_rare() {
             x: &[127; 64],
             x_zero_point: -128,
             w: Constant::new(&w, Some(&kept)),
-            output: output(&[0; 4], &factors),
+            output: output(&[0; 4], factors.each_ref().map(|f| &f[..])),
         };
         // found out, and found
         compare(&p, taken);

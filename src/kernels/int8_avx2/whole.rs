@@ -8,6 +8,7 @@
 use super::super::DenseI8;
 use super::super::kept::{Key, Loops};
 use super::super::strip::bytes;
+use super::Kind;
 use super::dense::{AHEAD, DEPTH, Four, ROWS, STEP};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -15,8 +16,8 @@ use core::mem::MaybeUninit;
 /// Of so many weights one pair may saturate: where more do, giving back takes the time that whole inputs save.
 const RARE: usize = 128;
 
-/// What is kept where more do.
-const TOO_MANY: i32 = -1;
+/// What is kept of a layer that is left to others, instead of its [`Kind`].
+const NOT_TAKEN: i32 = -1;
 
 /// Room for an input.
 pub(super) type Room = [MaybeUninit<__m256i>; DEPTH / STEP];
@@ -24,6 +25,8 @@ pub(super) type Room = [MaybeUninit<__m256i>; DEPTH / STEP];
 /// What is known of a layer.
 #[derive(Clone, Copy)]
 pub(super) struct Known<'a> {
+    /// What its factors and biases say.
+    pub kind: Kind,
     /// Where the sum of each row begins, doubled or not.
     pub starts: &'a [i32],
     /// Row and first element of each pair that may saturate.
@@ -32,32 +35,41 @@ pub(super) struct Known<'a> {
 
 /// Numbers to be kept of so many weights in so many rows.
 pub(in super::super) fn numbers(weights: usize, rows: usize) -> usize {
-    rows + 1 + weights / RARE * 2
+    rows + 2 + weights / RARE * 2
 }
 
 impl<'a> Known<'a> {
-    /// None where there is no place to keep it, or too many pairs may saturate. Like the weights, biases stay what and where they are: those
-    /// of an image are constants ([`check::weights`](crate::ops)).
-    pub fn of(p: &DenseI8<'a>, doubling: u32) -> Option<Known<'a>> {
-        let (w, bias) = (p.w, p.output.bias);
+    /// None where there is no place to keep it, too many pairs may saturate, or [`Kind`] knows nothing of the layer. Like the weights, biases and
+    /// factors stay what and where they are: those of an image are constants ([`check::weights`](crate::ops)).
+    #[target_feature(enable = "avx2")]
+    pub fn of(p: &DenseI8<'a>) -> Option<Known<'a>> {
+        let (w, output) = (p.w, &p.output);
+        let rows = output.bias.len();
         let key = Key::new(
             Loops::IntegerDense,
             &[
                 w.as_ptr() as usize,
                 w.len(),
                 p.depth,
-                bias.as_ptr() as usize,
+                output.bias.as_ptr() as usize,
+                output.multiplier.as_ptr() as usize,
+                output.shift.as_ptr() as usize,
                 p.x_zero_point as usize,
-                doubling as usize,
+                output.rounding as usize,
+                output.zero_point as usize,
+                output.range.0 as usize,
+                output.range.1 as usize,
             ],
         );
-        let len = numbers(w.len(), bias.len());
-        let list = |to: &mut [i32]| list(p, doubling, to);
-        let (starts, rest) = w.place()?.numbers(&key, len, list)?.split_at(bias.len());
-        let (&count, pairs) = rest.split_first()?;
+        let found = w.place()?.numbers(&key, numbers(w.len(), rows), |to| {
+            list(p, Kind::of(output, p.depth), to);
+        })?;
+        let ([code, count], rest) = found.split_first_chunk()?;
+        let (starts, pairs) = rest.split_at(rows);
         Some(Known {
+            kind: from_code(*code)?,
             starts,
-            saturating: &pairs.as_chunks().0[..usize::try_from(count).ok()?],
+            saturating: &pairs.as_chunks().0[..*count as usize],
         })
     }
 }
@@ -69,31 +81,39 @@ impl Known<'_> {
     }
 }
 
-/// Where sums begin, the number of pairs, and the pairs.
-fn list(p: &DenseI8, doubling: u32, to: &mut [i32]) {
+/// A code for the layer's kind, the number of pairs, where sums begin, and the pairs.
+fn list(p: &DenseI8, kind: Option<Kind>, to: &mut [i32]) {
     let bias = p.output.bias;
-    let (starts, rest) = to.split_at_mut(bias.len());
-    let Some((count, pairs)) = rest.split_first_mut() else {
+    let Some(([code, count], rest)) = to.split_first_chunk_mut() else {
         return;
     };
+    *code = NOT_TAKEN;
+    let Some(kind) = kind else { return };
+    let (starts, pairs) = rest.split_at_mut(bias.len());
     let above = 128 + i32::from(p.x_zero_point);
     let mut room = pairs.as_chunks_mut().0.iter_mut();
     let rows = p.w.chunks_exact(p.depth).zip(bias);
     for (row, ((w, &bias), start)) in rows.zip(starts).enumerate() {
         let sum = w.iter().map(|&w| i32::from(w)).sum::<i32>();
-        *start = bias.wrapping_sub(above * sum) << doubling;
+        *start = bias.wrapping_sub(above * sum) << kind.doubling();
         for (i, &pair) in w.as_chunks().0.iter().enumerate() {
             if !may_saturate(pair) {
                 continue;
             }
-            let Some(room) = room.next() else {
-                *count = TOO_MANY;
-                return;
-            };
+            let Some(room) = room.next() else { return };
             *room = [row as i32, 2 * i as i32];
             *count += 1;
         }
     }
+    *code = i32::from(kind.is_plain) | i32::from(kind.is_uniform) << 1;
+}
+
+/// The kind that [`list`] wrote.
+fn from_code(code: i32) -> Option<Kind> {
+    (code != NOT_TAKEN).then_some(Kind {
+        is_plain: code & 1 != 0,
+        is_uniform: code & 2 != 0,
+    })
 }
 
 /// Whether the sum of their products with some two of 0 to 255 is beyond 16 bits.
