@@ -43,6 +43,9 @@ pub(super) enum Loops {
     Integer,
     /// Of the int8 depthwise one.
     IntegerDepthwise,
+    /// Of the int8 convolution of single pixels: the filters that are left.
+    #[cfg(target_arch = "x86_64")]
+    IntegerLive,
     /// Of the int8 dense layer: what is known of its weights, which stay as they lie.
     #[cfg(target_arch = "x86_64")]
     IntegerDense,
@@ -206,6 +209,19 @@ pub(crate) fn dense_bytes(_: usize, _: usize) -> usize {
     0
 }
 
+/// Enough bytes for what is kept of an int8 convolution of single pixels: how many filters are left, and if they are half or less, which.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn live_bytes([run, filters]: [usize; 2]) -> usize {
+    let numbers = super::int8_avx2::live::numbers(filters, filters / 2, run);
+    2 * (size_of::<Header>() + LINE) + numbers * size_of::<i32>()
+}
+
+/// Loops of other CPUs keep nothing of them.
+#[cfg(not(target_arch = "x86_64"))]
+fn live_bytes(_: [usize; 2]) -> usize {
+    0
+}
+
 /// What decides how much memory the orders of a convolution's weights take.
 pub(crate) struct Sizes {
     /// Rows and columns of the window.
@@ -241,6 +257,7 @@ impl Sizes {
             2 * rows * (columns * from).next_multiple_of(2) * to.next_multiple_of(16)
         };
         let forward = match self.weight {
+            1 if self.kernel == [1, 1] => pairs(self.forward) + live_bytes(self.forward),
             1 => pairs(self.forward),
             _ => floats(self.keeps_ties, self.forward, self.images[0]),
         };

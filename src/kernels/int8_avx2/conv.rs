@@ -3,6 +3,7 @@
 use super::super::ConvI8;
 use super::super::kept::Loops;
 use super::super::strip::{Cut, Layout, Pixels, STRIP, Scratch, Strip, flattened, kept};
+use super::live::Live;
 use super::{Finish, Lanes, store, wide};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -16,6 +17,9 @@ const TILE: usize = 16;
 /// The integer convolution; false where it was left undone.
 #[target_feature(enable = "avx2")]
 pub(in super::super) fn conv(p: &ConvI8, y: &mut [i8]) -> bool {
+    if let Some(live) = Live::of(p) {
+        return live.conv(p, y);
+    }
     let filter = p.window.filter_len();
     let layout = Layout { filter, element: 1 };
     conv_of(p, layout, y)

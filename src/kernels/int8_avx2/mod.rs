@@ -15,6 +15,7 @@ mod add;
 mod conv;
 mod dense;
 mod depthwise;
+pub(super) mod live;
 #[cfg(test)]
 mod tests;
 pub(super) mod whole;
