@@ -253,7 +253,8 @@ fn adam_has_the_bits_of_scalar() {
                 rate: 2e-4,
                 decay,
             };
-            let gradients = [1, 4, 5].map(|seed| sane(n, seed));
+            // of longer ones the rest stays as it is
+            let gradients = [1, 4, 5].map(|seed| sane(n + seed as usize % 2, seed));
             let gradients = gradients.each_ref().map(|g| g.as_slice());
             let squares = sane(n, 3).into_iter().map(|v| v.abs());
             let start: Vec<f32> = sane(2 * n, 2).into_iter().chain(squares).collect();
@@ -265,7 +266,8 @@ fn adam_has_the_bits_of_scalar() {
                     let (v, rest) = rest.split_at_mut(n);
                     let (a, b) = rest.split_at_mut(n);
                     let mut copies = [p, a, b];
-                    let copies = &mut copies[..shards.max(1)];
+                    // with no gradients no parameters either
+                    let copies = &mut copies[..shards];
                     kernels::adam_f32(k, &adam, &gradients[..shards], copies, [m, v]);
                     for copy in 1..copies.len() {
                         assert_eq!(bits(copies[0]), bits(copies[copy]));

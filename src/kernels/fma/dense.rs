@@ -41,14 +41,39 @@ pub(super) unsafe fn forward(p: &DenseF32, y: &mut [f32]) {
         true => (HIGH, outputs.max(1)),
         false => (rows(SAMPLES, HIGH), rows(WEIGHTS, WIDE)),
     };
-    // Rows of samples begin where rows of weights do in a cache line, or a multiple of a page away: loads of the same part of a line wait for
-    // each other, so samples that meet many weights go side by side first.
-    let pack = p.depth.is_multiple_of(8) && samples * p.depth <= SAMPLES && outputs > 8 * WIDE;
-    let mut packed = Scratch::<SAMPLES>::new();
-    let packed = packed.start();
+    // Loads of several rows, all from the same part of a cache line, wait for each other: samples that meet many weights go side by side first.
+    let pack = batch >= HIGH
+        && p.depth.is_multiple_of(8)
+        && samples * p.depth <= SAMPLES
+        && outputs > 8 * WIDE;
+    // SAFETY: the caller's promise; there is room for so many samples.
+    unsafe {
+        match pack {
+            true => {
+                let mut room = Scratch::<SAMPLES>::new();
+                pass(p, [samples, filters], Some(room.start()), y);
+            }
+            false => pass(p, [samples, filters], None, y),
+        }
+    }
+}
+
+/// Groups of so many samples, each side by side in `packed`, if there is such, meet so many filters at a time.
+///
+/// # Safety
+/// As [`forward`]; `packed` has room for a group of samples, whose depth is a multiple of eight.
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+unsafe fn pass(
+    p: &DenseF32,
+    [samples, filters]: [usize; 2],
+    packed: Option<*mut f32>,
+    y: &mut [f32],
+) {
+    let outputs = p.bias.len();
+    let batch = p.x.len() / p.depth.max(1);
     for n in (0..batch).step_by(samples) {
         let samples = n..batch.min(n + samples);
-        if pack {
+        if let Some(packed) = packed {
             // SAFETY: these samples exist, and there is room for so many.
             unsafe { interleave(p, samples.clone(), packed) };
         }
@@ -61,15 +86,17 @@ pub(super) unsafe fn forward(p: &DenseF32, y: &mut [f32]) {
             for n in samples.clone().step_by(HIGH) {
                 fetch(next.next().unwrap_or_default());
                 let rows = [0, 1, 2].map(|c| p.x.as_ptr().wrapping_add((n + c) * p.depth));
-                let beside = packed.wrapping_add((n - samples.start) * p.depth);
                 // SAFETY: so many samples from `n` on, and these filters, exist; whole tiles of samples were packed.
                 unsafe {
                     match samples.end - n {
-                        HIGH.. if pack => {
-                            let x = [0, 8, 16].map(|c| beside.wrapping_add(c).cast_const());
-                            past::<3, 24>(p, x, n, filters.clone(), y);
-                        }
-                        HIGH.. => past::<3, 8>(p, rows, n, filters.clone(), y),
+                        HIGH.. => match packed {
+                            Some(packed) => {
+                                let beside = packed.wrapping_add((n - samples.start) * p.depth);
+                                let x = [0, 8, 16].map(|c| beside.wrapping_add(c).cast_const());
+                                past::<3, 24>(p, x, n, filters.clone(), y);
+                            }
+                            None => past::<3, 8>(p, rows, n, filters.clone(), y),
+                        },
                         2 => past::<2, 8>(p, [rows[0], rows[1]], n, filters.clone(), y),
                         _ => past::<1, 8>(p, [rows[0]], n, filters.clone(), y),
                     }

@@ -12,7 +12,7 @@ use crate::kernels::simd;
 
 /// Terms of a sum that are packed at once.
 const TERMS: usize = 256;
-/// Elements of the first operand that are packed at once: half of what the usual second-level cache holds.
+/// Elements of the first operand that are packed at once: a quarter of what the usual second-level cache holds.
 const BLOCK: usize = 32 * 1024;
 /// Lanes of a tile.
 const WIDE: usize = 16;
@@ -100,7 +100,7 @@ pub(super) unsafe fn product(
                             lanes: WIDE.min(lanes - l),
                             adds: k > 0 || onto == Onto::Sums,
                         };
-                        // SAFETY: rows and lanes exist, and were packed.
+                        // SAFETY: rows and lanes exist, and were packed; or this first tile packs a whole panel, all of whose lanes exist.
                         unsafe {
                             match high {
                                 #[cfg(target_arch = "x86_64")]

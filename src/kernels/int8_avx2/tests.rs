@@ -180,6 +180,20 @@ fn compare(p: &DenseI8, pairs: Option<usize>) {
     assert_eq!(got, expected, "{} {outputs} {zero_point} {shift}", p.depth);
 }
 
+/// Whether the loops take a layer, and what they make of it, is the same without a place for what is known.
+fn same_without_memory(p: &DenseI8) {
+    let outputs = p.output.bias.len();
+    let done = |p: &DenseI8| {
+        let mut y = std::vec![0; p.x.len() / p.depth * outputs];
+        let mut taken = false;
+        // SAFETY: the CPU has AVX2.
+        without(|| taken = unsafe { dense(p, &mut y) });
+        (taken, y)
+    };
+    let w = p.w[..].into();
+    assert_eq!(done(p), done(&DenseI8 { w, ..*p }));
+}
+
 /// From sums to outputs, with one factor for all.
 fn output<'a>(bias: &'a [i32], [multiplier, shift]: [&'a [i32]; 2]) -> Requantize<'a> {
     Requantize {
@@ -219,11 +233,20 @@ fn what_is_known_is_a_layers_own() {
             (1, 1, 1, -128),
             (1, 1, 1, 5),
         ];
-        let bytes = layers.len() * dense_bytes(w.len(), outputs);
+        let bytes = (layers.len() + 4) * dense_bytes(w.len(), outputs);
         // the memory begins with a cache line
         let mut memory = std::vec![0xa5; bytes + 63];
         let kept = Kept::new(&mut memory);
         let x: Vec<i8> = (0..depth).map(|i| (i * 7 % 256) as u8 as i8).collect();
+        let p = DenseI8 {
+            depth,
+            x: &x,
+            x_zero_point: -128,
+            w: Constant::new(&w, Some(&kept)),
+            output: output(&biases[0], [&multipliers[0], &shifts[0]]),
+        };
+        let with = |output| DenseI8 { output, ..p };
+        let rounding = Rounding::Single;
         for _ in 0..2 {
             for (bias, multiplier, shift, x_zero_point) in layers {
                 let p = DenseI8 {
@@ -235,6 +258,23 @@ fn what_is_known_is_a_layers_own() {
                 };
                 compare(&p, Some(1));
             }
+            // what these loops leave to others, or do in another way
+            same_without_memory(&with(Requantize {
+                rounding,
+                ..p.output
+            }));
+            same_without_memory(&with(Requantize {
+                zero_point: 40_000,
+                ..p.output
+            }));
+            same_without_memory(&with(Requantize {
+                range: (-300, 127),
+                ..p.output
+            }));
+            same_without_memory(&with(Requantize {
+                range: (-128, 300),
+                ..p.output
+            }));
         }
     }
 }

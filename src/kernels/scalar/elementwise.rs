@@ -60,16 +60,29 @@ pub fn adam_f32(
     let Some((own, copies)) = parameters.split_first_mut() else {
         return;
     };
-    for i in which {
-        let shards = gradients.iter().map(|gradients| gradients[i]);
-        let g = shards.reduce(|sum, g| sum + g).unwrap_or(0.0);
-        let (p, m, v) = (&mut own[i], &mut first[i], &mut second[i]);
-        *m = beta1 * *m + (1.0 - beta1) * g;
-        *v = beta2 * *v + (1.0 - beta2) * g * g;
-        let step = (*m / correction1) / (libm::sqrtf(*v / correction2) + adam.epsilon);
-        *p -= adam.rate * (step + adam.decay * *p);
+    // sums of a few elements at a time, so that each loop is a plain one over slices
+    let mut sums = [0.0; 64];
+    for at in which.clone().step_by(sums.len()) {
+        let here = at..which.end.min(at + sums.len());
+        let sums = &mut sums[..here.len()];
+        for (i, gradients) in gradients.iter().enumerate() {
+            let gradients = &gradients[here.clone()];
+            match i {
+                0 => sums.copy_from_slice(gradients),
+                _ => sums.iter_mut().zip(gradients).for_each(|(s, g)| *s += g),
+            }
+        }
+        let moments = first[here.clone()]
+            .iter_mut()
+            .zip(&mut second[here.clone()]);
+        for ((p, &g), (m, v)) in own[here.clone()].iter_mut().zip(&*sums).zip(moments) {
+            *m = beta1 * *m + (1.0 - beta1) * g;
+            *v = beta2 * *v + (1.0 - beta2) * g * g;
+            let step = (*m / correction1) / (libm::sqrtf(*v / correction2) + adam.epsilon);
+            *p -= adam.rate * (step + adam.decay * *p);
+        }
         for copy in copies.iter_mut() {
-            copy[i] = *p;
+            copy[here.clone()].copy_from_slice(&own[here.clone()]);
         }
     }
 }
