@@ -2,8 +2,7 @@
 
 use super::scalar::{elementwise, pool};
 use super::simd::{Simd, ran};
-use super::{Activation, AdamF32, Window};
-use core::ops::Range;
+use super::{Activation, AdamF32, Window, shared};
 
 impl Simd {
     /// As the function of this name in [`kernels`](crate::kernels).
@@ -79,9 +78,9 @@ impl Simd {
         gradients: &[&[f32]],
         parameters: &mut [&mut [f32]],
         moments: [&mut [f32]; 2],
-        which: Range<usize>,
     ) {
         ran();
-        elementwise::adam_f32(adam, gradients, parameters, moments, which);
+        let all = 0..shared(gradients, parameters, &moments);
+        elementwise::adam_f32(adam, gradients, parameters, moments, all);
     }
 }

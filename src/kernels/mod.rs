@@ -315,22 +315,26 @@ pub fn adam_f32(
     parameters: &mut [&mut [f32]],
     moments: [&mut [f32]; 2],
 ) {
-    let lengths = parameters.iter().map(|p| p.len());
-    let lengths = lengths.chain(gradients.iter().map(|g| g.len()));
-    let shortest = lengths.chain(moments.iter().map(|m| m.len())).min();
-    let all = 0..shortest.unwrap_or(0);
     match kernels {
         Kernels::Scalar => {
+            let all = 0..shared(gradients, parameters, &moments);
             scalar::elementwise::adam_f32(adam, gradients, parameters, moments, all);
         }
         #[cfg(foolproof_simd)]
-        Kernels::Simd(simd) => simd.adam_f32(adam, gradients, parameters, moments, all),
+        Kernels::Simd(simd) => simd.adam_f32(adam, gradients, parameters, moments),
         #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => {
-            fma.simd()
-                .adam_f32(adam, gradients, parameters, moments, all);
+            fma.simd().adam_f32(adam, gradients, parameters, moments);
         }
     }
+}
+
+/// How many elements all slices of a step of Adam have.
+fn shared(gradients: &[&[f32]], parameters: &[&mut [f32]], moments: &[&mut [f32]; 2]) -> usize {
+    let lengths = parameters.iter().map(|p| p.len());
+    let lengths = lengths.chain(gradients.iter().map(|g| g.len()));
+    let shortest = lengths.chain(moments.iter().map(|m| m.len())).min();
+    shortest.unwrap_or(0)
 }
 
 /// The elementwise sum of two int8 tensors of one shape as TFLite Micro computes it, two roundings: each term is

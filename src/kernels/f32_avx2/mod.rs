@@ -12,9 +12,8 @@ mod tests;
 
 use super::scalar::pool as portable;
 use super::simd::{Simd, ran};
-use super::{Activation, AdamF32, Window};
+use super::{Activation, AdamF32, Window, shared};
 use core::arch::x86_64::*;
-use core::ops::Range;
 use pool::{argmax, fits, maximum, maximum_and_index, maximum_gradient};
 
 /// Loops that the other vectors leave to the portable ones.
@@ -130,15 +129,11 @@ impl Simd {
         gradients: &[&[f32]],
         parameters: &mut [&mut [f32]],
         moments: [&mut [f32]; 2],
-        which: Range<usize>,
     ) {
         ran();
-        let lengths = parameters.iter().map(|p| p.len());
-        let lengths = lengths.chain(gradients.iter().map(|g| g.len()));
-        let mut lengths = lengths.chain(moments.iter().map(|m| m.len()));
-        assert!(lengths.all(|len| which.end <= len));
-        // SAFETY: `self` exists, so the CPU has AVX2; all slices are long enough.
-        unsafe { adam::adam(adam, gradients, parameters, moments, which) }
+        let all = 0..shared(gradients, parameters, &moments);
+        // SAFETY: `self` exists, so the CPU has AVX2; all slices have these elements.
+        unsafe { adam::adam(adam, gradients, parameters, moments, all) }
     }
 }
 
