@@ -2,10 +2,10 @@
 //! them into that order takes a tenth of a small network's run at batch 1, and more where images are small and channels many.
 //!
 //! Each order has a [`Key`] of everything that it depends on. Weights are known by their address: they lie in the model's image, which is
-//! borrowed for as long as the memory is. Whoever finds no room puts them in order on the stack, as if nothing had been lent.
+//! borrowed for as long as the memory is, or in the memory itself. Whoever finds no room puts them in order on the stack, as if nothing had been lent.
 //!
-//! Of an int8 dense layer's weights, which are read as they lie, what is known of them is kept; without room, loops run that need to know
-//! nothing.
+//! Of an int8 dense layer's weights, which are read as they lie, what is known of them is kept, and of an int8 convolution of single pixels
+//! which filters are left where many answer the same whatever they see; without room, loops run that need to know nothing.
 #![allow(unsafe_code)] // orders are written once and read through pointers afterwards
 
 use core::cell::Cell;
@@ -211,7 +211,7 @@ pub(crate) fn dense_bytes(_: usize, _: usize) -> usize {
 
 /// Enough bytes for what is kept of an int8 convolution of single pixels: how many filters are left, and if they are half or less, which.
 #[cfg(target_arch = "x86_64")]
-pub(super) fn live_bytes([run, filters]: [usize; 2]) -> usize {
+fn live_bytes([run, filters]: [usize; 2]) -> usize {
     let numbers = super::int8_avx2::live::numbers(filters, filters / 2, run);
     2 * (size_of::<Header>() + LINE) + numbers * size_of::<i32>()
 }

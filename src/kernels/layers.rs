@@ -19,7 +19,8 @@ pub struct ConvF32<'a> {
     pub keeps_ties: bool,
 }
 
-/// A (depthwise) convolution in int8; weights as in [`ConvF32`], zero point 0.
+/// A (depthwise) convolution in int8; weights as in [`ConvF32`], zero point 0. Where they have a place, biases and factors stay what and where
+/// they are, too: loops may keep there what follows from all of them.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvI8<'a> {
     /// Sizes.
@@ -49,8 +50,8 @@ pub struct DenseF32<'a> {
     pub activation: Activation,
 }
 
-/// A fully connected layer in int8; weights with zero point 0. Where they have a place, biases stay what and where they are, too: loops may
-/// keep there what follows from both.
+/// A fully connected layer in int8; weights with zero point 0. Where they have a place, biases and factors stay what and where they are, too:
+/// loops may keep there what follows from all of them.
 #[derive(Clone, Copy, Debug)]
 pub struct DenseI8<'a> {
     /// Elements per sample.

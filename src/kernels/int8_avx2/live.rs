@@ -14,6 +14,9 @@ const GROUP: usize = 16;
 /// Bytes for the answers of the filters that are left, of as many pixels at a time as there is room for.
 const ROOM: usize = 4096;
 
+/// Of so many filters the answers for sixteen pixels have room: with fewer at a time their weights would be gone through too often.
+const MOST: usize = ROOM / 16;
+
 /// No answer of a filter that is left: `vpshufb` makes it zero.
 const NONE: i8 = -128;
 
@@ -36,8 +39,8 @@ pub(in super::super) fn numbers(filters: usize, left: usize, run: usize) -> usiz
 }
 
 impl<'a> Live<'a> {
-    /// None where there is no place to keep it, or where too many are left. Weights, biases and factors stay what and where they are: those
-    /// of an image are constants ([`check::weights`](crate::ops)).
+    /// None where there is no place to keep it, where too many are left, and of layers of other forms. Weights, biases and factors stay what
+    /// and where they are: those of an image are constants ([`check::weights`](crate::ops)).
     pub fn of(p: &ConvI8<'a>) -> Option<Live<'a>> {
         let g = p.window;
         let (run, filters) = (g.in_channels, g.out_channels);
@@ -45,6 +48,8 @@ impl<'a> Live<'a> {
             .iter()
             .all(|all| all.len() == filters);
         if !is_pointwise(g)
+            || run == 0
+            || filters == 0
             || !filters.is_multiple_of(2 * GROUP)
             || p.w.len() != run * filters
             || !sized
@@ -55,7 +60,7 @@ impl<'a> Live<'a> {
         let left = place.numbers(&key(p), 1, |to| {
             to[0] = (0..filters).filter(|&o| answer(p, o).is_none()).count() as i32;
         })?[0] as usize;
-        if left.next_multiple_of(GROUP) > filters / 2 || left > ROOM {
+        if left > (filters / 2).min(MOST) {
             return None;
         }
         let found = place.numbers(&key(p), numbers(filters, left, run), |to| {
@@ -186,7 +191,9 @@ pub(super) fn answer(p: &ConvI8, o: usize) -> Option<i8> {
     let monotonic = output.rounding == Rounding::Double
         && output.multiplier[o] >= 0
         && (-31..=0).contains(&output.shift[o])
-        && (-128..=127).contains(&output.zero_point);
+        && [output.zero_point, output.range.0, output.range.1]
+            .iter()
+            .all(|q| (-128..=127).contains(q));
     if !monotonic {
         return None;
     }
@@ -244,7 +251,7 @@ fn list(p: &ConvI8, left: usize, to: &mut [i32]) {
 mod tests {
     extern crate std;
     use super::super::super::int8_tests::{Random, range};
-    use super::super::super::kept::{Kept, live_bytes};
+    use super::super::super::kept::{Kept, Sizes};
     use super::super::super::{Simd, scalar};
     use super::super::conv::conv;
     use super::*;
@@ -348,30 +355,42 @@ mod tests {
             ([9, 40, 32], 1),
             ([36, 24, 32], 16),
             ([37, 16, 64], 31),
+            ([20, 15, 64], 32),
             ([300, 8, 64], 32),
             // more pixels than there is room for at a time
             ([150, 5, 96], 40),
         ] {
-            let filters = sizes[2];
-            // in the first group all, in others some
-            let order = |o: usize| {
-                if o < 8 {
-                    o
-                } else {
-                    8 + (o * 5) % (filters - 8)
-                }
+            let [pixels, run, filters] = sizes;
+            // of the first eight all, of others some
+            let order = |o: usize| match o {
+                0..8 => o,
+                _ => 8 + (o * 5) % (filters - 8),
+            };
+            let bytes = Sizes {
+                kernel: [1, 1],
+                weight: 1,
+                forward: [run, filters],
+                backward: None,
+                images: [[1, pixels]; 2],
+                keeps_ties: false,
+                phases: 1,
             };
             for x_zero_point in [-128, 0, 127] {
                 let layer = Layer::new(sizes, |o| order(o) >= alive, x_zero_point);
                 let left = (0..filters).filter(|&o| order(o) < alive).count();
-                // the memory begins with a cache line
-                let room = live_bytes([sizes[1], filters]) + 2 * 2 * 16 * sizes[1] * filters;
-                let mut memory = std::vec![0xa5; room + 63];
-                let kept = Kept::new(&mut memory);
-                let p = layer.layer(Some(&kept));
-                // found out, and found
-                compare(&p, Some(left));
-                compare(&p, Some(left));
+                // more than enough, and what a model asks for, which begins with a cache line
+                let used = [1 << 20, bytes.bytes() + 63].map(|room| {
+                    let mut memory = std::vec![0xa5; room];
+                    let kept = Kept::new(&mut memory);
+                    let p = layer.layer(Some(&kept));
+                    // found out, and found
+                    compare(&p, Some(left));
+                    let used = kept.used();
+                    compare(&p, Some(left));
+                    assert_eq!(used, kept.used(), "kept once more");
+                    used
+                });
+                assert_eq!(used[0], used[1], "not all is kept: {sizes:?}");
                 compare(&layer.layer(None), None);
                 let mut small = std::vec![0xa5; 300];
                 let kept = Kept::new(&mut small);
@@ -389,9 +408,9 @@ mod tests {
             ([10, 12, 32], 16, Some(16)),
             ([10, 12, 32], 15, None),
             ([10, 12, 48], 48, None),
-            // as many as there is room for, and more
-            ([3, 4, 8320], 8320 - 4096, Some(4096)),
-            ([3, 4, 8320], 8320 - 4112, None),
+            // as many as may be left, and more
+            ([35, 4, 576], 576 - 256, Some(256)),
+            ([35, 4, 576], 576 - 257, None),
         ] {
             let layer = Layer::new(sizes, |o| o < silent, 3);
             let mut memory = std::vec![0; 1 << 20];
@@ -400,73 +419,87 @@ mod tests {
         }
     }
 
-    /// What is kept is of a layer whose constants are these: each differs from the one before in one thing.
+    /// What is kept is of a layer of its own: each differs from the first in one thing.
     #[test]
     fn what_is_left_is_a_layers_own() {
         if Simd::new().is_none() {
             return;
         }
-        let mut first = Layer::new([10, 12, 32], |o| o >= 10, 3);
+        let mut first = Layer::new([20, 6, 64], |o| o >= 10 && o != 40, 3);
         // beyond the rails, if only just
-        first.w[31 * 12..].fill(127);
-        (first.bias[31], first.shift[31]) = (225_000, -7);
+        first.w[63 * 6..].fill(127);
+        (first.bias[63], first.shift[63]) = (123_000, -7);
+        let mut other = first.w.clone();
+        other[12 * 6..][..6].fill(90);
+        let (bias, multiplier) = (std::vec![1 << 29; 64], std::vec![0; 64]);
+        let shift = std::vec![-31; 64];
+        let wide = Window {
+            input: [1, 10],
+            output: [1, 10],
+            in_channels: 12,
+            out_channels: 32,
+            ..first.window
+        };
+        let half = Window {
+            out_channels: 32,
+            ..first.window
+        };
         let mut memory = std::vec![0; 1 << 18];
         let kept = Kept::new(&mut memory);
-        let (bias, multiplier) = (std::vec![1 << 29; 32], std::vec![0; 32]);
-        let shift = std::vec![-31; 32];
         let p = first.layer(Some(&kept));
+        let q = p.output;
         let with = |output| ConvI8 { output, ..p };
+        // the same constants, as far as there are filters
+        let few = Requantize {
+            bias: &q.bias[..32],
+            multiplier: &q.multiplier[..32],
+            shift: &q.shift[..32],
+            ..q
+        };
+        let rounding = Rounding::Single;
         for _ in 0..2 {
-            compare(&p, Some(10));
+            compare(&p, Some(11));
+            compare(&with(Requantize { bias: &bias, ..q }), Some(0));
+            let multiplier = &multiplier;
+            compare(&with(Requantize { multiplier, ..q }), Some(0));
+            compare(&with(Requantize { shift: &shift, ..q }), Some(0));
+            compare(&with(Requantize { range: (4, 4), ..q }), Some(0));
+            let range = (4, 127);
+            compare(&with(Requantize { range, ..q }), Some(11));
+            let zero_point = 90;
+            compare(&with(Requantize { zero_point, ..q }), Some(11));
+            let x_zero_point = 90;
+            compare(&ConvI8 { x_zero_point, ..p }, Some(12));
+            let w = Constant::new(&other[..], Some(&kept));
+            compare(&ConvI8 { w, ..p }, Some(12));
+            // the same weights as other filters, and the first half of them
+            let output = few;
+            let window = &wide;
+            let seen = ConvI8 {
+                window,
+                output,
+                ..p
+            };
             compare(
-                &with(Requantize {
-                    bias: &bias,
-                    ..p.output
-                }),
-                Some(0),
+                &seen,
+                Some((0..32).filter(|&o| answer(&seen, o).is_none()).count()),
             );
-            compare(
-                &with(Requantize {
-                    multiplier: &multiplier,
-                    ..p.output
-                }),
-                Some(0),
-            );
-            compare(
-                &with(Requantize {
-                    shift: &shift,
-                    ..p.output
-                }),
-                Some(0),
-            );
-            compare(
-                &with(Requantize {
-                    range: (4, 4),
-                    ..p.output
-                }),
-                Some(0),
-            );
-            compare(
-                &with(Requantize {
-                    range: (4, 127),
-                    ..p.output
-                }),
-                Some(10),
-            );
-            compare(
-                &with(Requantize {
-                    zero_point: 90,
-                    ..p.output
-                }),
-                Some(10),
-            );
+            let w = Constant::new(&first.w[..32 * 6], Some(&kept));
+            let window = &half;
             compare(
                 &ConvI8 {
-                    x_zero_point: 90,
+                    window,
+                    w,
+                    output,
                     ..p
                 },
-                Some(11),
+                Some(10),
             );
+            // left to others
+            let single = with(Requantize { rounding, ..q });
+            assert!(Live::of(&single).is_none());
+            // SAFETY: the CPU has AVX2.
+            assert!(!unsafe { conv(&single, &mut [0; 20 * 64]) });
         }
     }
 
