@@ -2,12 +2,15 @@
 //! them into that order takes a tenth of a small network's run at batch 1, and more where images are small and channels many.
 //!
 //! Each order has a [`Key`] of everything that it depends on. Weights are known by their address: they lie in the model's image, which is
-//! borrowed for as long as the memory is, or in the memory itself. Whoever finds no room puts them in order on the stack, as if nothing had been lent.
+//! borrowed for as long as the memory is, or in the memory itself. Whoever finds no room puts them in order on the stack, as if nothing had
+//! been lent.
 //!
 //! Of an int8 dense layer's weights, which are read as they lie, what is known of them is kept, and of an int8 convolution of single pixels
 //! which filters are left where many answer the same whatever they see; without room, loops run that need to know nothing.
 #![allow(unsafe_code)] // orders are written once and read through pointers afterwards
 
+#[cfg(target_arch = "x86_64")]
+use super::Requantize;
 use core::cell::Cell;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
@@ -57,6 +60,33 @@ impl Key {
         let mut words = [0; WORDS];
         words[..numbers.len()].copy_from_slice(numbers);
         Key { loops, words }
+    }
+
+    /// Of what follows from all constants of an int8 layer whose rows of weights are `depth` long.
+    #[cfg(target_arch = "x86_64")]
+    pub fn of_constants(
+        loops: Loops,
+        w: &[i8],
+        depth: usize,
+        x_zero_point: i16,
+        output: &Requantize,
+    ) -> Key {
+        Key::new(
+            loops,
+            &[
+                w.as_ptr() as usize,
+                w.len(),
+                depth,
+                x_zero_point as usize,
+                output.bias.as_ptr() as usize,
+                output.multiplier.as_ptr() as usize,
+                output.shift.as_ptr() as usize,
+                output.rounding as usize,
+                output.zero_point as usize,
+                output.range.0 as usize,
+                output.range.1 as usize,
+            ],
+        )
     }
 }
 

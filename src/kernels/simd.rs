@@ -17,10 +17,6 @@ use super::{AddI8, Constant, ConvF32, ConvI8, DenseF32, DenseI8, Spread, Weights
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Simd(());
 
-/// How often a function of this module ran, for the test that the forced kernels are those that run.
-#[cfg(test)]
-pub(super) static RUNS: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
-
 impl Simd {
     /// What they are called on the command line.
     pub const NAME: &'static str = if cfg!(target_arch = "x86_64") {
@@ -302,7 +298,7 @@ pub(super) fn ran_wide() {
 #[inline(always)]
 pub(super) fn ran() {
     #[cfg(test)]
-    RUNS.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+    super::wide_in_tests::ran_simd();
 }
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
@@ -419,6 +415,7 @@ mod tests {
     extern crate std;
     use super::super::{Kernels, Requantize};
     use super::*;
+    use crate::kernels::wide_in_tests::counted_simd;
     use crate::kernels::{Activation, Rounding};
     use crate::tensor::Quant;
     use std::vec::Vec;
@@ -445,10 +442,8 @@ mod tests {
     ) {
         let (mut a, mut b) = (start.to_vec(), start.to_vec());
         run(Kernels::Scalar, &mut a);
-        let before = RUNS.load(core::sync::atomic::Ordering::Relaxed);
-        run(Kernels::Simd(simd), &mut b);
-        let after = RUNS.load(core::sync::atomic::Ordering::Relaxed);
-        assert_eq!(after, before + 1, "the forced kernels did not run");
+        let runs = counted_simd(|| run(Kernels::Simd(simd), &mut b));
+        assert_eq!(runs, 1, "the forced kernels did not run");
         assert_eq!(a, b);
         assert_ne!(a, start, "the kernel did nothing");
     }

@@ -57,13 +57,14 @@ impl<'a> Live<'a> {
             return None;
         }
         let place = p.w.place()?;
-        let left = place.numbers(&key(p), 1, |to| {
+        let key = Key::of_constants(Loops::IntegerLive, &p.w, run, p.x_zero_point, &p.output);
+        let left = place.numbers(&key, 1, |to| {
             to[0] = (0..filters).filter(|&o| answer(p, o).is_none()).count() as i32;
         })?[0] as usize;
         if left > (filters / 2).min(MOST) {
             return None;
         }
-        let found = place.numbers(&key(p), numbers(filters, left, run), |to| {
+        let found = place.numbers(&key, numbers(filters, left, run), |to| {
             list(p, left, to);
         })?;
         let (bias, rest) = found.split_at(left);
@@ -132,10 +133,13 @@ impl<'a> Live<'a> {
     /// All outputs of a pixel from those that are left, which `from` begins with.
     #[target_feature(enable = "avx2")]
     fn fill(&self, from: &[i8], y: &mut [i8]) {
-        let (place, constant) = (self.place.as_chunks().0, self.constant.as_chunks().0);
+        let (place, constant) = (
+            self.place.as_chunks::<GROUP>().0,
+            self.constant.as_chunks::<GROUP>().0,
+        );
         let groups = y.as_chunks_mut::<GROUP>().0.iter_mut().zip(self.first);
         for ((y, &first), (place, constant)) in groups.zip(place.iter().zip(constant)) {
-            let left = load(from[first as usize..].first_chunk().unwrap_or(&[0; GROUP]));
+            let left = load(&from[first as usize..]);
             let q = _mm_or_si128(_mm_shuffle_epi8(left, load(place)), load(constant));
             // SAFETY: `y` is 16 bytes long.
             unsafe { _mm_storeu_si128(y.as_mut_ptr().cast(), q) }
@@ -152,7 +156,8 @@ impl Live<'_> {
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn load(from: &[i8; GROUP]) -> __m128i {
+fn load(from: &[i8]) -> __m128i {
+    let from = &from[..GROUP];
     // SAFETY: 16 bytes.
     unsafe { _mm_loadu_si128(from.as_ptr().cast()) }
 }
@@ -163,30 +168,9 @@ fn is_pointwise(g: &Window) -> bool {
     g.kernel == [1, 1] && flat.output == flat.input && flat.batch == 1 && flat.stride == [1, 1]
 }
 
-/// What all that is kept depends on.
-fn key(p: &ConvI8) -> Key {
-    let output = &p.output;
-    Key::new(
-        Loops::IntegerLive,
-        &[
-            p.w.as_ptr() as usize,
-            p.w.len(),
-            p.window.in_channels,
-            output.bias.as_ptr() as usize,
-            output.multiplier.as_ptr() as usize,
-            output.shift.as_ptr() as usize,
-            p.x_zero_point as usize,
-            output.rounding as usize,
-            output.zero_point as usize,
-            output.range.0 as usize,
-            output.range.1 as usize,
-        ],
-    )
-}
-
 /// What filter `o` answers, if that is the same for every input: requantization with two roundings and no shift to the left never makes less of
 /// more, so it is the same in between where it is for the least sum and the greatest.
-pub(super) fn answer(p: &ConvI8, o: usize) -> Option<i8> {
+fn answer(p: &ConvI8, o: usize) -> Option<i8> {
     let output = &p.output;
     let monotonic = output.rounding == Rounding::Double
         && output.multiplier[o] >= 0
@@ -266,7 +250,6 @@ mod tests {
         bias: Vec<i32>,
         multiplier: Vec<i32>,
         shift: Vec<i32>,
-        range: (i32, i32),
     }
 
     impl Layer {
@@ -299,7 +282,6 @@ mod tests {
                 bias: (0..filters).map(|o| 100 * (o % 20) as i32 - 900).collect(),
                 multiplier: std::vec![3 << 29; filters],
                 shift: std::vec![-7; filters],
-                range: (-128, 127),
             };
             for o in (0..filters).filter(|&o| is_silent(o)) {
                 match o % 4 {
@@ -327,7 +309,7 @@ mod tests {
                     shift: &self.shift,
                     rounding: Rounding::Double,
                     zero_point: -5,
-                    range: self.range,
+                    range: (-128, 127),
                 },
             }
         }

@@ -45,22 +45,7 @@ impl<'a> Known<'a> {
     pub fn of(p: &DenseI8<'a>) -> Option<Known<'a>> {
         let (w, output) = (p.w, &p.output);
         let rows = output.bias.len();
-        let key = Key::new(
-            Loops::IntegerDense,
-            &[
-                w.as_ptr() as usize,
-                w.len(),
-                p.depth,
-                output.bias.as_ptr() as usize,
-                output.multiplier.as_ptr() as usize,
-                output.shift.as_ptr() as usize,
-                p.x_zero_point as usize,
-                output.rounding as usize,
-                output.zero_point as usize,
-                output.range.0 as usize,
-                output.range.1 as usize,
-            ],
-        );
+        let key = Key::of_constants(Loops::IntegerDense, &w, p.depth, p.x_zero_point, output);
         let found = w.place()?.numbers(&key, numbers(w.len(), rows), |to| {
             list(p, Kind::of(output, p.depth), to);
         })?;
