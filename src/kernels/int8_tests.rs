@@ -7,10 +7,10 @@ use super::int8_avx2 as vector;
 #[cfg(target_arch = "aarch64")]
 use super::int8_neon as vector;
 use super::kept::Kept;
-use super::wide_in_tests::{counted, without};
+use super::wide_in_tests::without;
 use super::{
     AddI8, Constant, ConvI8, DenseI8, Kernels, Multiplier, Requantize, Rounding, Simd, Window,
-    scalar, simd,
+    scalar,
 };
 use std::vec::Vec;
 
@@ -30,7 +30,7 @@ impl Random {
         (self.0 >> 32) as i32
     }
 
-    fn bytes(&mut self, n: usize) -> Vec<i8> {
+    pub fn bytes(&mut self, n: usize) -> Vec<i8> {
         // the extremes often
         let byte = |r: i32| match r & 7 {
             0 => -128,
@@ -82,15 +82,15 @@ pub(super) fn range(round: i32) -> (i32, i32) {
     }
 }
 
-struct Constants {
-    bias: Vec<i32>,
-    multiplier: Vec<i32>,
-    shift: Vec<i32>,
+pub(super) struct Constants {
+    pub bias: Vec<i32>,
+    pub multiplier: Vec<i32>,
+    pub shift: Vec<i32>,
 }
 
 impl Constants {
     /// Of all kinds, left shifts and zeros among them.
-    fn new(n: usize, random: &mut Random) -> Constants {
+    pub fn new(n: usize, random: &mut Random) -> Constants {
         let mantissa = |r: i32| match r & 7 {
             0 => 0,
             1 => i32::MAX,
@@ -103,7 +103,7 @@ impl Constants {
         }
     }
 
-    fn requantize(&self) -> Requantize<'_> {
+    pub fn requantize(&self) -> Requantize<'_> {
         Requantize {
             bias: &self.bias,
             multiplier: &self.multiplier,
@@ -115,7 +115,7 @@ impl Constants {
     }
 }
 
-fn window(input: [usize; 2], c: usize, o: usize, kernel: [usize; 2]) -> Window {
+pub(super) fn window(input: [usize; 2], c: usize, o: usize, kernel: [usize; 2]) -> Window {
     Window {
         batch: 1,
         input,
@@ -130,7 +130,7 @@ fn window(input: [usize; 2], c: usize, o: usize, kernel: [usize; 2]) -> Window {
 }
 
 /// With the output that follows for this padding behind.
-fn sized(mut g: Window, behind: [usize; 2]) -> Window {
+pub(super) fn sized(mut g: Window, behind: [usize; 2]) -> Window {
     for (axis, behind) in behind.into_iter().enumerate() {
         let reach = (g.kernel[axis] - 1) * g.dilation[axis] + 1;
         let room = g.input[axis] + g.padding[axis] + behind - reach;
@@ -173,7 +173,7 @@ fn compare_with(fast: Kernels, g: &Window, is_depthwise: bool, taken: bool, cons
                 assert_eq!(got, expected, "{g:?}");
                 got.fill(0);
                 // SAFETY: whoever has `fast` has the feature.
-                unsafe { vector::depthwise(&p, &mut got) }
+                without(|| unsafe { vector::depthwise(&p, &mut got) })
             }
             false => {
                 scalar::conv::forward_i8(&p, &mut expected);
@@ -181,7 +181,7 @@ fn compare_with(fast: Kernels, g: &Window, is_depthwise: bool, taken: bool, cons
                 assert_eq!(got, expected, "{g:?}");
                 got.fill(0);
                 // SAFETY: whoever has `fast` has the feature.
-                unsafe { vector::conv(&p, &mut got) }
+                without(|| unsafe { vector::conv(&p, &mut got) })
             }
         };
         assert_eq!(done, taken, "{g:?}");
@@ -369,7 +369,7 @@ fn compare_dense(fast: Kernels, depth: usize, constants: &Constants, x: &[i8], w
         assert_eq!(got, expected, "{depth} {outputs}");
         got.fill(0);
         // SAFETY: whoever has `fast` has the feature.
-        let taken = unsafe { vector::dense(&p, &mut got) };
+        let taken = without(|| unsafe { vector::dense(&p, &mut got) });
         assert_eq!(taken, depth <= 8192 && outputs >= 4, "{depth} {outputs}");
         if taken {
             assert_eq!(got, expected, "{depth} {outputs}");
@@ -378,33 +378,6 @@ fn compare_dense(fast: Kernels, depth: usize, constants: &Constants, x: &[i8], w
         without(|| super::dense_i8(fast, &p, &mut got));
         assert_eq!(got, expected, "without 512-bit loops: {depth} {outputs}");
     }
-}
-
-/// Every layer above is compared with what the 512-bit loops make of it, where there are any; here it is seen that they are what runs.
-#[test]
-fn the_widest_loops_run() {
-    let Some(fast) = fast() else { return };
-    if !simd::found().wide_products {
-        std::eprintln!("SKIPPED: AVX-512 with VNNI is not there");
-        return;
-    }
-    // each is run twelve times: 49 pixels by eights, for each tile of more than eight filters
-    for (o, eights) in [(8, 0), (9, 6), (17, 6), (25, 12), (32, 12)] {
-        let g = sized(window([9, 9], 5, o, [3, 3]), [0, 0]);
-        let runs = counted(|| compare(fast, &g, false, true));
-        assert_eq!(runs, 12 * eights, "{o} filters");
-    }
-    for (c, eights) in [(8, 0), (16, 6), (23, 6), (64, 24)] {
-        let g = sized(window([9, 9], c, c, [3, 3]), [0, 0]);
-        let runs = counted(|| compare(fast, &g, true, true));
-        assert_eq!(runs, 12 * eights, "{c} channels");
-    }
-    // three samples, three zero points with and without a place and one with a small one, twice
-    let mut random = Random(7);
-    let (x, w) = (random.bytes(3 * 70), random.bytes(8 * 70));
-    let constants = Constants::new(8, &mut random);
-    let runs = counted(|| compare_dense(fast, 70, &constants, &x, &w));
-    assert_eq!(runs, 42);
 }
 
 #[test]

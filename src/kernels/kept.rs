@@ -52,6 +52,12 @@ pub(super) enum Loops {
     /// Of the int8 dense layer: what is known of its weights, which stay as they lie.
     #[cfg(target_arch = "x86_64")]
     IntegerDense,
+    /// Of the int8 convolution and dense layer that take four elements at a time.
+    #[cfg(target_arch = "x86_64")]
+    IntegerQuads,
+    /// Of the int8 depthwise one that does.
+    #[cfg(target_arch = "x86_64")]
+    IntegerDepthwiseQuads,
 }
 
 impl Key {
@@ -62,31 +68,30 @@ impl Key {
         Key { loops, words }
     }
 
-    /// Of what follows from all constants of an int8 layer whose rows of weights are `depth` long.
+    /// Of what follows from all constants of an int8 layer of this shape: at most three numbers.
     #[cfg(target_arch = "x86_64")]
     pub fn of_constants(
         loops: Loops,
         w: &[i8],
-        depth: usize,
+        shape: &[usize],
         x_zero_point: i16,
         output: &Requantize,
     ) -> Key {
-        Key::new(
-            loops,
-            &[
-                w.as_ptr() as usize,
-                w.len(),
-                depth,
-                x_zero_point as usize,
-                output.bias.as_ptr() as usize,
-                output.multiplier.as_ptr() as usize,
-                output.shift.as_ptr() as usize,
-                output.rounding as usize,
-                output.zero_point as usize,
-                output.range.0 as usize,
-                output.range.1 as usize,
-            ],
-        )
+        let constants = [
+            w.as_ptr() as usize,
+            w.len(),
+            x_zero_point as usize,
+            output.bias.as_ptr() as usize,
+            output.multiplier.as_ptr() as usize,
+            output.shift.as_ptr() as usize,
+            output.rounding as usize,
+            output.zero_point as usize,
+            output.range.0 as usize,
+            output.range.1 as usize,
+        ];
+        let mut key = Key::new(loops, &constants);
+        key.words[constants.len()..][..shape.len()].copy_from_slice(shape);
+        key
     }
 }
 
@@ -229,7 +234,10 @@ impl<'a> Kept<'a> {
 /// Enough bytes for what is kept of an int8 dense layer's weights.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn dense_bytes(weights: usize, rows: usize) -> usize {
-    let numbers = super::int8_avx2::whole::numbers(weights, rows);
+    let numbers = match super::simd::found().wide_products {
+        true => super::int8_avx512::numbers(rows, (weights / rows.max(1)).div_ceil(4)),
+        false => super::int8_avx2::whole::numbers(weights, rows),
+    };
     size_of::<Header>() + LINE + numbers * size_of::<i32>()
 }
 
@@ -282,8 +290,12 @@ impl Sizes {
             };
             4 * one * sums[1].div_ceil(16)
         };
-        // two elements of a row at a time, as 16-bit numbers
+        // two elements of a row at a time, as 16-bit numbers, or four as they are
         let pairs = |[from, to]: [usize; 2]| {
+            #[cfg(target_arch = "x86_64")]
+            if super::simd::found().wide_products {
+                return 4 * super::int8_avx512::numbers(to, rows * (columns * from).div_ceil(4));
+            }
             2 * rows * (columns * from).next_multiple_of(2) * to.next_multiple_of(16)
         };
         let forward = match self.weight {

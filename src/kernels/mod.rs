@@ -22,6 +22,8 @@ pub mod fixed_point;
 pub mod fma;
 #[cfg(target_arch = "x86_64")]
 mod int8_avx2;
+#[cfg(target_arch = "x86_64")]
+mod int8_avx512;
 #[cfg(all(foolproof_simd, target_arch = "aarch64"))]
 mod int8_neon;
 #[cfg(all(test, foolproof_simd))]
@@ -163,6 +165,18 @@ pub fn conv_i8(kernels: Kernels, p: &ConvI8, y: &mut [i8]) {
         Kernels::Simd(simd) => simd.conv_i8(p, y),
         #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.conv_i8(p, y),
+    }
+}
+
+/// Average pooling in int8, each channel for itself: `y` is the average of the cells of each window that are inside the image, halves away from
+/// zero, in `range`. Input and output have one scale and zero point.
+pub fn average_pool_i8(kernels: Kernels, g: &Window, x: &[i8], range: (i32, i32), y: &mut [i8]) {
+    match kernels {
+        Kernels::Scalar => scalar::pool::average_i8(g, x, range, y),
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.average_pool_i8(g, x, range, y),
+        #[cfg(foolproof_simd)]
+        Kernels::Fma(fma) => fma.simd().average_pool_i8(g, x, range, y),
     }
 }
 

@@ -9,7 +9,7 @@
 use super::int8_avx2 as int8;
 #[cfg(target_arch = "aarch64")]
 use super::int8_neon as int8;
-use super::scalar::{conv, dense, depthwise, spread};
+use super::scalar::{conv, dense, depthwise, pool, spread};
 use super::{AddI8, Constant, ConvF32, ConvI8, DenseF32, DenseI8, Spread, WeightsI8, Window};
 
 /// Proof that this CPU has AVX2, or NEON: one exists only where [`Simd::new`] found it.
@@ -52,6 +52,14 @@ impl Simd {
         ran();
         // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { int8::add(p, y) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn average_pool_i8(self, g: &Window, x: &[i8], range: (i32, i32), y: &mut [i8]) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has the registers.
+        unsafe { average_pool_i8(g, x, range, y) }
     }
 
     /// As the function of this name in [`kernels`](super).
@@ -311,6 +319,34 @@ fn conv_f32(p: &ConvF32, y: &mut [f32]) {
 fn conv_i8(p: &ConvI8, y: &mut [i8]) {
     if !int8::conv(p, y) {
         conv::forward_i8(p, y);
+    }
+}
+
+/// Channels that an average is taken of at once.
+const AVERAGED: usize = 64;
+
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
+fn average_pool_i8(g: &Window, x: &[i8], range: (i32, i32), y: &mut [i8]) {
+    if !g.out_channels.is_multiple_of(AVERAGED) {
+        return pool::average_i8(g, x, range, y);
+    }
+    for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
+        let count = ((rows.count * columns.count) as i32).max(1);
+        for (block, y) in y.as_chunks_mut::<AVERAGED>().0.iter_mut().enumerate() {
+            let mut sums = [0i32; AVERAGED];
+            for cell in g.cells(n, rows, columns) {
+                let at = cell.pixel * g.in_channels + block * AVERAGED;
+                let Some(x) = x[at..].first_chunk::<AVERAGED>() else {
+                    continue;
+                };
+                for (sum, &x) in sums.iter_mut().zip(x) {
+                    *sum += i32::from(x);
+                }
+            }
+            for (y, sum) in y.iter_mut().zip(sums) {
+                *y = pool::average(sum, count, range);
+            }
+        }
     }
 }
 

@@ -140,25 +140,35 @@ impl Strip {
     /// Writes row `r` of the strip's input to all of `to`, which is one `pitch` long. Shifted to the left by `doubling`.
     #[inline(always)]
     pub(super) fn row(&self, p: &ConvI8, doubling: u32, r: usize, to: &mut [MaybeUninit<i16>]) {
+        let (left, x) = self.image_row(p, r, to.len());
+        let (before, rest) = to.split_at_mut(left);
+        let (there, behind) = rest.split_at_mut(x.len());
+        before.fill(MaybeUninit::new(0));
+        for (to, &x) in there.iter_mut().zip(x) {
+            to.write((i16::from(x) - p.x_zero_point) << doubling);
+        }
+        behind.fill(MaybeUninit::new(0));
+    }
+
+    /// How much of a row of `len` elements lies left of the image, and what of row `r` is in it.
+    #[inline(always)]
+    pub(super) fn image_row<'x>(&self, p: &ConvI8<'x>, r: usize, len: usize) -> (usize, &'x [i8]) {
         let g = p.window;
         let c = g.in_channels;
         let row = g.input[1] * c;
         // where the strip's first column is in the image, and how much of the strip lies left of it
         let origin = self.at[1] * g.stride[1];
-        let left = (g.padding[1].saturating_sub(origin) * c).min(to.len());
+        let left = (g.padding[1].saturating_sub(origin) * c).min(len);
         let from = (origin.saturating_sub(g.padding[1]) * c).min(row);
-        let count = (row - from).min(to.len() - left);
+        let count = (row - from).min(len - left);
         let image_row = (self.at[0] * g.stride[0] + r).checked_sub(g.padding[0]);
-        let Some(iy) = image_row.filter(|&iy| iy < g.input[0]) else {
-            to.fill(MaybeUninit::new(0));
-            return;
-        };
-        let x = &p.x[(self.n * g.input[0] + iy) * row + from..][..count];
-        to[..left].fill(MaybeUninit::new(0));
-        for (to, &x) in to[left..][..count].iter_mut().zip(x) {
-            to.write((i16::from(x) - p.x_zero_point) << doubling);
+        match image_row.filter(|&iy| iy < g.input[0]) {
+            Some(iy) => (
+                left,
+                &p.x[(self.n * g.input[0] + iy) * row + from..][..count],
+            ),
+            None => (0, &[]),
         }
-        to[left + count..].fill(MaybeUninit::new(0));
     }
 }
 
@@ -227,11 +237,11 @@ pub(super) fn flattened(g: &Window) -> Window {
 
 /// A buffer on the stack. In cache lines of its own, so that few loads straddle two.
 #[repr(C, align(64))]
-pub(super) struct Scratch<const N: usize> {
-    elements: [MaybeUninit<i16>; N],
+pub(super) struct Scratch<const N: usize, T = i16> {
+    elements: [MaybeUninit<T>; N],
 }
 
-impl<const N: usize> Scratch<N> {
+impl<const N: usize, T: Copy> Scratch<N, T> {
     #[inline(always)]
     pub(super) fn new() -> Self {
         Scratch {
@@ -241,7 +251,7 @@ impl<const N: usize> Scratch<N> {
 
     /// The first `n` elements, `N` at most, as they are.
     #[inline(always)]
-    pub(super) fn uncleared(&mut self, n: usize) -> &mut [MaybeUninit<i16>] {
+    pub(super) fn uncleared(&mut self, n: usize) -> &mut [MaybeUninit<T>] {
         &mut self.elements[..n.min(N)]
     }
 }

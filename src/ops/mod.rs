@@ -553,7 +553,7 @@ impl Op {
             Op::Dense(dense) if DENSE => dense.forward(cx, inputs, output, y),
             Op::Add(add) if ADD => add.forward(cx, inputs, output, y),
             Op::Mul(mul) if MUL => mul.forward(cx, inputs, output, y),
-            Op::AvgPool2d(pool) if AVG_POOL => pool.average(x, output, y),
+            Op::AvgPool2d(pool) if AVG_POOL => pool.average(cx, x, output, y),
             Op::MaxPool2d(pool) if MAX_POOL => pool.maximum(cx, x, output, y),
             Op::Pad(pad) if PAD => pad.forward(x, output, y),
             Op::Reshape if RESHAPE => layout::copy(x, y),

@@ -7,9 +7,6 @@ use crate::tensor::{DType, Data, DataMut, Operand, Shape};
 /// The saved index of a maximum that the fused activation clamped.
 const CLAMPED: u8 = 255;
 
-/// Channels whose average is summed at once.
-const SUMS: usize = 16;
-
 impl Pool2d {
     pub(super) fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, OpError> {
         let x = check::shape(inputs, 0)?;
@@ -71,7 +68,7 @@ impl Pool2d {
         }
     }
 
-    pub(super) fn average(&self, x: &Operand, output: &Operand, y: DataMut) {
+    pub(super) fn average(&self, cx: &Context, x: &Operand, output: &Operand, y: DataMut) {
         let g = &self.window(&x.shape, &output.shape);
         match (x.data, y) {
             (Data::F32(x), DataMut::F32(y)) => {
@@ -90,23 +87,8 @@ impl Pool2d {
                 }
             }
             (Data::I8(x), DataMut::I8(y)) => {
-                let (low, high) = self.activation.range_i8(&output.quant);
-                for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
-                    let count = ((rows.count * columns.count) as i32).max(1);
-                    for (block, y) in y.chunks_mut(SUMS).enumerate() {
-                        let mut sums = [0i32; SUMS];
-                        for cell in g.cells(n, rows, columns) {
-                            let at = cell.pixel * g.in_channels + block * SUMS;
-                            for (sum, &x) in sums.iter_mut().zip(&x[at..][..y.len()]) {
-                                *sum += i32::from(x);
-                            }
-                        }
-                        for (y, sum) in y.iter_mut().zip(sums) {
-                            let half = if sum > 0 { count / 2 } else { -(count / 2) };
-                            *y = ((sum + half) / count).max(low).min(high) as i8;
-                        }
-                    }
-                }
+                let range = self.activation.range_i8(&output.quant);
+                kernels::average_pool_i8(cx.kernels, g, x, range, y);
             }
             _ => {}
         }

@@ -1,13 +1,17 @@
 //! Elementwise sum of two tensors of one shape.
 
 use super::super::strip::bytes;
-use super::super::{AddI8, Multiplier};
+use super::super::{AddI8, Multiplier, int8_avx512, simd};
 use super::{Factors, Rails, narrow, store};
 use core::arch::x86_64::*;
 
 /// TFLite Micro's integer sum, two roundings.
 #[target_feature(enable = "avx2")]
 pub(in super::super) fn add(p: &AddI8, y: &mut [i8]) {
+    // SAFETY: the CPU has what they need.
+    if simd::found().wide_products && unsafe { int8_avx512::add(p, y) } {
+        return;
+    }
     let factors =
         |m: Multiplier| Factors::new(_mm256_set1_epi32(m.mantissa), _mm256_set1_epi32(m.shift));
     let terms = p.factors.map(factors);

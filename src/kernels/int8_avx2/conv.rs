@@ -1,10 +1,10 @@
 //! Convolution: four pixels meet sixteen filters, two elements at a time.
 
-use super::super::ConvI8;
 use super::super::kept::Loops;
 use super::super::strip::{Cut, Layout, Pixels, STRIP, Scratch, Strip, flattened, kept};
+use super::super::{ConvI8, int8_avx512, simd};
 use super::live::Live;
-use super::{Finish, Lanes, store, wide};
+use super::{Finish, Lanes, store};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
@@ -28,6 +28,10 @@ pub(in super::super) fn conv(p: &ConvI8, y: &mut [i8]) -> bool {
 /// The same, with weights in any order.
 #[target_feature(enable = "avx2")]
 pub(super) fn conv_of(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
+    // SAFETY: the CPU has what they need.
+    if simd::found().wide_products && unsafe { int8_avx512::conv(p, layout, y) } {
+        return true;
+    }
     let flat = flattened(p.window);
     let p = &ConvI8 {
         window: &flat,
@@ -217,10 +221,6 @@ fn part<const T: usize>(
         pairs: (g.kernel[1] * g.in_channels).div_ceil(2),
     };
     let mut pixels = Pixels::new(strip, g, strip.pitch, g.in_channels);
-    if T == 2 && to.finish.is_wide {
-        // SAFETY: `Finish` found that the CPU has what it needs.
-        unsafe { wide::conv(&mut pixels, x, w, sizes, to, y) };
-    }
     while let Some(at) = pixels.take::<4>() {
         let sums = sums::<4, T>(x, at, w, sizes, &to.lanes);
         to.write(at, sums, y);

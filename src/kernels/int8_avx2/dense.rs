@@ -8,8 +8,8 @@
 //! and 128 times the sum of the inputs is taken off at the end.
 
 use super::super::strip::bytes;
-use super::super::{DenseI8, Requantize, simd};
-use super::{Finish, eight, store, whole, wide};
+use super::super::{DenseI8, Requantize, int8_avx512, simd};
+use super::{Finish, eight, store, whole};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
@@ -45,26 +45,24 @@ pub(super) type Four = [__m256i; ROWS];
 /// The integer fully connected layer; false where it was left undone.
 #[target_feature(enable = "avx2")]
 pub(in super::super) fn dense(p: &DenseI8, y: &mut [i8]) -> bool {
+    // SAFETY: the CPU has what they need.
+    if simd::found().wide_products && unsafe { int8_avx512::dense(p, y) } {
+        return true;
+    }
     let (depth, outputs) = (p.depth, p.output.bias.len());
     let sized = p.w.len() == depth * outputs && (-128..=127).contains(&p.x_zero_point);
     if depth == 0 || depth > DEPTH || outputs < ROWS || !sized {
         return false;
     }
     let samples = p.x.chunks_exact(depth).zip(y.chunks_exact_mut(outputs));
-    // 512-bit loops have no use for what may be known
-    if !simd::found().wide_products
-        && let Some(known) = whole::Known::of(p)
-    {
+    if let Some(known) = whole::Known::of(p) {
         of_whole(p, &Finish::of(&p.output, known.kind), known, samples);
         return true;
     }
     let Some(finish) = Finish::new(&p.output, depth) else {
         return false;
     };
-    match finish.is_wide {
-        true => of_wide(p, &finish, samples),
-        false => of_parts(p, &finish, samples),
-    }
+    of_parts(p, &finish, samples);
     true
 }
 
@@ -97,23 +95,6 @@ fn of_parts<'s>(
     }
 }
 
-/// Inputs as 512-bit loops take them.
-#[target_feature(enable = "avx2")]
-fn of_wide<'s>(
-    p: &DenseI8,
-    finish: &Finish,
-    samples: impl Iterator<Item = (&'s [i8], &'s mut [i8])>,
-) {
-    for (x, y) in samples {
-        let wide = wide::Dense {
-            x,
-            above: (p.x_zero_point + 128) as u8,
-            doubling: finish.doubling(),
-        };
-        outputs(p, finish, &Input::Wide(wide), y);
-    }
-}
-
 /// What the layer makes of one input.
 #[target_feature(enable = "avx2")]
 #[inline(never)]
@@ -133,10 +114,6 @@ fn outputs(p: &DenseI8, finish: &Finish, input: &Input, y: &mut [i8]) {
             Input::Parts { behind, .. } => {
                 room = [0; WAITING];
                 starts(&p.output, first, finish.doubling(), *behind, &mut room)
-            }
-            Input::Wide(_) => {
-                room = [0; WAITING];
-                starts(&p.output, first, finish.doubling(), 0, &mut room)
             }
         };
         match finish.kind.is_plain && finish.kind.is_uniform {
@@ -276,7 +253,6 @@ enum Input<'a> {
         behind: i32,
     },
     Whole(whole::Dense<'a>),
-    Wide(wide::Dense<'a>),
 }
 
 impl Layer<'_> {
@@ -328,8 +304,6 @@ impl Layer<'_> {
         let (parts, low) = match self.input {
             Input::Parts { parts, low, .. } => (*parts, *low),
             Input::Whole(whole) => return whole.groups(w, to),
-            // SAFETY: `Finish` found that the CPU has what it needs.
-            Input::Wide(wide) => return unsafe { wide.groups::<SIGNED>(w, to) },
         };
         let four = ROWS * depth;
         // without a last part of fewer than 32 elements

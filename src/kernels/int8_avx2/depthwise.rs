@@ -4,9 +4,9 @@
 
 use super::super::kept::Loops;
 use super::super::strip::{Cut, Layout, Pixels, STRIP, Scratch, Strip, first_of, kept};
-use super::super::{ConvI8, Window};
+use super::super::{ConvI8, Window, int8_avx512, simd};
 use super::conv::{Target, conv_of};
-use super::{Finish, Lanes, wide};
+use super::{Finish, Lanes};
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
@@ -30,6 +30,10 @@ pub(in super::super) fn depthwise(p: &ConvI8, y: &mut [i8]) -> bool {
             element: outputs,
         };
         return conv_of(p, layout, y);
+    }
+    // SAFETY: the CPU has what they need.
+    if simd::found().wide_products && unsafe { int8_avx512::depthwise(p, y) } {
+        return true;
     }
     let cells = g.kernel[0] * g.kernel[1];
     let sized = c == p.output.bias.len() && p.w.len() == cells * c;
@@ -182,10 +186,6 @@ fn part<const T: usize>(
     let to = Target::<T>::new(p, finish, o, 8 * T);
     let x = &x[2 * o..];
     let mut pixels = Pixels::new(strip, g, 2 * strip.pitch, 2 * g.in_channels);
-    if T == 2 && finish.is_wide {
-        // SAFETY: `Finish` found that the CPU has what it needs.
-        unsafe { wide::depthwise(&mut pixels, x, w, strip.pitch, g, &to, y) };
-    }
     while let Some(at) = pixels.take::<4>() {
         let sums = sums::<4, T>(x, at, w, strip.pitch, g, &to.lanes);
         to.write(at, sums, y);

@@ -8,7 +8,7 @@
 //! Each function says whether it took the layer. What it leaves (dilations, layers whose window does not fit the
 //! stack buffers, roundings other than two) goes through the portable loops, compiled for AVX2.
 //!
-//! Where the CPU has AVX-512 with VNNI, `wide` has the inner loops of the sums; all else stays as it is.
+//! Where the CPU has AVX-512 with VNNI, `int8_avx512` is asked first.
 #![allow(unsafe_code)] // loads and stores of vectors; every one is inside a slice or behind a slice that is cut to what the loop reads
 
 mod add;
@@ -19,14 +19,13 @@ pub(super) mod live;
 #[cfg(test)]
 mod tests;
 pub(super) mod whole;
-mod wide;
 
 pub(super) use add::add;
 pub(super) use conv::conv;
 pub(super) use dense::dense;
 pub(super) use depthwise::depthwise;
 
-use super::{Requantize, Rounding, simd, strip};
+use super::{Requantize, Rounding, strip};
 use core::arch::x86_64::*;
 
 /// Fixed-point factors of eight lanes, two roundings.
@@ -156,8 +155,6 @@ impl Kind {
 /// From a layer's accumulators to its outputs: [`Requantize::finish`], for whatever sum.
 struct Finish {
     kind: Kind,
-    /// The CPU has what [`wide`] needs.
-    is_wide: bool,
     rails: Rails,
     /// As 16-bit numbers.
     zero_point: __m256i,
@@ -193,7 +190,6 @@ impl Finish {
     fn of(p: &Requantize, kind: Kind) -> Finish {
         Finish {
             kind,
-            is_wide: simd::found().wide_products,
             rails: Rails::new(p.zero_point, p.range),
             zero_point: _mm256_set1_epi16(p.zero_point as i16),
             low: _mm_set1_epi8(p.range.0 as i8),

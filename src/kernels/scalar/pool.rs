@@ -1,4 +1,4 @@
-//! Max pooling over `[N, H, W, C]`. Only cells inside the image count; not-a-number is greater than everything, so that it is not lost.
+//! Pooling over `[N, H, W, C]`. Only cells inside the image count; not-a-number is greater than everything, so that it is not lost.
 
 use crate::kernels::{Activation, Window};
 
@@ -25,6 +25,36 @@ pub fn maximum_f32(g: &Window, x: &[f32], activation: Activation, y: &mut [f32])
             *y = activation.apply(*y);
         }
     }
+}
+
+/// Channels whose average is summed at once.
+const SUMS: usize = 16;
+
+/// `y` = the average of each window, halves away from zero, in `range`.
+#[inline(always)]
+pub fn average_i8(g: &Window, x: &[i8], range: (i32, i32), y: &mut [i8]) {
+    for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
+        let count = ((rows.count * columns.count) as i32).max(1);
+        for (block, y) in y.chunks_mut(SUMS).enumerate() {
+            let mut sums = [0i32; SUMS];
+            for cell in g.cells(n, rows, columns) {
+                let at = cell.pixel * g.in_channels + block * SUMS;
+                for (sum, &x) in sums.iter_mut().zip(&x[at..][..y.len()]) {
+                    *sum += i32::from(x);
+                }
+            }
+            for (y, sum) in y.iter_mut().zip(sums) {
+                *y = average(sum, count, range);
+            }
+        }
+    }
+}
+
+/// Of so many elements with this sum.
+#[inline(always)]
+pub fn average(sum: i32, count: i32, (low, high): (i32, i32)) -> i8 {
+    let half = if sum > 0 { count / 2 } else { -(count / 2) };
+    ((sum + half) / count).max(low).min(high) as i8
 }
 
 /// Which cell of each window is the greatest, the first of equals.

@@ -1,0 +1,431 @@
+//! int8 loops with AVX-512's sums of four products of bytes (VNNI): one instruction multiplies 64 pairs and adds them up to sixteen sums of 32
+//! bits, none of which saturates. The sums of `scalar` in another order, which for integers modulo 2^32 gives the same bits, and
+//! requantization sixteen lanes at a time, exact for every input.
+//!
+//! One of the factors is unsigned: inputs get 128 added. What this and the zero point bring is the same whatever the input,
+//! so that sums begin with the bias less that. Weights, and all that requantization needs of a channel, are put in order once a session where its buffer has
+//! room for them (`kept`); without, and for roundings other than two, the layer is left to AVX2's loops.
+//!
+//! Channels come in blocks of one, two or four registers with sixteen each, in an order that packing to bytes undoes ([`channel`]).
+#![allow(clippy::needless_range_loop)] // rows are registers: numbered, in loops that are unrolled
+#![allow(unsafe_code)] // loads and stores of vectors; every one is inside a slice or behind a slice that is cut to what the loop reads
+
+mod add;
+mod conv;
+mod depthwise;
+#[cfg(test)]
+mod tests;
+
+pub(super) use add::add;
+pub(super) use conv::{conv, dense};
+pub(super) use depthwise::depthwise;
+
+use super::strip::Strip;
+use super::{ConvI8, Multiplier, Requantize, Rounding};
+use core::arch::x86_64::*;
+use core::mem::MaybeUninit;
+
+/// Sums in a register.
+const LANES: usize = 16;
+
+/// Registers of constants for sixteen channels.
+const CONSTANTS: usize = 10;
+
+/// Numbers before a block's constants: its [`Form`], and what fills a line.
+const HEAD: usize = LANES;
+
+/// Numbers of a block: so many registers of channels, each with `quads` times four weights.
+fn block_len(registers: usize, quads: usize) -> usize {
+    HEAD + registers * LANES * (CONSTANTS + quads)
+}
+
+/// Enough numbers for a layer of so many channels.
+pub(super) fn numbers(channels: usize, quads: usize) -> usize {
+    channels.next_multiple_of(4 * LANES) * (HEAD / LANES + CONSTANTS + quads)
+}
+
+/// Which of a block's channels is in a lane of one of its registers: [`Finish::pack`] puts them in order.
+fn channel(registers: usize, register: usize, lane: usize) -> usize {
+    lane / 4 * 4 * registers + 4 * register + lane % 4
+}
+
+/// How a block's sums become outputs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(i32)]
+enum Form {
+    /// The layer is left to others.
+    NotTaken = 0,
+    /// Factors are below one half and no sum comes near the limits of an i32, as in nearly every layer.
+    Plain = 1,
+    Any = 2,
+}
+
+impl Form {
+    fn of(code: i32) -> Form {
+        match code {
+            1 => Form::Plain,
+            2 => Form::Any,
+            _ => Form::NotTaken,
+        }
+    }
+}
+
+/// Whether these loops can requantize the layer at all.
+fn takes(p: &Requantize) -> bool {
+    let is_i8 = |q: i32| (-128..=127).contains(&q);
+    let n = p.bias.len();
+    n > 0
+        && (p.multiplier.len(), p.shift.len()) == (n, n)
+        && p.rounding == Rounding::Double
+        && is_i8(p.range.0)
+        && is_i8(p.range.1)
+        && is_i8(p.zero_point)
+        && p.multiplier.iter().all(|&mantissa| mantissa >= 0)
+        && p.shift.iter().all(|shift| (-31..=30).contains(shift))
+}
+
+/// One channel's weights, added up.
+#[derive(Clone, Copy)]
+struct Weights {
+    sum: i64,
+    /// Of what they are without their signs.
+    size: i64,
+}
+
+impl Weights {
+    fn of(weights: impl Iterator<Item = i8>) -> Weights {
+        let none = Weights { sum: 0, size: 0 };
+        weights.fold(none, |all, w| Weights {
+            sum: all.sum + i64::from(w),
+            size: all.size + i64::from(w).abs(),
+        })
+    }
+}
+
+/// Whether the short way gives what two roundings do: sums that are `most` at most stay within 2^30, and what is added to their products before the
+/// shift does not bring them out of 32 bits.
+fn is_plain(factor: Multiplier, zero_point: i32, most: i64) -> bool {
+    factor.mantissa >= 0
+        && (-22..0).contains(&factor.shift)
+        && (-128..=127).contains(&zero_point)
+        && most <= 1 << 30
+}
+
+/// The factor of channel `o`.
+fn factor(p: &Requantize, o: usize) -> Multiplier {
+    Multiplier {
+        mantissa: p.multiplier[o],
+        shift: p.shift[o],
+    }
+}
+
+/// Writes a block's form and constants. `channels`: which channel of the layer each lane has, register by register; `weights` adds up a
+/// channel's.
+fn describe(
+    p: &Requantize,
+    x_zero_point: i16,
+    channels: &[usize],
+    weights: impl Fn(usize) -> Weights,
+    to: &mut [i32],
+) {
+    let (head, constants) = to.split_at_mut(HEAD);
+    let all_plain = channels.iter().all(|&o| {
+        let most = i64::from(p.bias[o]).abs() + 255 * weights(o).size;
+        is_plain(factor(p, o), p.zero_point, most)
+    });
+    let form = if all_plain { Form::Plain } else { Form::Any };
+    head[0] = form as i32;
+    let registers = constants.chunks_exact_mut(CONSTANTS * LANES);
+    for (constants, channels) in registers.zip(channels.chunks_exact(LANES)) {
+        for (lane, &o) in channels.iter().enumerate() {
+            let above = i64::from(x_zero_point) + 128;
+            let start = i64::from(p.bias[o]) - above * weights(o).sum;
+            let of_lane = match form {
+                Form::Plain => plain_constants(factor(p, o), p.zero_point, start),
+                _ => any_constants(factor(p, o), start),
+            };
+            of_lane.write(lane, constants);
+        }
+    }
+}
+
+/// A lane's constants.
+struct OfLane {
+    start: i32,
+    factor: i32,
+    /// Added to its product.
+    more: i64,
+    /// Of [`Form::Any`] the bit of its sign, where it counts.
+    sign: i32,
+    right: i32,
+    left: i32,
+}
+
+impl OfLane {
+    /// To where [`plain`] and [`any`] read them.
+    fn write(&self, lane: usize, to: &mut [i32]) {
+        let is_odd = lane % 2;
+        // two numbers of 32 bits, the lower one first
+        let wide = |at: usize, value: i64, to: &mut [i32]| {
+            let at = at * LANES + lane / 2 * 2;
+            (to[at], to[at + 1]) = (value as i32, (value >> 32) as i32);
+        };
+        to[lane] = self.start;
+        to[LANES + lane] = self.left;
+        wide(2 + is_odd, i64::from(self.factor as u32), to);
+        wide(4 + is_odd, self.more, to);
+        to[6 * LANES + lane] = self.sign;
+        to[7 * LANES + lane] = self.right;
+        // the products of these are shifted whole
+        wide(8 + is_odd, 31 + i64::from(self.right), to);
+    }
+}
+
+/// Sums are unsigned, 2^31 above what they are; so is twice the factor. The upper half of their product is gemmlowp's doubling high multiply and the factor.
+/// Halves of both roundings, the zero point before the shift, and what is too much go in with one addition; a second one adds what a sum that is not negative
+/// has more (gemmlowp's rounding shift takes halves away from zero).
+fn plain_constants(factor: Multiplier, zero_point: i32, start: i64) -> OfLane {
+    let (mantissa, right) = (factor.mantissa, -factor.shift);
+    let half = 1 << (right - 1);
+    let high = half - 1 + (i64::from(zero_point) << right) - i64::from(mantissa);
+    OfLane {
+        start: (start as i32).wrapping_add(i32::MIN),
+        factor: mantissa << 1,
+        more: (1 << 31) + (high << 32),
+        sign: 0,
+        right,
+        left: 0,
+    }
+}
+
+/// Products of 64 bits hold everything: both roundings are one shift to the right of what their halves were added to, less 2^31 where the sum is
+/// negative and there is a second rounding.
+fn any_constants(factor: Multiplier, start: i64) -> OfLane {
+    let right = (-factor.shift).max(0);
+    let half = if right > 0 { 1i64 << (right - 1) } else { 0 };
+    OfLane {
+        start: start as i32,
+        factor: factor.mantissa,
+        more: (1 << 30) + (half << 31),
+        sign: if right > 0 { i32::MIN } else { 0 },
+        right,
+        left: factor.shift.max(0),
+    }
+}
+
+/// A block's constants, where they lie, and what its layer's outputs may be.
+#[derive(Clone, Copy)]
+struct Finish<'a> {
+    form: Form,
+    constants: &'a [[[i32; LANES]; CONSTANTS]],
+    zero_point: __m512i,
+    low: __m512i,
+    high: __m512i,
+}
+
+impl<'a> Finish<'a> {
+    /// Of a block of `registers` and the weights behind its constants.
+    #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+    #[inline]
+    fn of(p: &Requantize, registers: usize, block: &'a [i32]) -> (Finish<'a>, &'a [i32]) {
+        let (head, rest) = block.split_at(HEAD);
+        let (constants, weights) = rest.split_at(registers * CONSTANTS * LANES);
+        let constants = constants.as_chunks().0.as_chunks().0;
+        let finish = Finish::new(Form::of(head[0]), constants, p.zero_point, p.range);
+        (finish, weights)
+    }
+
+    #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+    #[inline]
+    fn new(
+        form: Form,
+        constants: &'a [[[i32; LANES]; CONSTANTS]],
+        zero_point: i32,
+        range: (i32, i32),
+    ) -> Finish<'a> {
+        Finish {
+            form,
+            constants,
+            zero_point: _mm512_set1_epi32(zero_point),
+            low: _mm512_set1_epi8(range.0 as i8),
+            high: _mm512_set1_epi8(range.1 as i8),
+        }
+    }
+
+    /// Where the sums of register `t` begin.
+    #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+    #[inline]
+    fn start(&self, t: usize) -> __m512i {
+        load(&self.constants[t][0])
+    }
+
+    /// The outputs for four registers of sums, those of `4 / T` pixels, in order. Of [`Form::Plain`].
+    #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+    #[inline]
+    fn plain<const T: usize>(&self, sums: &[__m512i; 4]) -> __m512i {
+        let mut q = *sums;
+        let constants = &self.constants[..T];
+        for i in 0..4 {
+            q[i] = plain(&constants[i % T], sums[i]);
+        }
+        self.pack::<T>(q)
+    }
+
+    /// The same of whatever form.
+    #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+    #[inline(never)]
+    fn any<const T: usize>(&self, sums: &[__m512i; 4]) -> __m512i {
+        let mut q = *sums;
+        let constants = &self.constants[..T];
+        for i in 0..4 {
+            q[i] = _mm512_add_epi32(any(&constants[i % T], sums[i]), self.zero_point);
+        }
+        self.pack::<T>(q)
+    }
+
+    /// Four registers as bytes that are in range: their channels in order, pixel by pixel.
+    #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+    #[inline]
+    fn pack<const T: usize>(&self, q: [__m512i; 4]) -> __m512i {
+        let words = [
+            _mm512_packs_epi32(q[0], q[1]),
+            _mm512_packs_epi32(q[2], q[3]),
+        ];
+        let bytes = _mm512_packs_epi16(words[0], words[1]);
+        // each quarter has four channels of each register
+        let bytes = match T {
+            1 => {
+                let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+                _mm512_permutexvar_epi32(order, bytes)
+            }
+            2 => _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), bytes),
+            _ => bytes,
+        };
+        _mm512_min_epi8(_mm512_max_epi8(bytes, self.low), self.high)
+    }
+}
+
+#[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+#[inline]
+fn load(from: &[i32; LANES]) -> __m512i {
+    // SAFETY: 64 bytes.
+    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+}
+
+/// Sixteen outputs with their zero point, of sums as [`plain_constants`] has them.
+#[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+#[inline]
+fn plain(constants: &[[i32; LANES]; CONSTANTS], sum: __m512i) -> __m512i {
+    let [_, _, factor, of_odd, more, more_odd, _, right, _, _] = constants;
+    let even = _mm512_mul_epu32(sum, load(factor));
+    let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(sum), load(of_odd));
+    let even = _mm512_add_epi64(even, load(more));
+    let odd = _mm512_add_epi64(odd, load(more_odd));
+    let high = _mm512_mask_shuffle_epi32::<0b11_11_01_01>(odd, 0x5555, even);
+    let high = _mm512_add_epi32(high, _mm512_srli_epi32::<31>(sum));
+    _mm512_srav_epi32(high, load(right))
+}
+
+/// Sixteen outputs without their zero point, of any sums.
+#[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+#[inline]
+fn any(constants: &[[i32; LANES]; CONSTANTS], sum: __m512i) -> __m512i {
+    let [
+        _,
+        left,
+        factor,
+        of_odd,
+        more,
+        more_odd,
+        sign,
+        _,
+        right,
+        right_odd,
+    ] = constants;
+    let sum = _mm512_sllv_epi32(sum, load(left));
+    let negative = _mm512_and_si512(sum, load(sign));
+    let even = _mm512_mul_epi32(sum, load(factor));
+    let odd = _mm512_mul_epi32(_mm512_srli_epi64::<32>(sum), load(of_odd));
+    let even = _mm512_add_epi64(even, load(more));
+    let odd = _mm512_add_epi64(odd, load(more_odd));
+    // the sign's bit counts 2^31 in a lane of 64
+    let lower = _mm512_maskz_mov_epi32(0x5555, negative);
+    let even = _mm512_sub_epi64(even, lower);
+    let odd = _mm512_sub_epi64(odd, _mm512_srli_epi64::<32>(negative));
+    let even = _mm512_srav_epi64(even, load(right));
+    let odd = _mm512_srav_epi64(odd, load(right_odd));
+    _mm512_mask_shuffle_epi32::<0b10_10_00_00>(even, 0xaaaa, odd)
+}
+
+/// Two numbers of a layer's shape, of which an image has none beyond 31 bits, in one word of a key.
+fn both(a: usize, b: usize) -> usize {
+    a << 32 | b
+}
+
+/// The first `count` bytes, or all.
+fn first(count: usize) -> __mmask64 {
+    !0 >> 64_usize.saturating_sub(count)
+}
+
+/// Writes row `r` of the strip's input to all of `to`, 128 added to each element, which is unsigned then.
+#[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+#[inline]
+fn row_of_bytes(strip: &Strip, p: &ConvI8, r: usize, to: &mut [MaybeUninit<u8>]) {
+    let (left, x) = strip.image_row(p, r, to.len());
+    let (before, rest) = to.split_at_mut(left);
+    let (there, behind) = rest.split_at_mut(x.len());
+    fill(outside(p), before);
+    raise(x, there);
+    fill(outside(p), behind);
+}
+
+/// What cells outside the image hold: the zero point.
+fn outside(p: &ConvI8) -> u8 {
+    (p.x_zero_point + 128) as u8
+}
+
+/// Writes all of `to`.
+#[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+#[inline]
+fn fill(value: u8, to: &mut [MaybeUninit<u8>]) {
+    let value = _mm512_set1_epi8(value as i8);
+    for to in to.chunks_mut(64) {
+        // SAFETY: as many bytes as `to` has.
+        unsafe { _mm512_mask_storeu_epi8(to.as_mut_ptr().cast(), first(to.len()), value) }
+    }
+}
+
+/// Writes 128 more than each element of `x` to as many bytes.
+#[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+#[inline]
+fn raise(x: &[i8], to: &mut [MaybeUninit<u8>]) {
+    let n = x.len().min(to.len());
+    let (x, to) = (x.as_ptr(), to.as_mut_ptr().cast::<i8>());
+    let above = _mm512_set1_epi8(-128);
+    // the last 64 bytes perhaps once more; fewer are a part of a vector
+    let last = n.saturating_sub(64);
+    for k in (0..n).step_by(64) {
+        let k = k.min(last);
+        // SAFETY: the first bytes from `k` on, of which there are 64 where there are so many at all.
+        unsafe {
+            let v = _mm512_maskz_loadu_epi8(first(n), x.add(k));
+            _mm512_mask_storeu_epi8(to.add(k), first(n), _mm512_xor_si512(v, above));
+        }
+    }
+}
+
+/// Writes all of `y`, which is 64 bytes long at most.
+#[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+#[inline]
+fn store(bytes: __m512i, y: &mut [i8]) {
+    let to = y.as_mut_ptr();
+    // SAFETY: each writes as many bytes as `y` has.
+    unsafe {
+        match y.len() {
+            64 => _mm512_storeu_si512(to.cast(), bytes),
+            32 => _mm256_storeu_si256(to.cast(), _mm512_castsi512_si256(bytes)),
+            16 => _mm_storeu_si128(to.cast(), _mm512_castsi512_si128(bytes)),
+            n => _mm512_mask_storeu_epi8(to, first(n), bytes),
+        }
+    }
+}
