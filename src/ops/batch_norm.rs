@@ -7,8 +7,8 @@
 use super::{BatchNorm, OpError, check};
 use crate::tensor::{DType, Operand};
 
-/// Channels summed at once, in double precision.
-const BLOCK: usize = 8;
+/// Channels at once, summed in double precision: as many sums as hide how long an addition takes.
+const BLOCK: usize = 16;
 
 impl BatchNorm {
     pub(super) fn check(&self, inputs: &[Operand], output: &Operand) -> Result<(), OpError> {
@@ -35,7 +35,8 @@ impl BatchNorm {
             .chunks_mut(4 * BLOCK)
             .zip(inverses.chunks_mut(4 * BLOCK));
         for (block, (means, inverses)) in blocks.enumerate() {
-            let (mean, variance) = statistics(x.f32(), channels, block * BLOCK);
+            let first = block * BLOCK;
+            let (mean, variance) = statistics(x.f32(), channels, first);
             let values = mean.iter().zip(&variance);
             let bytes = means.chunks_exact_mut(4).zip(inverses.chunks_exact_mut(4));
             for ((mean_bytes, inverse_bytes), (&mean, &variance)) in bytes.zip(values) {
@@ -73,16 +74,8 @@ impl BatchNorm {
                 scale[k] = gamma.f32()[first + k] * inverse;
                 shift[k] = beta.f32()[first + k];
             }
-            let rows = x
-                .f32()
-                .chunks_exact(channels)
-                .zip(y.chunks_exact_mut(channels));
-            for (x, y) in rows {
-                let (x, y) = (&x[first..first + width], &mut y[first..first + width]);
-                for k in 0..width {
-                    y[k] = (x[k] - mean[k]) * scale[k] + shift[k];
-                }
-            }
+            let x = x.f32();
+            normalize(x, first, &mean, &scale, &shift, y, channels);
         }
     }
 
@@ -108,10 +101,8 @@ impl BatchNorm {
             // what it saves is for training only
             if !cfg!(feature = "train") || saved.is_empty() {
                 for (gy, gx) in gy.chunks_exact(channels).zip(gx.chunks_exact_mut(channels)) {
-                    let (gy, gx) = (&gy[first..first + width], &mut gx[first..first + width]);
-                    for k in 0..width {
-                        gx[k] += scale[k] * gy[k];
-                    }
+                    let gy = block(gy, first);
+                    write(gx, first, |k| scale[k] * gy[k], |gx, value| *gx += value);
                 }
                 continue;
             }
@@ -122,17 +113,9 @@ impl BatchNorm {
                     sum_normalized.map(|s| s as f32 / rows),
                 )
             };
-            let xs = x.f32().chunks_exact(channels);
-            for ((x, gy), gx) in xs
-                .zip(gy.chunks_exact(channels))
-                .zip(gx.chunks_exact_mut(channels))
-            {
-                let (x, gy) = (&x[first..first + width], &gy[first..first + width]);
-                for (k, gx) in gx[first..first + width].iter_mut().enumerate() {
-                    let normalized = (x[k] - mean[k]) * inverse[k];
-                    *gx += scale[k] * (gy[k] - mean_gy[k] - normalized * mean_gy_normalized[k]);
-                }
-            }
+            let normalizer = [&mean, &inverse, &scale, &mean_gy, &mean_gy_normalized];
+            let x = x.f32();
+            add_gradient([x, gy], first, normalizer, gx, channels);
         }
     }
 
@@ -144,9 +127,8 @@ impl BatchNorm {
         first: usize,
         gy: &[f32],
     ) -> ([f64; BLOCK], [f64; BLOCK]) {
-        let (mut sum, mut sum_normalized) = ([0.0f64; BLOCK], [0.0f64; BLOCK]);
         let Some(x) = inputs.first() else {
-            return (sum, sum_normalized);
+            return ([0.0; BLOCK], [0.0; BLOCK]);
         };
         let channels = x.shape.channels();
         let width = BLOCK.min(channels - first);
@@ -154,18 +136,8 @@ impl BatchNorm {
         for k in 0..width {
             (mean[k], inverse[k]) = self.normalizer(inputs, saved, first + k);
         }
-        for (x, gy) in x
-            .f32()
-            .chunks_exact(channels)
-            .zip(gy.chunks_exact(channels))
-        {
-            let (x, gy) = (&x[first..first + width], &gy[first..first + width]);
-            for k in 0..width {
-                sum[k] += gy[k] as f64;
-                sum_normalized[k] += (gy[k] * ((x[k] - mean[k]) * inverse[k])) as f64;
-            }
-        }
-        (sum, sum_normalized)
+        let x = x.f32();
+        gradient_sums([x, gy], first, &mean, &inverse, channels)
     }
 
     /// gamma (1), beta (2); mean (3) and variance (4) as `running - batch`.
@@ -191,38 +163,132 @@ impl BatchNorm {
                 for (gw, sum) in gw.iter_mut().zip(sums) {
                     *gw += sum as f32;
                 }
+            } else if which == 3 {
+                for (k, gw) in (first..).zip(gw) {
+                    // the batch's, if there was one
+                    if let Some(batch) = read(saved, k) {
+                        *gw += mean.f32()[k] - batch;
+                    }
+                }
             } else if !saved.is_empty() {
-                let (batch_mean, batch_variance) = statistics(x.f32(), channels, first);
+                let (_, batch_variance) = statistics(x.f32(), channels, first);
                 for (k, gw) in gw.iter_mut().enumerate() {
-                    *gw += if which == 3 {
-                        mean.f32()[first + k] - batch_mean[k] as f32
-                    } else {
-                        variance.f32()[first + k] - (batch_variance[k] * unbiased) as f32
-                    };
+                    *gw += variance.f32()[first + k] - (batch_variance[k] * unbiased) as f32;
                 }
             }
         }
     }
 }
 
+/// `(x - mean) scale + shift` for the channels from `first` on.
+#[inline(always)]
+fn normalize(
+    x: &[f32],
+    first: usize,
+    mean: &[f32; BLOCK],
+    scale: &[f32; BLOCK],
+    shift: &[f32; BLOCK],
+    y: &mut [f32],
+    channels: usize,
+) {
+    let rows = x.chunks_exact(channels).zip(y.chunks_exact_mut(channels));
+    for (x, y) in rows {
+        let x = block(x, first);
+        let of = |k: usize| (x[k] - mean[k]) * scale[k] + shift[k];
+        write(y, first, of, |y, value| *y = value);
+    }
+}
+
+/// What [`BatchNorm::input_gradient`] adds in training.
+#[inline(always)]
+fn add_gradient(
+    [x, gy]: [&[f32]; 2],
+    first: usize,
+    [mean, inverse, scale, mean_gy, mean_gy_normalized]: [&[f32; BLOCK]; 5],
+    gx: &mut [f32],
+    channels: usize,
+) {
+    let rows = x
+        .chunks_exact(channels)
+        .zip(gy.chunks_exact(channels))
+        .zip(gx.chunks_exact_mut(channels));
+    for ((x, gy), gx) in rows {
+        let (x, gy) = (block(x, first), block(gy, first));
+        let of = |k: usize| {
+            let normalized = (x[k] - mean[k]) * inverse[k];
+            scale[k] * (gy[k] - mean_gy[k] - normalized * mean_gy_normalized[k])
+        };
+        write(gx, first, of, |gx, value| *gx += value);
+    }
+}
+
+/// As [`BatchNorm::sums`].
+#[inline(always)]
+fn gradient_sums(
+    [x, gy]: [&[f32]; 2],
+    first: usize,
+    mean: &[f32; BLOCK],
+    inverse: &[f32; BLOCK],
+    channels: usize,
+) -> ([f64; BLOCK], [f64; BLOCK]) {
+    let (mut sum, mut sum_normalized) = ([0.0f64; BLOCK], [0.0f64; BLOCK]);
+    for (x, gy) in x.chunks_exact(channels).zip(gy.chunks_exact(channels)) {
+        let (x, gy) = (block(x, first), block(gy, first));
+        for k in 0..BLOCK {
+            sum[k] += gy[k] as f64;
+            sum_normalized[k] += (gy[k] * ((x[k] - mean[k]) * inverse[k])) as f64;
+        }
+    }
+    (sum, sum_normalized)
+}
+
 /// Mean and biased variance of the channels from `first` on.
+#[inline(always)]
 fn statistics(x: &[f32], channels: usize, first: usize) -> ([f64; BLOCK], [f64; BLOCK]) {
-    let width = BLOCK.min(channels - first);
     let rows = (x.len() / channels).max(1) as f64;
     let (mut mean, mut variance) = ([0.0f64; BLOCK], [0.0f64; BLOCK]);
     for x in x.chunks_exact(channels) {
-        for (mean, &x) in mean.iter_mut().zip(&x[first..first + width]) {
-            *mean += x as f64;
+        let x = block(x, first);
+        for k in 0..BLOCK {
+            mean[k] += x[k] as f64;
         }
     }
     mean = mean.map(|sum| sum / rows);
     for x in x.chunks_exact(channels) {
-        for ((variance, mean), &x) in variance.iter_mut().zip(mean).zip(&x[first..first + width]) {
-            let d = x as f64 - mean;
-            *variance += d * d;
+        let x = block(x, first);
+        for k in 0..BLOCK {
+            let d = x[k] as f64 - mean[k];
+            variance[k] += d * d;
         }
     }
     (mean, variance.map(|sum| sum / rows))
+}
+
+/// The channels from `first` on, zeros behind the last: of one length, so that the loops over them are vectors.
+#[inline(always)]
+fn block(row: &[f32], first: usize) -> [f32; BLOCK] {
+    let row = &row[first..];
+    if let Some(block) = row.first_chunk() {
+        return *block;
+    }
+    let mut block = [0.0; BLOCK];
+    block[..row.len()].copy_from_slice(row);
+    block
+}
+
+/// Hands each of a row's channels from `first` on, a block or less, what follows `of` its number.
+#[inline(always)]
+fn write(row: &mut [f32], first: usize, of: impl Fn(usize) -> f32, set: impl Fn(&mut f32, f32)) {
+    let row = &mut row[first..];
+    if let Some(block) = row.first_chunk_mut::<BLOCK>() {
+        for (k, to) in block.iter_mut().enumerate() {
+            set(to, of(k));
+        }
+        return;
+    }
+    for (k, to) in row.iter_mut().enumerate() {
+        set(to, of(k));
+    }
 }
 
 /// f32 number `i` of a side note.

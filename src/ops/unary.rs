@@ -94,6 +94,12 @@ impl Unary {
         match (x.data, y) {
             (Data::F32(x), DataMut::F32(y)) => match *self {
                 Unary::Tanh => kernels::tanh_f32(cx.kernels, x, y),
+                Unary::Relu | Unary::Relu6 => {
+                    let clamp = self.clamp();
+                    for (y, &x) in y.iter_mut().zip(x) {
+                        *y = clamp.apply(x);
+                    }
+                }
                 Unary::LeakyRelu { alpha } => {
                     // without a branch in the loop: signs come at random
                     for (y, &x) in y.iter_mut().zip(x) {
