@@ -14,6 +14,9 @@ use core::mem::MaybeUninit;
 /// Bytes of a strip: what is left of a first-level cache are weights.
 const STRIP: usize = 24 * 1024;
 
+/// Bytes behind it: the last quad of a window may end there.
+const BEHIND: usize = 4;
+
 /// The integer convolution, weights in any order; false where it was left undone.
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
 pub(in super::super) fn conv(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
@@ -23,51 +26,73 @@ pub(in super::super) fn conv(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
         ..*p
     };
     let g = p.window;
-    // the last quad of a window may end behind it, where something must be
-    let Some(cut) = Cut::new(g, STRIP - 4) else {
-        return false;
-    };
     let Some(blocks) = in_order(p, layout) else {
         return false;
     };
     let mut room = Scratch::<STRIP, u8>::new();
+    let pixels = g.batch * g.input[0] * g.input[1];
+    if is_flat(g) && pixels * g.in_channels <= STRIP - BEHIND {
+        let whole = Strip {
+            n: 0,
+            at: [0, 0],
+            rows: 1,
+            columns: pixels,
+            pitch: pixels * g.in_channels,
+        };
+        outputs(p, &whole, blocks, &mut room, y);
+        return true;
+    }
+    let Some(cut) = Cut::new(g, STRIP - BEHIND) else {
+        return false;
+    };
     for strip in cut.strips(g) {
-        let rows = strip.input_rows(g);
-        let x = room.uncleared(rows * strip.pitch + 4);
-        let (whole, behind) = x.split_at_mut(rows * strip.pitch);
-        behind.fill(MaybeUninit::new(0));
-        for (r, row) in whole.chunks_exact_mut(strip.pitch).enumerate() {
-            row_of_bytes(&strip, p, r, row);
-        }
-        // SAFETY: all rows have been written, and what is behind them.
-        let x = unsafe { x.assume_init_ref() };
-        let mut blocks = blocks;
-        let mut first = 0;
-        while first < g.out_channels {
-            let registers = registers(g.out_channels - first);
-            let (block, rest) = blocks.split_at(block_len(registers, quads(g)));
-            let layer = Block {
-                p,
-                strip: &strip,
-                x,
-                block,
-                first,
-            };
-            match registers {
-                4 => layer.of_four(y),
-                2 => layer.of_two(y),
-                _ => layer.of_one(y),
-            }
-            (blocks, first) = (rest, first + registers * LANES);
-        }
+        outputs(p, &strip, blocks, &mut room, y);
     }
     true
+}
+
+/// Whether each pixel of the output is made of the pixel of the input that has its number.
+fn is_flat(g: &Window) -> bool {
+    g.kernel == [1, 1] && g.stride == [1, 1] && g.padding == [0, 0] && g.input == g.output
+}
+
+/// All outputs of a strip.
+#[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+fn outputs(p: &ConvI8, strip: &Strip, blocks: &[i32], room: &mut Scratch<STRIP, u8>, y: &mut [i8]) {
+    let g = p.window;
+    let rows = strip.input_rows(g);
+    let x = room.uncleared(rows * strip.pitch + BEHIND);
+    let (whole, behind) = x.split_at_mut(rows * strip.pitch);
+    behind.fill(MaybeUninit::new(0));
+    for (r, row) in whole.chunks_exact_mut(strip.pitch).enumerate() {
+        row_of_bytes(strip, p, r, row);
+    }
+    // SAFETY: all rows have been written, and what is behind them.
+    let x = unsafe { x.assume_init_ref() };
+    let (mut blocks, mut first) = (blocks, 0);
+    while first < g.out_channels {
+        let registers = registers(g.out_channels - first);
+        let (block, rest) = blocks.split_at(block_len(registers, quads(g)));
+        let layer = Block {
+            p,
+            strip,
+            x,
+            block,
+            first,
+        };
+        match registers {
+            4 => layer.of_four(y),
+            2 => layer.of_two(y),
+            _ => layer.of_one(y),
+        }
+        (blocks, first) = (rest, first + registers * LANES);
+    }
 }
 
 /// The integer fully connected layer; false where it was left undone.
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
 pub(in super::super) fn dense(p: &DenseI8, y: &mut [i8]) -> bool {
-    if p.depth == 0 {
+    if p.depth == 0 || p.x.is_empty() {
         return false;
     }
     let samples = p.x.len() / p.depth;
@@ -223,8 +248,13 @@ impl Block<'_> {
             let (number, there) = (pixels.number, pixels.left.min(P));
             let sums = self.sums::<P, T>(pixels.take(), &finish, w);
             let y = &mut y[number * outputs..][..there * outputs];
-            let groups = sums.as_flattened().as_chunks::<4>().0.iter();
-            for (sums, y) in groups.zip(y.chunks_mut(per_group)) {
+            let mut left = y;
+            for sums in sums.as_flattened().as_chunks::<4>().0 {
+                let (y, rest) = left.split_at_mut(per_group.min(left.len()));
+                left = rest;
+                if y.is_empty() {
+                    break;
+                }
                 let q = match finish.form {
                     Form::Plain => finish.plain::<T>(sums),
                     _ => finish.any::<T>(sums),

@@ -364,7 +364,10 @@ fn both(a: usize, b: usize) -> usize {
 
 /// The first `count` bytes, or all.
 fn first(count: usize) -> __mmask64 {
-    !0 >> 64_usize.saturating_sub(count)
+    match count {
+        0 => 0,
+        _ => !0 >> 64_usize.saturating_sub(count),
+    }
 }
 
 /// Writes row `r` of the strip's input to all of `to`, 128 added to each element, which is unsigned then.
@@ -402,14 +405,21 @@ fn raise(x: &[i8], to: &mut [MaybeUninit<u8>]) {
     let n = x.len().min(to.len());
     let (x, to) = (x.as_ptr(), to.as_mut_ptr().cast::<i8>());
     let above = _mm512_set1_epi8(-128);
-    // the last 64 bytes perhaps once more; fewer are a part of a vector
-    let last = n.saturating_sub(64);
+    let Some(last) = n.checked_sub(64) else {
+        // SAFETY: the first `n` bytes.
+        unsafe {
+            let v = _mm512_maskz_loadu_epi8(first(n), x);
+            _mm512_mask_storeu_epi8(to, first(n), _mm512_xor_si512(v, above));
+        }
+        return;
+    };
+    // the last 64 bytes perhaps once more
     for k in (0..n).step_by(64) {
         let k = k.min(last);
-        // SAFETY: the first bytes from `k` on, of which there are 64 where there are so many at all.
+        // SAFETY: 64 bytes from `k` on, which is 64 before the end at most.
         unsafe {
-            let v = _mm512_maskz_loadu_epi8(first(n), x.add(k));
-            _mm512_mask_storeu_epi8(to.add(k), first(n), _mm512_xor_si512(v, above));
+            let v = _mm512_loadu_si512(x.add(k).cast());
+            _mm512_storeu_si512(to.add(k).cast(), _mm512_xor_si512(v, above));
         }
     }
 }
