@@ -5,9 +5,9 @@
 //! steps, and they matter only when weights are packed.
 
 use super::packing::Weights;
-use super::tile::{Outcome, Scratch, Segment, Sides, WIDE, WIDE_ROWS, block, dots};
+use super::tile::{Outcome, Rails, Scratch, Segment, Sides, WIDE, WIDE_ROWS, block, dots};
 use super::{one, stem, winograd};
-use crate::kernels::f32x8::F4;
+use crate::kernels::f32x8::{F4, F8};
 use crate::kernels::kept::Loops;
 use crate::kernels::{Activation, Window, simd};
 use core::ops::Range;
@@ -341,17 +341,28 @@ impl Slide {
     ///
     /// # Safety
     /// As [`Slide::run`].
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     unsafe fn unreached(&self, ends: &Ends, destination: *mut f32) {
-        let Some(bias) = ends.bias else { return };
+        let Some(bias) = ends.bias.and_then(|bias| bias.get(..self.channels)) else {
+            return;
+        };
+        let rails = Rails::new(ends.activation);
+        let (eights, rest) = bias.as_chunks::<8>();
         for n in 0..self.batch {
             for y in 0..self.count[0] {
                 for x in 0..self.count[1] {
                     let row = n * self.destination[0] + self.first[0] + y * self.step[0];
                     let pixel = row * self.destination[1] + self.first[1] + x * self.step[1];
-                    for (o, &b) in bias.iter().enumerate().take(self.channels) {
-                        let y = ends.activation.apply(b);
-                        // SAFETY: an element of the destination.
-                        unsafe { destination.add(pixel * self.channels + o).write(y) };
+                    let mut to = destination.wrapping_add(pixel * self.channels);
+                    for &eight in eights {
+                        // SAFETY: eight of the pixel's channels.
+                        unsafe { rails.clamp(F8::from_array(eight)).store(to) };
+                        to = to.wrapping_add(8);
+                    }
+                    for &b in rest {
+                        // SAFETY: one of the pixel's channels.
+                        unsafe { to.write(ends.activation.apply(b)) };
+                        to = to.wrapping_add(1);
                     }
                 }
             }
