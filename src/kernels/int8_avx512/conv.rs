@@ -208,23 +208,27 @@ impl Block<'_> {
     #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
     fn of_four(&self, y: &mut [i8]) {
         let mut pixels = Pixels::new(self);
-        self.all::<6, 4>(&mut pixels, 4, y);
-        self.all::<3, 4>(&mut pixels, 2, y);
+        self.all::<6, 4>(&mut pixels, 5, y);
+        self.all::<4, 4>(&mut pixels, 4, y);
+        self.all::<3, 4>(&mut pixels, 3, y);
+        self.all::<2, 4>(&mut pixels, 2, y);
         self.all::<1, 4>(&mut pixels, 1, y);
     }
 
     #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
     fn of_two(&self, y: &mut [i8]) {
         let mut pixels = Pixels::new(self);
-        self.all::<12, 2>(&mut pixels, 7, y);
-        self.all::<6, 2>(&mut pixels, 3, y);
+        self.all::<12, 2>(&mut pixels, 9, y);
+        self.all::<8, 2>(&mut pixels, 5, y);
+        self.all::<4, 2>(&mut pixels, 3, y);
         self.all::<2, 2>(&mut pixels, 1, y);
     }
 
     #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
     fn of_one(&self, y: &mut [i8]) {
         let mut pixels = Pixels::new(self);
-        self.all::<16, 1>(&mut pixels, 9, y);
+        self.all::<16, 1>(&mut pixels, 13, y);
+        self.all::<12, 1>(&mut pixels, 9, y);
         self.all::<8, 1>(&mut pixels, 5, y);
         self.all::<4, 1>(&mut pixels, 1, y);
     }
