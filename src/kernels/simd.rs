@@ -9,8 +9,11 @@
 use super::int8_avx2 as int8;
 #[cfg(target_arch = "aarch64")]
 use super::int8_neon as int8;
-use super::scalar::{conv, dense, depthwise, pool, spread};
-use super::{AddI8, Constant, ConvF32, ConvI8, DenseF32, DenseI8, Spread, WeightsI8, Window};
+use super::scalar::{batch_norm, conv, dense, depthwise, pool, spread};
+use super::{
+    AddI8, BatchNormF32, Constant, ConvF32, ConvI8, DenseF32, DenseI8, NORMALIZED, Spread,
+    WeightsI8, Window,
+};
 
 /// Proof that this CPU has AVX2, or NEON: one exists only where [`Simd::new`] found it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +55,54 @@ impl Simd {
         ran();
         // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { int8::add(p, y) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn batch_norm_statistics_f32(self, p: &BatchNormF32) -> [[f64; NORMALIZED]; 2] {
+        ran();
+        // SAFETY: `self` exists, so the CPU has the registers.
+        unsafe { batch_norm_statistics_f32(p) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn batch_norm_f32(
+        self,
+        p: &BatchNormF32,
+        constants: [&[f32; NORMALIZED]; 3],
+        y: &mut [f32],
+    ) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has the registers.
+        unsafe { batch_norm_f32(p, constants, y) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn batch_norm_sums_f32(
+        self,
+        p: &BatchNormF32,
+        normalizer: [&[f32; NORMALIZED]; 2],
+        gy: &[f32],
+    ) -> [[f64; NORMALIZED]; 2] {
+        ran();
+        // SAFETY: `self` exists, so the CPU has the registers.
+        unsafe { batch_norm_sums_f32(p, normalizer, gy) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn batch_norm_input_gradient_f32(
+        self,
+        p: &BatchNormF32,
+        constants: [&[f32; NORMALIZED]; 5],
+        gy: &[f32],
+        gx: &mut [f32],
+    ) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has the registers.
+        unsafe { batch_norm_input_gradient_f32(p, constants, gy, gx) }
     }
 
     /// As the function of this name in [`kernels`](super).
@@ -320,6 +371,35 @@ fn conv_i8(p: &ConvI8, y: &mut [i8]) {
     if !int8::conv(p, y) {
         conv::forward_i8(p, y);
     }
+}
+
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
+fn batch_norm_statistics_f32(p: &BatchNormF32) -> [[f64; NORMALIZED]; 2] {
+    batch_norm::statistics(p)
+}
+
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
+fn batch_norm_f32(p: &BatchNormF32, constants: [&[f32; NORMALIZED]; 3], y: &mut [f32]) {
+    batch_norm::normalize(p, constants, y);
+}
+
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
+fn batch_norm_sums_f32(
+    p: &BatchNormF32,
+    normalizer: [&[f32; NORMALIZED]; 2],
+    gy: &[f32],
+) -> [[f64; NORMALIZED]; 2] {
+    batch_norm::gradient_sums(p, normalizer, gy)
+}
+
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
+fn batch_norm_input_gradient_f32(
+    p: &BatchNormF32,
+    constants: [&[f32; NORMALIZED]; 5],
+    gy: &[f32],
+    gx: &mut [f32],
+) {
+    batch_norm::add_gradient(p, constants, gy, gx);
 }
 
 /// Channels that an average is taken of at once.

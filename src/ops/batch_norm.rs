@@ -4,11 +4,9 @@
 //! Inference uses the running statistics. Training normalizes by the batch's mean and *biased* variance; the running
 //! variance follows the *unbiased* one, as in PyTorch. With one element per channel, both are the biased one.
 
-use super::{BatchNorm, OpError, check};
+use super::{BatchNorm, Context, OpError, check};
+use crate::kernels::{self, BatchNormF32, NORMALIZED as BLOCK};
 use crate::tensor::{DType, Operand};
-
-/// Channels at once, summed in double precision: as many sums as hide how long an addition takes.
-const BLOCK: usize = 16;
 
 impl BatchNorm {
     pub(super) fn check(&self, inputs: &[Operand], output: &Operand) -> Result<(), OpError> {
@@ -28,7 +26,7 @@ impl BatchNorm {
     }
 
     /// Writes the batch's means, then its 1/sqrt(variance + epsilon).
-    pub(super) fn prepare(&self, x: &Operand, saved: &mut [u8]) {
+    pub(super) fn prepare(&self, cx: &Context, x: &Operand, saved: &mut [u8]) {
         let channels = x.shape.channels();
         let (means, inverses) = saved.split_at_mut((4 * channels).min(saved.len()));
         let blocks = means
@@ -36,7 +34,12 @@ impl BatchNorm {
             .zip(inverses.chunks_mut(4 * BLOCK));
         for (block, (means, inverses)) in blocks.enumerate() {
             let first = block * BLOCK;
-            let (mean, variance) = statistics(x.f32(), channels, first);
+            let p = BatchNormF32 {
+                x: x.f32(),
+                channels,
+                first,
+            };
+            let [mean, variance] = kernels::batch_norm_statistics_f32(cx.kernels, &p);
             let values = mean.iter().zip(&variance);
             let bytes = means.chunks_exact_mut(4).zip(inverses.chunks_exact_mut(4));
             for ((mean_bytes, inverse_bytes), (&mean, &variance)) in bytes.zip(values) {
@@ -62,7 +65,7 @@ impl BatchNorm {
         (running(3), 1.0 / libm::sqrtf(running(4) + self.epsilon))
     }
 
-    pub(super) fn forward(&self, inputs: &[Operand], saved: &[u8], y: &mut [f32]) {
+    pub(super) fn forward(&self, cx: &Context, inputs: &[Operand], saved: &[u8], y: &mut [f32]) {
         let [x, gamma, beta, ..] = inputs else { return };
         let channels = x.shape.channels();
         for first in (0..channels).step_by(BLOCK) {
@@ -74,8 +77,12 @@ impl BatchNorm {
                 scale[k] = gamma.f32()[first + k] * inverse;
                 shift[k] = beta.f32()[first + k];
             }
-            let x = x.f32();
-            normalize(x, first, &mean, &scale, &shift, y, channels);
+            let p = BatchNormF32 {
+                x: x.f32(),
+                channels,
+                first,
+            };
+            kernels::batch_norm_f32(cx.kernels, &p, [&mean, &scale, &shift], y);
         }
     }
 
@@ -83,6 +90,7 @@ impl BatchNorm {
     /// and variance too: `gamma inverse (gy - mean(gy) - normalized mean(gy normalized))`.
     pub(super) fn input_gradient(
         &self,
+        cx: &Context,
         inputs: &[Operand],
         saved: &[u8],
         gy: &[f32],
@@ -101,34 +109,41 @@ impl BatchNorm {
             // what it saves is for training only
             if !cfg!(feature = "train") || saved.is_empty() {
                 for (gy, gx) in gy.chunks_exact(channels).zip(gx.chunks_exact_mut(channels)) {
-                    let gy = block(gy, first);
-                    write(gx, first, |k| scale[k] * gy[k], |gx, value| *gx += value);
+                    let (gy, gx) = (&gy[first..][..width], &mut gx[first..][..width]);
+                    for k in 0..width {
+                        gx[k] += scale[k] * gy[k];
+                    }
                 }
                 continue;
             }
             let (mean_gy, mean_gy_normalized) = {
-                let (sum, sum_normalized) = self.sums(inputs, saved, first, gy);
+                let [sum, sum_normalized] = self.sums(cx, inputs, saved, first, gy);
                 (
                     sum.map(|s| s as f32 / rows),
                     sum_normalized.map(|s| s as f32 / rows),
                 )
             };
             let normalizer = [&mean, &inverse, &scale, &mean_gy, &mean_gy_normalized];
-            let x = x.f32();
-            add_gradient([x, gy], first, normalizer, gx, channels);
+            let p = BatchNormF32 {
+                x: x.f32(),
+                channels,
+                first,
+            };
+            kernels::batch_norm_input_gradient_f32(cx.kernels, &p, normalizer, gy, gx);
         }
     }
 
     /// Sums of gy and of gy times the normalized input, for the channels from `first` on.
     fn sums(
         &self,
+        cx: &Context,
         inputs: &[Operand],
         saved: &[u8],
         first: usize,
         gy: &[f32],
-    ) -> ([f64; BLOCK], [f64; BLOCK]) {
+    ) -> [[f64; BLOCK]; 2] {
         let Some(x) = inputs.first() else {
-            return ([0.0; BLOCK], [0.0; BLOCK]);
+            return [[0.0; BLOCK]; 2];
         };
         let channels = x.shape.channels();
         let width = BLOCK.min(channels - first);
@@ -136,13 +151,18 @@ impl BatchNorm {
         for k in 0..width {
             (mean[k], inverse[k]) = self.normalizer(inputs, saved, first + k);
         }
-        let x = x.f32();
-        gradient_sums([x, gy], first, &mean, &inverse, channels)
+        let p = BatchNormF32 {
+            x: x.f32(),
+            channels,
+            first,
+        };
+        kernels::batch_norm_sums_f32(cx.kernels, &p, [&mean, &inverse], gy)
     }
 
     /// gamma (1), beta (2); mean (3) and variance (4) as `running - batch`.
     pub(super) fn parameter_gradient(
         &self,
+        cx: &Context,
         which: usize,
         inputs: &[Operand],
         saved: &[u8],
@@ -158,7 +178,7 @@ impl BatchNorm {
         for (block, gw) in gw.chunks_mut(BLOCK).enumerate() {
             let first = block * BLOCK;
             if which <= 2 {
-                let (sum, sum_normalized) = self.sums(inputs, saved, first, gy);
+                let [sum, sum_normalized] = self.sums(cx, inputs, saved, first, gy);
                 let sums = if which == 1 { sum_normalized } else { sum };
                 for (gw, sum) in gw.iter_mut().zip(sums) {
                     *gw += sum as f32;
@@ -171,123 +191,17 @@ impl BatchNorm {
                     }
                 }
             } else if !saved.is_empty() {
-                let (_, batch_variance) = statistics(x.f32(), channels, first);
+                let p = BatchNormF32 {
+                    x: x.f32(),
+                    channels,
+                    first,
+                };
+                let [_, batch_variance] = kernels::batch_norm_statistics_f32(cx.kernels, &p);
                 for (k, gw) in gw.iter_mut().enumerate() {
                     *gw += variance.f32()[first + k] - (batch_variance[k] * unbiased) as f32;
                 }
             }
         }
-    }
-}
-
-/// `(x - mean) scale + shift` for the channels from `first` on.
-#[inline(always)]
-fn normalize(
-    x: &[f32],
-    first: usize,
-    mean: &[f32; BLOCK],
-    scale: &[f32; BLOCK],
-    shift: &[f32; BLOCK],
-    y: &mut [f32],
-    channels: usize,
-) {
-    let rows = x.chunks_exact(channels).zip(y.chunks_exact_mut(channels));
-    for (x, y) in rows {
-        let x = block(x, first);
-        let of = |k: usize| (x[k] - mean[k]) * scale[k] + shift[k];
-        write(y, first, of, |y, value| *y = value);
-    }
-}
-
-/// What [`BatchNorm::input_gradient`] adds in training.
-#[inline(always)]
-fn add_gradient(
-    [x, gy]: [&[f32]; 2],
-    first: usize,
-    [mean, inverse, scale, mean_gy, mean_gy_normalized]: [&[f32; BLOCK]; 5],
-    gx: &mut [f32],
-    channels: usize,
-) {
-    let rows = x
-        .chunks_exact(channels)
-        .zip(gy.chunks_exact(channels))
-        .zip(gx.chunks_exact_mut(channels));
-    for ((x, gy), gx) in rows {
-        let (x, gy) = (block(x, first), block(gy, first));
-        let of = |k: usize| {
-            let normalized = (x[k] - mean[k]) * inverse[k];
-            scale[k] * (gy[k] - mean_gy[k] - normalized * mean_gy_normalized[k])
-        };
-        write(gx, first, of, |gx, value| *gx += value);
-    }
-}
-
-/// As [`BatchNorm::sums`].
-#[inline(always)]
-fn gradient_sums(
-    [x, gy]: [&[f32]; 2],
-    first: usize,
-    mean: &[f32; BLOCK],
-    inverse: &[f32; BLOCK],
-    channels: usize,
-) -> ([f64; BLOCK], [f64; BLOCK]) {
-    let (mut sum, mut sum_normalized) = ([0.0f64; BLOCK], [0.0f64; BLOCK]);
-    for (x, gy) in x.chunks_exact(channels).zip(gy.chunks_exact(channels)) {
-        let (x, gy) = (block(x, first), block(gy, first));
-        for k in 0..BLOCK {
-            sum[k] += gy[k] as f64;
-            sum_normalized[k] += (gy[k] * ((x[k] - mean[k]) * inverse[k])) as f64;
-        }
-    }
-    (sum, sum_normalized)
-}
-
-/// Mean and biased variance of the channels from `first` on.
-#[inline(always)]
-fn statistics(x: &[f32], channels: usize, first: usize) -> ([f64; BLOCK], [f64; BLOCK]) {
-    let rows = (x.len() / channels).max(1) as f64;
-    let (mut mean, mut variance) = ([0.0f64; BLOCK], [0.0f64; BLOCK]);
-    for x in x.chunks_exact(channels) {
-        let x = block(x, first);
-        for k in 0..BLOCK {
-            mean[k] += x[k] as f64;
-        }
-    }
-    mean = mean.map(|sum| sum / rows);
-    for x in x.chunks_exact(channels) {
-        let x = block(x, first);
-        for k in 0..BLOCK {
-            let d = x[k] as f64 - mean[k];
-            variance[k] += d * d;
-        }
-    }
-    (mean, variance.map(|sum| sum / rows))
-}
-
-/// The channels from `first` on, zeros behind the last: of one length, so that the loops over them are vectors.
-#[inline(always)]
-fn block(row: &[f32], first: usize) -> [f32; BLOCK] {
-    let row = &row[first..];
-    if let Some(block) = row.first_chunk() {
-        return *block;
-    }
-    let mut block = [0.0; BLOCK];
-    block[..row.len()].copy_from_slice(row);
-    block
-}
-
-/// Hands each of a row's channels from `first` on, a block or less, what follows `of` its number.
-#[inline(always)]
-fn write(row: &mut [f32], first: usize, of: impl Fn(usize) -> f32, set: impl Fn(&mut f32, f32)) {
-    let row = &mut row[first..];
-    if let Some(block) = row.first_chunk_mut::<BLOCK>() {
-        for (k, to) in block.iter_mut().enumerate() {
-            set(to, of(k));
-        }
-        return;
-    }
-    for (k, to) in row.iter_mut().enumerate() {
-        set(to, of(k));
     }
 }
 

@@ -528,9 +528,9 @@ impl Op {
 
     /// Before forward, where [`needs`](Op::needs) asks for [`Saved::Statistics`]: the batch's mean and
     /// 1/sqrt(variance + epsilon) per channel.
-    pub fn prepare(&self, inputs: &[Operand], saved: &mut [u8]) {
+    pub fn prepare(&self, cx: &Context, inputs: &[Operand], saved: &mut [u8]) {
         if let (Op::BatchNorm(norm), Some(x), true) = (self, inputs.first(), BATCH_NORM) {
-            norm.prepare(x, saved);
+            norm.prepare(cx, x, saved);
         }
     }
 
@@ -562,7 +562,7 @@ impl Op {
             Op::Unary(unary) if UNARY => unary.forward(cx, inputs, y),
             Op::BatchNorm(norm) if BATCH_NORM => {
                 if let DataMut::F32(y) = y {
-                    norm.forward(inputs, saved, y);
+                    norm.forward(cx, inputs, saved, y);
                 }
             }
             Op::Quantize if QUANTIZE => {
@@ -667,7 +667,7 @@ impl Op {
             Op::Pad(pad) if PAD => pad.input_gradient(&x.shape, &output.shape, gy, gx),
             Op::Concat(concat) if CONCAT => concat.input_gradient(which, inputs, output, gy, gx),
             Op::Softmax(softmax) if SOFTMAX => softmax.input_gradient(output, gy, gx),
-            Op::BatchNorm(norm) if BATCH_NORM => norm.input_gradient(inputs, saved, gy, gx),
+            Op::BatchNorm(norm) if BATCH_NORM => norm.input_gradient(cx, inputs, saved, gy, gx),
             Op::Reshape | Op::Unary(_) | Op::Quantize | Op::Dequantize | Op::Remember => {
                 activation::accumulate(gx, gy)
             }
@@ -708,7 +708,7 @@ impl Op {
             }
             Op::ConvTranspose2d(conv) => conv.parameter_gradient(cx, which, inputs, output, gy, gw),
             Op::Dense(dense) => dense.parameter_gradient(cx, which, inputs, gy, gw),
-            Op::BatchNorm(norm) => norm.parameter_gradient(which, inputs, saved, gy, gw),
+            Op::BatchNorm(norm) => norm.parameter_gradient(cx, which, inputs, saved, gy, gw),
             // A constant addend or factor is a parameter like any other.
             Op::Add(add) => add.input_gradient(which, inputs, output, gy, gw),
             Op::Mul(mul) => mul.input_gradient(which, inputs, output, gy, gw),

@@ -146,7 +146,7 @@ impl Session<'_> {
         };
         if self.options.mode.trains() && saved == Saved::Statistics {
             self.with_output(node.output, Role::Saved, |s, rest, saved| {
-                node.op.prepare(&s.inputs(&node, rest), saved);
+                node.op.prepare(&s.context(), &s.inputs(&node, rest), saved);
             });
         }
         #[cfg(foolproof_simd)]

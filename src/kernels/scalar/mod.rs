@@ -5,6 +5,7 @@
 //! summed as a tree at the end. That is what an 8-wide vector unit does, so the compiler may vectorise it, and
 //! a chip without one does the same additions one by one.
 
+pub mod batch_norm;
 pub mod conv;
 pub mod dense;
 pub mod depthwise;
