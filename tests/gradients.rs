@@ -518,7 +518,7 @@ fn run(case: &Case, training: bool, random: &mut Random) -> f64 {
     let mut saved = vec![0xaa; needs.saved.bytes(&out)];
     let batch_statistics = needs.saved == Saved::Statistics;
     if batch_statistics {
-        op.prepare(&all, &mut saved);
+        op.prepare(&cx, &all, &mut saved);
     }
     drop(all);
     let mut inputs = case.inputs.clone();

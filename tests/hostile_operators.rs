@@ -278,7 +278,7 @@ fn run(op: &Op, inputs: &mut [Tensor], output: &mut Tensor, training: bool, nume
     let statistics = needs.saved == Saved::Statistics;
     if statistics {
         let operands: Vec<Operand> = inputs.iter().map(|t| t.operand()).collect();
-        op.prepare(&operands, &mut saved);
+        op.prepare(&cx, &operands, &mut saved);
     }
     let steps = matches!(needs.saved, Saved::Steps { .. });
     let own = if statistics || steps {

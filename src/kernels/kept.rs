@@ -3,9 +3,9 @@
 //!
 //! Each order has a [`Key`] of everything that it depends on. Weights are known by their address: they lie in the model's image, which is
 //! borrowed for as long as the memory is, or in the memory itself. Whoever finds no room puts them in order on the stack, as if nothing had
-//! been lent.
+//! been lent, or takes other loops.
 //!
-//! Of an int8 dense layer's weights, which are read as they lie, what is known of them is kept, and of an int8 convolution of single pixels
+//! Of an int8 dense layer's weights, where they are read as they lie, what is known of them is kept, and of an int8 convolution of single pixels
 //! which filters are left where many answer the same whatever they see; without room, loops run that need to know nothing.
 #![allow(unsafe_code)] // orders are written once and read through pointers afterwards
 
@@ -234,8 +234,9 @@ impl<'a> Kept<'a> {
 /// Enough bytes for what is kept of an int8 dense layer's weights.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn dense_bytes(weights: usize, rows: usize) -> usize {
-    let numbers = match super::simd::found().wide_products {
-        true => super::int8_avx512::numbers(rows, (weights / rows.max(1)).div_ceil(4)),
+    let depth = weights / rows.max(1);
+    let numbers = match super::simd::found().wide_products && depth <= super::int8_avx512::DEPTH {
+        true => super::int8_avx512::numbers(rows, depth.div_ceil(4)),
         false => super::int8_avx2::whole::numbers(weights, rows),
     };
     size_of::<Header>() + LINE + numbers * size_of::<i32>()
@@ -294,7 +295,12 @@ impl Sizes {
         let pairs = |[from, to]: [usize; 2]| {
             #[cfg(target_arch = "x86_64")]
             if super::simd::found().wide_products {
-                return 4 * super::int8_avx512::numbers(to, rows * (columns * from).div_ceil(4));
+                let quads = rows * (columns * from).div_ceil(4);
+                // of one channel: a depthwise layer, perhaps
+                return 4 * match from {
+                    1 => super::int8_avx512::depthwise_numbers(to, quads),
+                    _ => super::int8_avx512::numbers(to, quads),
+                };
             }
             2 * rows * (columns * from).next_multiple_of(2) * to.next_multiple_of(16)
         };

@@ -755,6 +755,75 @@ mod tests {
         });
     }
 
+    /// Rows of so many channels, block by block.
+    fn compare_batch_norm(simd: Simd, rows: usize, channels: usize) {
+        let (x, gy) = (floats(rows * channels, 1), floats(rows * channels, 2));
+        let constants = floats(5 * NORMALIZED, 3);
+        let constants = constants.as_chunks::<NORMALIZED>().0;
+        let [mean, inverse, scale, shift, other] = [0, 1, 2, 3, 4].map(|i| &constants[i]);
+        use super::super as kernels;
+        for first in (0..channels).step_by(NORMALIZED) {
+            let p = BatchNormF32 {
+                x: &x,
+                channels,
+                first,
+            };
+            let none = [9.0f64; 2 * NORMALIZED];
+            same(simd, &none, |k, to| {
+                let sums = kernels::batch_norm_statistics_f32(k, &p);
+                to.copy_from_slice(sums.as_flattened());
+            });
+            same(simd, &none, |k, to| {
+                let sums = kernels::batch_norm_sums_f32(k, &p, [mean, inverse], &gy);
+                to.copy_from_slice(sums.as_flattened());
+            });
+            same(simd, &floats(rows * channels, 4), |k, y| {
+                kernels::batch_norm_f32(k, &p, [mean, scale, shift], y);
+            });
+            same(simd, &floats(rows * channels, 5), |k, gx| {
+                let constants = [mean, inverse, scale, shift, other];
+                kernels::batch_norm_input_gradient_f32(k, &p, constants, &gy, gx);
+            });
+        }
+    }
+
+    /// An int8 average of windows that reach beyond the image.
+    fn compare_average(simd: Simd, channels: usize) {
+        let g = Window {
+            batch: 2,
+            input: [7, 6],
+            in_channels: channels,
+            output: [4, 3],
+            out_channels: channels,
+            kernel: [3, 4],
+            stride: [2, 2],
+            dilation: [1, 1],
+            padding: [1, 1],
+        };
+        let x = ints(2 * 7 * 6 * channels, 1);
+        for range in [(-128, 127), (-3, 5)] {
+            same(simd, &std::vec![99; 2 * 4 * 3 * channels], |k, y| {
+                super::super::average_pool_i8(k, &g, &x, range, y);
+            });
+        }
+    }
+
+    #[test]
+    fn channels_of_one_kind_have_the_scalar_bits() {
+        let Some(simd) = Simd::new() else {
+            std::eprintln!("SKIPPED: AVX2 or NEON is not there");
+            return;
+        };
+        for channels in [1, 7, 16, 17, 40, 64] {
+            for rows in [1, 2, 9, 50] {
+                compare_batch_norm(simd, rows, channels);
+            }
+        }
+        for channels in [1, 16, 63, 64, 65, 128] {
+            compare_average(simd, channels);
+        }
+    }
+
     #[test]
     fn same_bits_as_scalar() {
         let Some(simd) = Simd::new() else {

@@ -1,5 +1,5 @@
-//! What the int8 vector kernels of every CPU share: parts of an input image, widened to 16 bits less the zero point (cells outside the image
-//! are zero), and where weights and constants lie.
+//! What the int8 vector kernels of every CPU share: parts of an input image, for most of them widened to 16 bits less the zero point (cells outside
+//! the image are zero), and where weights and constants lie.
 
 use super::kept::{Key, Loops};
 use super::{ConvI8, Window};

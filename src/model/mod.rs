@@ -149,7 +149,7 @@ impl<'a> Model<'a> {
     }
 
     /// Bytes of a buffer in which a session for a batch also has room for its convolutions' weights in the order in which vector loops read
-    /// them, and for what they know of int8 layers' weights: which of a dense one's may saturate (of which those with VNNI make no use), and which
+    /// them, and for what they know of int8 layers' weights: which of a dense one's may saturate (those with VNNI have them in order, too), and which
     /// filters of a convolution of single pixels answer the same whatever they see. They are behind those bytes that it requires; on machines
     /// without such loops it is what it requires. None where that is.
     pub fn preferred_buffer_for(&self, mode: Mode, batch: usize) -> Option<usize> {

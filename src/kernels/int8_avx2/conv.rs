@@ -32,6 +32,13 @@ pub(super) fn conv_of(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
     if simd::found().wide_products && unsafe { int8_avx512::conv(p, layout, y) } {
         return true;
     }
+    narrow(p, layout, y)
+}
+
+/// The same with AVX2 alone. No part of its caller, which would keep room for it on the stack.
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+fn narrow(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
     let flat = flattened(p.window);
     let p = &ConvI8 {
         window: &flat,

@@ -35,6 +35,15 @@ pub(in super::super) fn depthwise(p: &ConvI8, y: &mut [i8]) -> bool {
     if simd::found().wide_products && unsafe { int8_avx512::depthwise(p, y) } {
         return true;
     }
+    narrow(p, y)
+}
+
+/// The same with AVX2 alone. No part of its caller, which would keep room for it on the stack.
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+fn narrow(p: &ConvI8, y: &mut [i8]) -> bool {
+    let g = p.window;
+    let (c, outputs) = (g.in_channels, g.out_channels);
     let cells = g.kernel[0] * g.kernel[1];
     let sized = c == p.output.bias.len() && p.w.len() == cells * c;
     // of eight channels: pairs of elements

@@ -1,5 +1,6 @@
 //! Elementwise sum of two tensors of one shape.
 
+use super::super::simd::ran_wide;
 use super::super::strip::bytes;
 use super::super::{AddI8, Multiplier, Rounding, fixed_point};
 use super::{CONSTANTS, Finish, Form, LANES, is_plain, plain_constants, store};
@@ -30,6 +31,7 @@ pub(in super::super) fn add(p: &AddI8, y: &mut [i8]) -> bool {
         let of_lane = plain_constants(p.output, p.zero_point, start);
         of_lane.write(lane, constants.as_flattened_mut());
     }
+    ran_wide();
     let constants = core::slice::from_ref(&constants);
     let finish = Finish::new(Form::Plain, constants, p.zero_point, p.range);
     let shift = _mm_cvtsi32_si128(shift);

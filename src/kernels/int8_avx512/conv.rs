@@ -3,13 +3,16 @@
 use super::super::kept::{Key, Loops};
 use super::super::simd::ran_wide;
 use super::super::strip::{Cut, Layout, Scratch, Strip, flattened};
-use super::super::{ConvI8, DenseI8, Window};
+use super::super::{ConvI8, DenseI8, Rounding, Window};
 use super::{
-    Finish, Form, LANES, Weights, block_len, both, channel, describe, numbers, row_of_bytes, store,
-    takes,
+    Finish, Form, LANES, Weights, block_len, both, channel, describe, numbers, registers,
+    row_of_bytes, store, takes,
 };
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
+
+/// The longest input of a dense layer.
+pub(in super::super) const DEPTH: usize = STRIP - BEHIND;
 
 /// Bytes of a strip: what is left of a first-level cache are weights.
 const STRIP: usize = 24 * 1024;
@@ -26,12 +29,13 @@ pub(in super::super) fn conv(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
         ..*p
     };
     let g = p.window;
-    let Some(blocks) = in_order(p, layout) else {
-        return false;
-    };
     let mut room = Scratch::<STRIP, u8>::new();
     let pixels = g.batch * g.input[0] * g.input[1];
     if is_flat(g) && pixels * g.in_channels <= STRIP - BEHIND {
+        let Some(blocks) = in_order(p, layout) else {
+            return false;
+        };
+        // as it would be cut, without the divisions
         let whole = Strip {
             n: 0,
             at: [0, 0],
@@ -43,6 +47,9 @@ pub(in super::super) fn conv(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
         return true;
     }
     let Some(cut) = Cut::new(g, STRIP - BEHIND) else {
+        return false;
+    };
+    let Some(blocks) = in_order(p, layout) else {
         return false;
     };
     for strip in cut.strips(g) {
@@ -121,15 +128,6 @@ pub(in super::super) fn dense(p: &DenseI8, y: &mut [i8]) -> bool {
     conv(&layer, layout, y)
 }
 
-/// Registers of the block that comes next where so many filters are left.
-fn registers(left: usize) -> usize {
-    match left {
-        0..=16 => 1,
-        17..=32 => 2,
-        _ => 4,
-    }
-}
-
 /// Four elements each of a filter: those of a row, and zeros behind the last.
 fn quads(g: &Window) -> usize {
     g.kernel[0] * (g.kernel[1] * g.in_channels).div_ceil(4)
@@ -141,7 +139,8 @@ pub(super) fn in_order<'a>(p: &ConvI8<'a>, layout: Layout) -> Option<&'a [i32]> 
     let [high, wide] = g.kernel;
     let filter = g.filter_len();
     let sized = g.out_channels == p.output.bias.len() && p.w.len() == filter * g.out_channels;
-    if !sized || filter == 0 || g.dilation != [1, 1] {
+    let rounds_twice = p.output.rounding == Rounding::Double;
+    if !sized || filter == 0 || g.dilation != [1, 1] || !rounds_twice {
         return None;
     }
     let shape = [
@@ -304,7 +303,7 @@ impl Block<'_> {
         // what the loops read, and no more
         let mut w = w[..rows * quads * T * LANES].as_ptr();
         let reach = (rows - 1) * pitch + 4 * quads;
-        // no window begins behind the last one
+        // no window begins behind the last one: `Pixels::take` goes forward
         let x = &self.x[..at[P - 1] + reach];
         let mut start = [x.as_ptr(); P];
         for i in 0..P {

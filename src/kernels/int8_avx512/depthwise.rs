@@ -6,10 +6,10 @@
 use super::super::kept::{Key, Loops};
 use super::super::simd::ran_wide;
 use super::super::strip::{Cut, Scratch, Strip};
-use super::super::{ConvI8, Window};
+use super::super::{ConvI8, Rounding, Window};
 use super::{
-    Finish, Form, LANES, Weights, block_len, both, channel, describe, fill, numbers, outside,
-    raise, row_of_bytes, store, takes,
+    Finish, Form, LANES, Weights, block_len, both, channel, depthwise_numbers, describe, fill,
+    outside, raise, row_of_bytes, store, takes,
 };
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -29,7 +29,7 @@ struct Sizes {
     pitch: usize,
     /// Quads of columns in a row of the window.
     quads: usize,
-    /// Columns of one plane.
+    /// Columns of one plane. There are as many planes as a stride has columns: column `i` is in plane `i % stride`, number `i / stride` of it.
     plane: usize,
     /// Vectors of 64 outputs in a part of a row.
     vectors: usize,
@@ -52,6 +52,15 @@ impl Sizes {
         }
     }
 
+    /// Columns of outputs whose planes and quads fit the buffers; a column of none may not.
+    fn widest(g: &Window) -> usize {
+        let Sizes { pitch, quads, .. } = Sizes::of(g, 0);
+        let planes = (ROW - WIDE) / (g.stride[1] * pitch);
+        let by_planes = planes.saturating_sub((4 * quads - 1) / g.stride[1]);
+        let vectors = QUADS / (4 * WIDE * quads * g.kernel[0]);
+        by_planes.min(vectors * WIDE / pitch)
+    }
+
     /// Bytes of all planes, and of what the last vector may read behind them.
     fn row(&self, g: &Window) -> usize {
         g.stride[1] * self.plane * self.pitch + WIDE
@@ -67,12 +76,13 @@ impl Sizes {
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
 pub(in super::super) fn depthwise(p: &ConvI8, y: &mut [i8]) -> bool {
     let g = p.window;
-    let Some(columns) = (1..=g.output[1]).rev().find(|&columns| {
-        let sizes = Sizes::of(g, columns);
-        sizes.row(g) <= ROW && sizes.quad_row().saturating_mul(g.kernel[0]) <= QUADS
-    }) else {
+    if g.in_channels == 0 || g.kernel.contains(&0) || g.stride[1] == 0 {
         return false;
-    };
+    }
+    let columns = Sizes::widest(g).min(g.output[1]);
+    if columns == 0 {
+        return false;
+    }
     let Some(blocks) = in_order(p) else {
         return false;
     };
@@ -115,7 +125,7 @@ pub(in super::super) fn depthwise(p: &ConvI8, y: &mut [i8]) -> bool {
     true
 }
 
-/// Writes row `r` of the strip's input, columns sorted into as many planes as a stride has columns.
+/// Writes row `r` of the strip's input, columns sorted into planes.
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
 fn sorted(p: &ConvI8, strip: &Strip, r: usize, sizes: &Sizes, to: &mut [MaybeUninit<u8>]) {
     let g = p.window;
@@ -180,7 +190,8 @@ fn in_order<'a>(p: &ConvI8<'a>) -> Option<&'a [i32]> {
     let g = p.window;
     let (c, cells) = (g.in_channels, g.kernel[0] * g.kernel[1]);
     let sized = c == g.out_channels && c == p.output.bias.len() && p.w.len() == cells * c;
-    if !sized || cells == 0 || g.dilation != [1, 1] {
+    let rounds_twice = p.output.rounding == Rounding::Double;
+    if !sized || g.dilation != [1, 1] || !rounds_twice {
         return None;
     }
     let shape = [both(g.kernel[0], g.kernel[1]), c];
@@ -192,7 +203,7 @@ fn in_order<'a>(p: &ConvI8<'a>) -> Option<&'a [i32]> {
         &p.output,
     );
     let quads = g.kernel[0] * g.kernel[1].div_ceil(4);
-    let len = numbers(g.in_channels, quads);
+    let len = depthwise_numbers(g.in_channels, quads);
     let found = p.w.place()?.numbers(&key, len, |to| write(p, quads, to))?;
     (Form::of(found[0]) != Form::NotTaken).then_some(found)
 }

@@ -3,8 +3,9 @@
 //! requantization sixteen lanes at a time, exact for every input.
 //!
 //! One of the factors is unsigned: inputs get 128 added. What this and the zero point bring is the same whatever the input,
-//! so that sums begin with the bias less that. Weights, and all that requantization needs of a channel, are put in order once a session where its buffer has
-//! room for them (`kept`); without, and for roundings other than two, the layer is left to AVX2's loops.
+//! so that sums begin with the bias less that. A layer is a list of blocks ([`block_len`]): weights, and all that requantization needs of a channel, are put in order once a session where its buffer has
+//! room for them (`kept`). Without, and with other roundings than [`Rounding::Double`], with dilations and with windows that do not fit the buffers on the
+//! stack, the layer is left to AVX2's loops.
 //!
 //! Channels come in blocks of one, two or four registers with sixteen each, in an order that packing to bytes undoes ([`channel`]).
 #![allow(clippy::needless_range_loop)] // rows are registers: numbered, in loops that are unrolled
@@ -17,7 +18,7 @@ mod depthwise;
 mod tests;
 
 pub(super) use add::add;
-pub(super) use conv::{conv, dense};
+pub(super) use conv::{DEPTH, conv, dense};
 pub(super) use depthwise::depthwise;
 
 use super::strip::Strip;
@@ -28,20 +29,42 @@ use core::mem::MaybeUninit;
 /// Sums in a register.
 const LANES: usize = 16;
 
-/// Registers of constants for sixteen channels.
+/// Registers of constants for sixteen channels, in this order: where sums begin, shifts to the left, factors of the even lanes and of the odd ones, what is
+/// added to their products, the bit of a sum's sign, shifts to the right, and shifts of whole products of the even lanes and of the odd ones. ([`OfLane::write`]
+/// writes them, [`plain`] and [`any`] read them.)
 const CONSTANTS: usize = 10;
 
 /// Numbers before a block's constants: its [`Form`], and what fills a line.
 const HEAD: usize = LANES;
 
-/// Numbers of a block: so many registers of channels, each with `quads` times four weights.
+/// Numbers of a block: its [`Form`], the constants of so many registers of channels, register by register, and `quads` times four weights of each channel, all
+/// registers' of one quad side by side.
 fn block_len(registers: usize, quads: usize) -> usize {
     HEAD + registers * LANES * (CONSTANTS + quads)
 }
 
-/// Enough numbers for a layer of so many channels.
+/// Registers of the block that comes next where so many channels are left.
+fn registers(left: usize) -> usize {
+    match left {
+        0..=16 => 1,
+        17..=32 => 2,
+        _ => 4,
+    }
+}
+
+/// Numbers of all blocks of so many channels.
 pub(super) fn numbers(channels: usize, quads: usize) -> usize {
-    channels.next_multiple_of(4 * LANES) * (HEAD / LANES + CONSTANTS + quads)
+    let (whole, left) = (channels / (4 * LANES), channels % (4 * LANES));
+    let rest = match left {
+        0 => 0,
+        _ => block_len(registers(left), quads),
+    };
+    whole * block_len(4, quads) + rest
+}
+
+/// The same of a depthwise layer, whose blocks have 64 lanes each.
+pub(super) fn depthwise_numbers(channels: usize, quads: usize) -> usize {
+    channels.div_ceil(4 * LANES) * block_len(4, quads)
 }
 
 /// Which of a block's channels is in a lane of one of its registers: [`Finish::pack`] puts them in order.
@@ -103,7 +126,7 @@ impl Weights {
 }
 
 /// Whether the short way gives what two roundings do: sums that are `most` at most stay within 2^30, and what is added to their products before the
-/// shift does not bring them out of 32 bits.
+/// shift, a half and the zero point, does not bring them out of 32 bits: 2^30 + 2^21 + 2^29 where it is a shift by 22.
 fn is_plain(factor: Multiplier, zero_point: i32, most: i64) -> bool {
     factor.mantissa >= 0
         && (-22..0).contains(&factor.shift)
@@ -199,7 +222,7 @@ fn plain_constants(factor: Multiplier, zero_point: i32, start: i64) -> OfLane {
 }
 
 /// Products of 64 bits hold everything: both roundings are one shift to the right of what their halves were added to, less 2^31 where the sum is
-/// negative and there is a second rounding.
+/// negative and there is a second rounding. (Where the first one leaves zero of a negative sum, the second leaves zero of it, less 2^31 or not.)
 fn any_constants(factor: Multiplier, start: i64) -> OfLane {
     let right = (-factor.shift).max(0);
     let half = if right > 0 { 1i64 << (right - 1) } else { 0 };
