@@ -35,20 +35,6 @@ pub struct ConvI8<'a> {
     pub output: Requantize<'a>,
 }
 
-/// Channels that batch normalization takes at once: as many sums in double precision as hide how long an addition takes.
-pub const NORMALIZED: usize = 16;
-
-/// The input of a batch normalization, rows of so many channels, and which come first of those that are looked at: [`NORMALIZED`] or, at the end, fewer.
-#[derive(Clone, Copy, Debug)]
-pub struct BatchNormF32<'a> {
-    /// Input.
-    pub x: &'a [f32],
-    /// Channels of a row.
-    pub channels: usize,
-    /// The first channel.
-    pub first: usize,
-}
-
 /// A fully connected layer in f32: `x [N, depth]`, `w [O, depth]`, `bias [O]`, depth at least 1.
 #[derive(Clone, Copy, Debug)]
 pub struct DenseF32<'a> {

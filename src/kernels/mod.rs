@@ -2,12 +2,13 @@
 //! what runs on a chip without special instructions, and what every faster kernel is compared with.
 //!
 //! The functions at this level are the one dispatch point: they hand over to the implementation that
-//! [`Kernels`] names. Loops that take no noticeable time (most elementwise ones, averages, normalization) have one
-//! portable form, beside their operator in `ops`.
+//! [`Kernels`] names. Loops that take no noticeable time (most elementwise ones, averages in f32) have one portable form,
+//! beside their operator in `ops`.
 
 mod activation;
 #[cfg(foolproof_dsp)]
 mod arm;
+mod batch_norm;
 #[cfg(foolproof_dsp)]
 mod chip;
 mod constant;
@@ -43,6 +44,8 @@ mod plain;
 pub mod scalar;
 #[cfg(foolproof_simd)]
 pub mod simd;
+#[cfg(all(test, foolproof_simd))]
+mod simd_tests;
 #[cfg(foolproof_simd)]
 mod strip;
 #[cfg(all(test, foolproof_simd))]
@@ -54,10 +57,14 @@ pub use window::Window;
 pub use {fma::Fma, simd::Simd};
 
 pub use activation::Activation;
+pub use batch_norm::{
+    BatchNormF32, NORMALIZED, batch_norm_f32, batch_norm_input_gradient_f32,
+    batch_norm_statistics_f32, batch_norm_sums_f32,
+};
 pub use constant::Constant;
 pub(crate) use constant::Place;
 pub use fixed_point::{Multiplier, Rounding};
-pub use layers::{BatchNormF32, ConvF32, ConvI8, DenseF32, DenseI8, NORMALIZED, Requantize};
+pub use layers::{ConvF32, ConvI8, DenseF32, DenseI8, Requantize};
 pub use scalar::spread::Spread;
 
 /// Whether the f32 layers are compiled in. Where they are not, [`crate::ops::Op::check`] refuses them, and the functions here do nothing.
@@ -301,69 +308,6 @@ pub fn tanh_f32(kernels: Kernels, x: &[f32], y: &mut [f32]) {
         Kernels::Simd(simd) => simd.tanh_f32(x, y),
         #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.simd().tanh_f32(x, y),
-    }
-}
-
-/// Mean and biased variance of each of the channels.
-pub fn batch_norm_statistics_f32(kernels: Kernels, p: &BatchNormF32) -> [[f64; NORMALIZED]; 2] {
-    match kernels {
-        Kernels::Scalar => scalar::batch_norm::statistics(p),
-        #[cfg(foolproof_simd)]
-        Kernels::Simd(simd) => simd.batch_norm_statistics_f32(p),
-        #[cfg(foolproof_simd)]
-        Kernels::Fma(fma) => fma.simd().batch_norm_statistics_f32(p),
-    }
-}
-
-/// `y = (x - mean) scale + shift` for the channels.
-pub fn batch_norm_f32(
-    kernels: Kernels,
-    p: &BatchNormF32,
-    constants: [&[f32; NORMALIZED]; 3],
-    y: &mut [f32],
-) {
-    match kernels {
-        Kernels::Scalar => scalar::batch_norm::normalize(p, constants, y),
-        #[cfg(foolproof_simd)]
-        Kernels::Simd(simd) => simd.batch_norm_f32(p, constants, y),
-        #[cfg(foolproof_simd)]
-        Kernels::Fma(fma) => fma.simd().batch_norm_f32(p, constants, y),
-    }
-}
-
-/// Sums of `gy` and of `gy (x - mean) inverse` for the channels.
-pub fn batch_norm_sums_f32(
-    kernels: Kernels,
-    p: &BatchNormF32,
-    normalizer: [&[f32; NORMALIZED]; 2],
-    gy: &[f32],
-) -> [[f64; NORMALIZED]; 2] {
-    match kernels {
-        Kernels::Scalar => scalar::batch_norm::gradient_sums(p, normalizer, gy),
-        #[cfg(foolproof_simd)]
-        Kernels::Simd(simd) => simd.batch_norm_sums_f32(p, normalizer, gy),
-        #[cfg(foolproof_simd)]
-        Kernels::Fma(fma) => fma.simd().batch_norm_sums_f32(p, normalizer, gy),
-    }
-}
-
-/// `gx += scale (gy - mean_gy - n mean_gy_n)`, where `n = (x - mean) inverse`, for the channels. Constants: mean, inverse, scale, `mean_gy`,
-/// `mean_gy_n`.
-pub fn batch_norm_input_gradient_f32(
-    kernels: Kernels,
-    p: &BatchNormF32,
-    constants: [&[f32; NORMALIZED]; 5],
-    gy: &[f32],
-    gx: &mut [f32],
-) {
-    match kernels {
-        Kernels::Scalar => scalar::batch_norm::add_gradient(p, constants, gy, gx),
-        #[cfg(foolproof_simd)]
-        Kernels::Simd(simd) => simd.batch_norm_input_gradient_f32(p, constants, gy, gx),
-        #[cfg(foolproof_simd)]
-        Kernels::Fma(fma) => fma
-            .simd()
-            .batch_norm_input_gradient_f32(p, constants, gy, gx),
     }
 }
 

@@ -34,11 +34,7 @@ impl BatchNorm {
             .zip(inverses.chunks_mut(4 * BLOCK));
         for (block, (means, inverses)) in blocks.enumerate() {
             let first = block * BLOCK;
-            let p = BatchNormF32 {
-                x: x.f32(),
-                channels,
-                first,
-            };
+            let p = channels_from(x, first);
             let [mean, variance] = kernels::batch_norm_statistics_f32(cx.kernels, &p);
             let values = mean.iter().zip(&variance);
             let bytes = means.chunks_exact_mut(4).zip(inverses.chunks_exact_mut(4));
@@ -77,11 +73,7 @@ impl BatchNorm {
                 scale[k] = gamma.f32()[first + k] * inverse;
                 shift[k] = beta.f32()[first + k];
             }
-            let p = BatchNormF32 {
-                x: x.f32(),
-                channels,
-                first,
-            };
+            let p = channels_from(x, first);
             kernels::batch_norm_f32(cx.kernels, &p, [&mean, &scale, &shift], y);
         }
     }
@@ -124,11 +116,7 @@ impl BatchNorm {
                 )
             };
             let normalizer = [&mean, &inverse, &scale, &mean_gy, &mean_gy_normalized];
-            let p = BatchNormF32 {
-                x: x.f32(),
-                channels,
-                first,
-            };
+            let p = channels_from(x, first);
             kernels::batch_norm_input_gradient_f32(cx.kernels, &p, normalizer, gy, gx);
         }
     }
@@ -151,11 +139,7 @@ impl BatchNorm {
         for k in 0..width {
             (mean[k], inverse[k]) = self.normalizer(inputs, saved, first + k);
         }
-        let p = BatchNormF32 {
-            x: x.f32(),
-            channels,
-            first,
-        };
+        let p = channels_from(x, first);
         kernels::batch_norm_sums_f32(cx.kernels, &p, [&mean, &inverse], gy)
     }
 
@@ -191,17 +175,22 @@ impl BatchNorm {
                     }
                 }
             } else if !saved.is_empty() {
-                let p = BatchNormF32 {
-                    x: x.f32(),
-                    channels,
-                    first,
-                };
+                let p = channels_from(x, first);
                 let [_, batch_variance] = kernels::batch_norm_statistics_f32(cx.kernels, &p);
                 for (k, gw) in gw.iter_mut().enumerate() {
                     *gw += variance.f32()[first + k] - (batch_variance[k] * unbiased) as f32;
                 }
             }
         }
+    }
+}
+
+/// The input, whose channels from `first` on are looked at.
+fn channels_from<'a>(x: &Operand<'a>, first: usize) -> BatchNormF32<'a> {
+    BatchNormF32 {
+        x: x.f32(),
+        channels: x.shape.channels(),
+        first,
     }
 }
 

@@ -343,11 +343,9 @@ impl Slide {
     /// As [`Slide::run`].
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     unsafe fn unreached(&self, ends: &Ends, destination: *mut f32) {
-        let Some(bias) = ends.bias.and_then(|bias| bias.get(..self.channels)) else {
-            return;
-        };
+        let Some(bias) = ends.bias else { return };
         let rails = Rails::new(ends.activation);
-        let (eights, rest) = bias.as_chunks::<8>();
+        let (eights, rest) = bias[..self.channels].as_chunks::<8>();
         for n in 0..self.batch {
             for y in 0..self.count[0] {
                 for x in 0..self.count[1] {

@@ -64,10 +64,9 @@ fn is_power_of_two(factor: Multiplier) -> bool {
     factor.mantissa == 1 << 30 && factor.shift <= 0
 }
 
-/// What an input `x`, less its zero point, brings: with the factor `m 2^(-31-right)` and `x` shifted to the left by `l`, gemmlowp's two roundings are
-/// `(x m + 2^(30-l) + half) >> s`, where `s = 31 - l + right` and `half` is `2^(s-1)`, less `2^(31-l)` for a negative `x`; without a second rounding it
-/// is zero. Cut after its lower 16 bits `m` meets `x` in products of 32 bits.
-#[derive(Clone, Copy)]
+/// What an input `x`, less its zero point, brings: with the factor `m 2^(-31-right)` and `x` shifted to the left by `l`, gemmlowp's two
+/// roundings are `(x m + 2^(30-l) + half) >> s`, where `s = 31 - l + right` and `half` is `2^(s-1)`, less `2^(31-l)` for a negative `x`;
+/// without a second rounding it is zero. Cut after its lower 16 bits `m` meets `x` in products of 32 bits.
 struct Term {
     zero_point: __m512i,
     /// Upper bits of the factor, shifted to where they count.

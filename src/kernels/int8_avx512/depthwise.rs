@@ -310,8 +310,9 @@ impl Row<'_> {
             }
         }
         let ring = self.quads.as_chunks::<{ 4 * WIDE }>().0;
-        let (newer, older) = ring.split_at(self.oldest * quads * vectors);
-        for row in [older, newer]
+        // from the oldest row to the end of the ring, and from its start
+        let (start, end) = ring.split_at(self.oldest * quads * vectors);
+        for row in [end, start]
             .into_iter()
             .flat_map(|part| part.chunks_exact(quads * vectors))
         {

@@ -2,10 +2,10 @@
 //! bits, none of which saturates. The sums of `scalar` in another order, which for integers modulo 2^32 gives the same bits, and
 //! requantization sixteen lanes at a time, exact for every input.
 //!
-//! One of the factors is unsigned: inputs get 128 added. What this and the zero point bring is the same whatever the input,
-//! so that sums begin with the bias less that. A layer is a list of blocks ([`block_len`]): weights, and all that requantization needs of a channel, are put in order once a session where its buffer has
-//! room for them (`kept`). Without, and with other roundings than [`Rounding::Double`], with dilations and with windows that do not fit the buffers on the
-//! stack, the layer is left to AVX2's loops.
+//! One of the factors is unsigned: inputs get 128 added. What this and the zero point bring is the same whatever the input, so that sums begin
+//! with the bias less that. A layer is a list of blocks ([`block_len`]): weights, and all that requantization needs of a channel, are put in
+//! order once a session where its buffer has room for them (`kept`). Without, and with other roundings than [`Rounding::Double`], with
+//! dilations and with windows that do not fit the buffers on the stack, the layer is left to AVX2's loops.
 //!
 //! Channels come in blocks of one, two or four registers with sixteen each, in an order that packing to bytes undoes ([`channel`]).
 #![allow(clippy::needless_range_loop)] // rows are registers: numbered, in loops that are unrolled
@@ -29,16 +29,16 @@ use core::mem::MaybeUninit;
 /// Sums in a register.
 const LANES: usize = 16;
 
-/// Registers of constants for sixteen channels, in this order: where sums begin, shifts to the left, factors of the even lanes and of the odd ones, what is
-/// added to their products, the bit of a sum's sign, shifts to the right, and shifts of whole products of the even lanes and of the odd ones. ([`OfLane::write`]
-/// writes them, [`plain`] and [`any`] read them.)
+/// Registers of constants for sixteen channels, in this order: where sums begin, shifts to the left, factors of the even lanes and of the odd
+/// ones, what is added to their products (two again), the bit of a sum's sign, shifts to the right, and shifts of whole products (two
+/// again). [`OfLane::write`] writes them, [`plain`] and [`any`] read them.
 const CONSTANTS: usize = 10;
 
 /// Numbers before a block's constants: its [`Form`], and what fills a line.
 const HEAD: usize = LANES;
 
-/// Numbers of a block: its [`Form`], the constants of so many registers of channels, register by register, and `quads` times four weights of each channel, all
-/// registers' of one quad side by side.
+/// Numbers of a block: its [`Form`], the constants of so many registers of channels, register by register, and `quads` times four weights of
+/// each channel, all registers' of one quad side by side.
 fn block_len(registers: usize, quads: usize) -> usize {
     HEAD + registers * LANES * (CONSTANTS + quads)
 }
@@ -108,10 +108,9 @@ fn takes(p: &Requantize) -> bool {
 }
 
 /// One channel's weights, added up.
-#[derive(Clone, Copy)]
 struct Weights {
     sum: i64,
-    /// Of what they are without their signs.
+    /// The sum of their absolute values.
     size: i64,
 }
 
@@ -204,9 +203,9 @@ impl OfLane {
     }
 }
 
-/// Sums are unsigned, 2^31 above what they are; so is twice the factor. The upper half of their product is gemmlowp's doubling high multiply and the factor.
-/// Halves of both roundings, the zero point before the shift, and what is too much go in with one addition; a second one adds what a sum that is not negative
-/// has more (gemmlowp's rounding shift takes halves away from zero).
+/// Sums are kept unsigned, 2^31 above what they are, and meet twice the mantissa, unsigned, too: the upper half of the product is gemmlowp's
+/// doubling high multiply, and the mantissa. That is taken off, and halves of both roundings and the zero point are added before the shift, in one
+/// addition; a second one adds the 1 that a sum that is not negative has more (gemmlowp's rounding shift takes halves away from zero).
 fn plain_constants(factor: Multiplier, zero_point: i32, start: i64) -> OfLane {
     let (mantissa, right) = (factor.mantissa, -factor.shift);
     let half = 1 << (right - 1);
