@@ -35,6 +35,20 @@ impl Mask {
     }
 }
 
+impl From<__m256> for F8 {
+    #[inline(always)]
+    fn from(lanes: __m256) -> F8 {
+        F8(lanes)
+    }
+}
+
+impl From<F8> for __m256 {
+    #[inline(always)]
+    fn from(lanes: F8) -> __m256 {
+        lanes.0
+    }
+}
+
 impl F8 {
     #[target_feature(enable = "avx2,fma")]
     #[inline]

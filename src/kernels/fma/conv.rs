@@ -5,7 +5,7 @@
 //! steps, and they matter only when weights are packed.
 
 use super::packing::Weights;
-use super::tile::{Outcome, Rails, Scratch, Segment, Sides, WIDE, WIDE_ROWS, block, dots};
+use super::tile::{Outcome, Rails, Scratch, Segment, Sides, TWICE, WIDE, WIDE_ROWS, block, dots};
 use super::{one, stem, winograd};
 use crate::kernels::f32x8::{F4, F8};
 use crate::kernels::kept::Loops;
@@ -476,13 +476,16 @@ impl Slide {
                         let count =
                             self.segments(&strip, block, if few { 1 } else { WIDE }, &mut segments);
                         let segments = &segments[..count];
-                        for p in 0..panels {
+                        let mut p = 0;
+                        while p < panels {
                             let o = (first + p) * wide;
+                            let two = found.wide && !few && p + 1 < panels;
                             let piece = Piece {
                                 slide: self,
                                 strip,
                                 segments,
                                 weights: packed.wrapping_add(p * panel),
+                                panel,
                                 n,
                                 y,
                                 rows,
@@ -497,10 +500,12 @@ impl Slide {
                                     2 if few => piece.dots::<4, 2>(panel / 2),
                                     _ if few => piece.dots::<4, 3>(panel / 3),
                                     ..=8 => piece.blocks::<8, 1>(),
+                                    _ if two => piece.blocks::<WIDE_ROWS, 4>(),
                                     _ if found.wide => piece.blocks::<WIDE_ROWS, 2>(),
                                     _ => piece.blocks::<6, 2>(),
                                 }
                             }
+                            p += 1 + usize::from(two);
                         }
                     }
                 }
@@ -514,7 +519,9 @@ struct Piece<'a> {
     slide: &'a Slide,
     strip: Strip,
     segments: &'a [Segment],
+    /// A panel of packed weights, and how many elements it has.
     weights: *const f32,
+    panel: usize,
     n: usize,
     y: usize,
     rows: usize,
@@ -589,11 +596,11 @@ impl Piece<'_> {
     }
 
     /// # Safety
-    /// As [`Slide::run`]; the strip holds the windows of all places, and the weights are a panel of 16 channels.
+    /// As [`Slide::run`]; the strip holds the windows of all places, and the weights are a panel of 16 channels, or two.
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     unsafe fn blocks<const M: usize, const V: usize>(&self) {
         let lanes = (self.slide.channels - self.o).min(8 * V);
-        let mut bias = [0.0; WIDE];
+        let mut bias = [0.0; TWICE];
         let bias = self.ends.bias.map(|b| {
             bias[..lanes].copy_from_slice(&b[self.o..][..lanes]);
             &bias
@@ -608,10 +615,12 @@ impl Piece<'_> {
                 a_step: 1,
                 b: self.weights,
                 b_step: WIDE,
+                b_panel: self.panel,
                 segments: self.segments,
             };
             let out = Outcome {
                 to,
+                to_panel: WIDE,
                 rows,
                 lanes,
                 bias,

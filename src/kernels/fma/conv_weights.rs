@@ -1,8 +1,8 @@
 //! The gradient of a convolution with respect to its weights: patches of the image that the window slides over, times what lies at
-//! the window's places. Sums run over places; six elements of a patch meet sixteen channels.
+//! the window's places. Sums run over places; six elements of a patch meet sixteen channels, or eight of them 32.
 
 use super::conv::{CELLS, DEPTH, PACKED, STRIP, Slide};
-use super::tile::{Outcome, Scratch, Segment, Sides, WIDE, WIDE_ROWS, block};
+use super::tile::{Outcome, Scratch, Segment, Sides, TWICE, WIDE, WIDE_ROWS, block};
 use crate::kernels::{Activation, simd};
 
 /// `gw += ` patches of `image` times `places`; the slide's source is the image, its destination what lies at the places.
@@ -43,21 +43,25 @@ pub(super) unsafe fn run(slide: &Slide, image: *const f32, places: *const f32, g
                     let mut window = [Segment::default(); CELLS];
                     let runs = slide.segments(&strip, depth, 1, &mut window);
                     let pixel = (n * slide.count[0] + y) * columns;
-                    for p in 0..panels {
+                    let mut p = 0;
+                    while p < panels {
                         let o = (first + p) * WIDE;
+                        let two = found.wide && p + 1 < panels;
                         let piece = Piece {
                             patch: &window[..runs],
                             image: strip.start,
                             step: slide.stride[1] * strip.pixel,
                             places: places.wrapping_add(pixel * slide.channels + o),
                             channels: slide.channels,
-                            lanes: WIDE.min(slide.channels - o),
+                            lanes: (slide.channels - o).min(if two { TWICE } else { WIDE }),
                             segments: &segments[..rows],
                             sums: sums.wrapping_add(p * panel),
+                            panel,
                         };
                         // SAFETY: the strip holds the windows of all these places; the sums of a panel are its own.
                         unsafe {
                             match piece.lanes {
+                                _ if two => piece.blocks::<WIDE_ROWS, 4, true>(),
                                 9.. if found.wide => piece.blocks::<WIDE_ROWS, 2, true>(),
                                 WIDE => piece.blocks::<6, 2, false>(),
                                 9.. => piece.blocks::<6, 2, true>(),
@@ -65,6 +69,7 @@ pub(super) unsafe fn run(slide: &Slide, image: *const f32, places: *const f32, g
                                 _ => piece.blocks::<8, 1, true>(),
                             }
                         }
+                        p += 1 + usize::from(two);
                     }
                 }
             }
@@ -109,12 +114,14 @@ struct Piece<'a> {
     channels: usize,
     lanes: usize,
     segments: &'a [Segment],
+    /// A panel's, and how many elements it has.
     sums: *mut f32,
+    panel: usize,
 }
 
 impl Piece<'_> {
     /// # Safety
-    /// The patches of all places lie in the strip; `sums` has room for a patch times 16.
+    /// The patches of all places lie in the strip; `sums` has room for a patch times 16, or for two of these.
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     unsafe fn blocks<const M: usize, const V: usize, const MASKED: bool>(&self) {
         let mut runs = self.patch.iter();
@@ -144,10 +151,12 @@ impl Piece<'_> {
                 a_step: self.step,
                 b: self.places,
                 b_step: self.channels,
+                b_panel: WIDE,
                 segments: self.segments,
             };
             let out = Outcome {
                 to,
+                to_panel: self.panel,
                 rows,
                 lanes: self.lanes,
                 bias: None,

@@ -5,8 +5,10 @@
 
 use super::gemm::{self, Onto, Rows};
 use super::tile::{Rails, Scratch};
-use crate::kernels::DenseF32;
+#[cfg(target_arch = "x86_64")]
+use super::wide;
 use crate::kernels::f32x8::{F4, F8, Mask, mul_add, prefetch};
+use crate::kernels::{DenseF32, simd};
 use core::ops::Range;
 
 /// Lengths that are those of weights `[outputs, depth]`, inputs `[batch, depth]` and outputs `[batch, outputs]`: the loops below
@@ -18,17 +20,21 @@ pub(super) fn takes(depth: usize, w: usize, x: usize, y: usize) -> bool {
 
 /// Samples of a tile.
 const HIGH: usize = 3;
+/// Samples of a tile where registers have 512 bits, which hold eight lanes of two.
+const TWICE: usize = 2 * HIGH;
 /// Outputs of a tile.
 const WIDE: usize = 4;
-/// Elements of samples that all weights go past before the next: two fifths of what the usual second-level cache holds.
+/// Elements of samples that all weights go past before the next: two fifths of what the usual second-level cache holds, with registers of 256
+/// bits; CPUs with wider ones have larger caches.
 const SAMPLES: usize = 52 * 1024;
+const WIDE_SAMPLES: usize = 2 * SAMPLES;
 /// Elements of weights that these samples go past before the next: half of what the usual first-level cache holds.
 const WEIGHTS: usize = 4 * 1024;
 /// Elements of a cache line.
 const LINE: usize = 16;
 
-/// `y = activation(x w^T + bias)`, by tiles of three samples and four outputs. A sum has eight lanes, which become one as a tree: what
-/// a sample gets does not depend on the tile that it is in.
+/// `y = activation(x w^T + bias)`, by tiles of three samples and four outputs, or of six and eight. A sum has eight lanes, which become one as
+/// a tree: what a sample gets does not depend on the tile that it is in.
 ///
 /// # Safety
 /// A token of [`Fma`](super::Fma) exists; [`takes`] said yes, and there is a bias for each output.
@@ -37,72 +43,136 @@ pub(super) unsafe fn forward(p: &DenseF32, y: &mut [f32]) {
     let outputs = p.bias.len();
     let batch = p.x.len() / p.depth.max(1);
     let rows = |room: usize, tile: usize| (room / p.depth.max(1) / tile * tile).max(tile);
+    let (high, wide, room) = match simd::found().wide {
+        true => (TWICE, 2 * WIDE, WIDE_SAMPLES),
+        false => (HIGH, WIDE, SAMPLES),
+    };
     let (samples, filters) = match batch < HIGH {
         true => (HIGH, outputs.max(1)),
-        false => (rows(SAMPLES, HIGH), rows(WEIGHTS, WIDE)),
+        false => (rows(room, high), rows(WEIGHTS, wide)),
     };
     // Loads of several rows, all from the same part of a cache line, wait for each other: samples that meet many weights go side by side first.
     let pack = batch >= HIGH
         && p.depth.is_multiple_of(8)
-        && samples * p.depth <= SAMPLES
+        && samples * p.depth <= room
         && outputs > 8 * WIDE;
     // SAFETY: the caller's promise; there is room for so many samples.
     unsafe {
         match pack {
             true => {
-                let mut room = Scratch::<SAMPLES>::new();
-                pass(p, [samples, filters], Some(room.start()), y);
+                let mut room = Scratch::<WIDE_SAMPLES>::new();
+                let packed = (room.start(), high);
+                pass(p, [samples, filters], Some(packed), y);
             }
             false => pass(p, [samples, filters], None, y),
         }
     }
 }
 
-/// Groups of so many samples, each side by side in `packed`, if there is such, meet so many filters at a time.
+/// Groups of so many samples, in tiles of so many side by side in `packed`, if there is such, meet so many filters at a time.
 ///
 /// # Safety
-/// As [`forward`]; `packed` has room for a group of samples, whose depth is a multiple of eight.
+/// As [`forward`]; `packed` has room for a group of samples, whose depth is a multiple of eight. Tiles of [`TWICE`] are for CPUs with registers
+/// of 512 bits.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 unsafe fn pass(
     p: &DenseF32,
     [samples, filters]: [usize; 2],
-    packed: Option<*mut f32>,
+    packed: Option<(*mut f32, usize)>,
     y: &mut [f32],
 ) {
     let outputs = p.bias.len();
     let batch = p.x.len() / p.depth.max(1);
+    let high = packed.map_or(HIGH, |(_, high)| high);
     for n in (0..batch).step_by(samples) {
         let samples = n..batch.min(n + samples);
-        if let Some(packed) = packed {
+        if let Some((packed, high)) = packed {
             // SAFETY: these samples exist, and there is room for so many.
-            unsafe { interleave(p, samples.clone(), packed) };
+            unsafe { interleave(p, samples.clone(), high, packed) };
         }
         for o in (0..outputs).step_by(filters) {
             let filters = o..outputs.min(o + filters);
             let behind = p.w.get(filters.end * p.depth..).unwrap_or_default();
             let next = filters.len() * p.depth;
             let next = &behind[..behind.len().min(next).min(2 * WEIGHTS)];
-            let mut next = next.chunks(share(next.len(), samples.len().div_ceil(HIGH)));
-            for n in samples.clone().step_by(HIGH) {
+            let mut next = next.chunks(share(next.len(), samples.len().div_ceil(high)));
+            for n in samples.clone().step_by(high) {
                 fetch(next.next().unwrap_or_default());
-                let rows = [0, 1, 2].map(|c| p.x.as_ptr().wrapping_add((n + c) * p.depth));
-                // SAFETY: so many samples from `n` on, and these filters, exist; whole tiles of samples were packed.
+                let left = (samples.end - n).min(high);
+                let beside = packed.map(|(packed, _)| {
+                    let tile = packed.wrapping_add((n - samples.start) * p.depth);
+                    tile.cast_const()
+                });
+                // SAFETY: so many samples from `n` on, and these filters, exist; what is beside each other was packed.
                 unsafe {
-                    match samples.end - n {
-                        HIGH.. => match packed {
-                            Some(packed) => {
-                                let beside = packed.wrapping_add((n - samples.start) * p.depth);
-                                let x = [0, 8, 16].map(|c| beside.wrapping_add(c).cast_const());
-                                past::<3, 24>(p, x, n, filters.clone(), y);
-                            }
-                            None => past::<3, 8>(p, rows, n, filters.clone(), y),
-                        },
-                        2 => past::<2, 8>(p, [rows[0], rows[1]], n, filters.clone(), y),
-                        _ => past::<1, 8>(p, [rows[0]], n, filters.clone(), y),
+                    match beside {
+                        #[cfg(target_arch = "x86_64")]
+                        Some(beside) if high == TWICE => {
+                            let whole = left / 2 * 2;
+                            past_pairs(p, beside, [n, whole], filters.clone(), y);
+                            some(p, [n + whole, left - whole], filters.clone(), y);
+                        }
+                        Some(beside) if left == HIGH => {
+                            let x = [0, 8, 16].map(|c| beside.wrapping_add(c));
+                            past::<3, 24>(p, x, n, filters.clone(), y);
+                        }
+                        _ => some(p, [n, left], filters.clone(), y),
                     }
                 }
             }
         }
+    }
+}
+
+/// Up to three samples from the `n`th on, where they lie, meet filters.
+///
+/// # Safety
+/// The samples and filters exist.
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+unsafe fn some(p: &DenseF32, [n, count]: [usize; 2], filters: Range<usize>, y: &mut [f32]) {
+    let rows = [0, 1, 2].map(|c| p.x.as_ptr().wrapping_add((n + c) * p.depth));
+    // SAFETY: the caller's promise.
+    unsafe {
+        match count {
+            0 => {}
+            1 => past::<1, 8>(p, [rows[0]], n, filters, y),
+            2 => past::<2, 8>(p, [rows[0], rows[1]], n, filters, y),
+            _ => past::<3, 8>(p, rows, n, filters, y),
+        }
+    }
+}
+
+/// Two, four or six samples from the `n`th on, packed from `x` on, meet filters.
+///
+/// # Safety
+/// The samples and filters exist, and the CPU has registers of 512 bits.
+#[cfg(target_arch = "x86_64")]
+unsafe fn past_pairs(
+    p: &DenseF32,
+    x: *const f32,
+    [n, count]: [usize; 2],
+    filters: Range<usize>,
+    y: &mut [f32],
+) {
+    let mut o = filters.start;
+    while o < filters.end {
+        // SAFETY: the caller's promise; so many filters from `o` on.
+        o += unsafe {
+            match (filters.end - o, count) {
+                (8.., 6) => wide::dense::<8, 3>(p, x, [n, o], y),
+                (8.., 4) => wide::dense::<8, 2>(p, x, [n, o], y),
+                (8.., 2) => wide::dense::<8, 1>(p, x, [n, o], y),
+                (4.., 6) => wide::dense::<4, 3>(p, x, [n, o], y),
+                (4.., 4) => wide::dense::<4, 2>(p, x, [n, o], y),
+                (4.., 2) => wide::dense::<4, 1>(p, x, [n, o], y),
+                (few, _) => {
+                    for n in (n..n + count).step_by(2) {
+                        some(p, [n, 2], o..filters.end, y);
+                    }
+                    few
+                }
+            }
+        };
     }
 }
 
@@ -120,18 +190,24 @@ fn fetch(w: &[f32]) {
     }
 }
 
-/// Tiles of samples, eight terms of each in turn.
+/// Tiles of `high` samples, eight terms of each in turn. What is left over has fewer: as many as are there, but no half of a pair where `high`
+/// is [`TWICE`], and nothing else.
 ///
 /// # Safety
 /// The samples exist, `depth` is a multiple of eight, and `to` has room for as many elements.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-unsafe fn interleave(p: &DenseF32, samples: Range<usize>, to: *mut f32) {
+unsafe fn interleave(p: &DenseF32, samples: Range<usize>, high: usize, to: *mut f32) {
     let rows = &p.x[samples.start * p.depth..samples.end * p.depth];
-    for (i, tile) in rows.chunks_exact(HIGH * p.depth).enumerate() {
+    for (i, tile) in rows.chunks(high * p.depth).enumerate() {
+        let here = match tile.len() / p.depth {
+            all if all == high => high,
+            some if high == TWICE => some / 2 * 2,
+            _ => return,
+        };
         for k in (0..p.depth).step_by(8) {
-            for c in 0..HIGH {
+            for c in 0..here {
                 let from = tile.as_ptr().wrapping_add(c * p.depth + k);
-                let to = to.wrapping_add((i * p.depth + k) * HIGH + 8 * c);
+                let to = to.wrapping_add(i * high * p.depth + k * here + 8 * c);
                 // SAFETY: eight terms of a row, and the caller's promise.
                 unsafe { F8::load(from).store(to) };
             }
@@ -200,24 +276,31 @@ unsafe fn tile<const M: usize, const C: usize, const STEP: usize>(
         // SAFETY: terms that are not there are not read.
         unsafe { terms::<M, C, STEP>(x, w, k, |at| F8::load_some(at, there), &mut sums) };
     }
-    let rails = Rails::new(p.activation);
     for c in 0..C {
-        let y = &mut y[(n + c) * p.bias.len() + o..][..M];
-        let bias = &p.bias[o..o + M];
         for r in (0..M / 4 * 4).step_by(4) {
-            // SAFETY: four elements.
-            unsafe {
-                let four = F8::sum_4([0, 1, 2, 3].map(|i| sums[c][r + i]));
-                let sum = F4::add(four, F4::load(bias[r..r + 4].as_ptr()));
-                let sum = rails.clamp(F8::from_lower(sum));
-                sum.lower().store(y[r..r + 4].as_mut_ptr());
-            }
+            let four = F8::sum_4([0, 1, 2, 3].map(|i| sums[c][r + i]));
+            end(p, four, [n + c, o + r], y);
         }
         for r in M / 4 * 4..M {
-            y[r] = p.activation.apply(sums[c][r].sum() + bias[r]);
+            let y = &mut y[(n + c) * p.bias.len() + o + r];
+            *y = p.activation.apply(sums[c][r].sum() + p.bias[o + r]);
         }
     }
     M
+}
+
+/// What a sample gets of four filters.
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+#[inline]
+fn end(p: &DenseF32, sums: F4, [n, o]: [usize; 2], y: &mut [f32]) {
+    let y = &mut y[n * p.bias.len() + o..][..4];
+    let bias = &p.bias[o..o + 4];
+    // SAFETY: four elements.
+    unsafe {
+        let sums = F4::add(sums, F4::load(bias.as_ptr()));
+        let sums = Rails::new(p.activation).clamp(F8::from_lower(sums));
+        sums.lower().store(y.as_mut_ptr());
+    }
 }
 
 /// The `k`th eight terms of a tile's sums.

@@ -14,8 +14,10 @@ use crate::kernels::simd;
 const TERMS: usize = 256;
 /// Elements of the first operand that are packed at once: a quarter of what the usual second-level cache holds.
 const BLOCK: usize = 32 * 1024;
-/// Lanes of a tile.
+/// Lanes of a panel, and of a tile.
 const WIDE: usize = 16;
+/// Lanes of a tile in registers of 512 bits: two panels, so that what is read of the rows meets two registers.
+const TWICE: usize = 2 * WIDE;
 
 /// How many rows the next tile has, of so many that are left: six as long as that does not leave one or two.
 fn height(left: usize) -> usize {
@@ -55,7 +57,7 @@ pub(super) unsafe fn product(
 ) {
     let (mut block, mut panel) = (
         Scratch::<{ BLOCK + 8 }>::new(),
-        Scratch::<{ TERMS * WIDE }>::new(),
+        Scratch::<{ TERMS * TWICE }>::new(),
     );
     let (block, panel) = (block.start(), panel.start());
     let found = simd::found();
@@ -70,7 +72,7 @@ pub(super) unsafe fn product(
             // SAFETY: `rows` rows, rounded up to tiles, fit into the block.
             unsafe { pack_rows(from, [a.row, a.step], [rows, count], block) };
             // as many panels as there is room for
-            let group = TERMS / count * WIDE;
+            let group = TERMS / count * if found.wide { TWICE } else { WIDE };
             for first_lane in (0..lanes).step_by(group) {
                 let here = first_lane..lanes.min(first_lane + group);
                 for l in here.clone().step_by(WIDE) {
@@ -88,7 +90,9 @@ pub(super) unsafe fn product(
                     // registers of 512 bits have room for twice as many
                     let two = found.wide && high == 6 && rows - r > 6 && height(rows - r - 6) == 6;
                     let there = (rows - r).min(if two { 12 } else { high });
-                    for l in here.clone().step_by(WIDE) {
+                    let mut l = here.start;
+                    while l < here.end {
+                        let lanes_here = (lanes - l).min(if found.wide { TWICE } else { WIDE });
                         let tile = Tile {
                             a: block.wrapping_add(r * count),
                             b: panel.wrapping_add((l - first_lane) * count),
@@ -97,24 +101,21 @@ pub(super) unsafe fn product(
                             to: to.as_mut_ptr().wrapping_add((first + r) * lanes + l),
                             row: lanes,
                             rows: there,
-                            lanes: WIDE.min(lanes - l),
+                            lanes: lanes_here,
                             adds: k > 0 || onto == Onto::Sums,
                         };
                         // SAFETY: rows and lanes exist, and were packed; or this first tile packs a whole panel, all of whose lanes exist.
                         unsafe {
                             match high {
                                 #[cfg(target_arch = "x86_64")]
-                                6 if two => wide::add::<6, 2>(&tile),
-                                #[cfg(target_arch = "x86_64")]
-                                6 if found.wide => wide::add::<6, 1>(&tile),
-                                #[cfg(target_arch = "x86_64")]
-                                4 if found.wide => wide::add::<4, 1>(&tile),
+                                _ if found.wide => wide::add_tile(&tile, high, two),
                                 4 if r == 0 && by_tiles(l) => tile.add::<4, true>(),
                                 4 => tile.add::<4, false>(),
                                 _ if r == 0 && by_tiles(l) => tile.add::<6, true>(),
                                 _ => tile.add::<6, false>(),
                             }
                         }
+                        l += if found.wide { TWICE } else { WIDE };
                     }
                     r += there.max(high);
                 }

@@ -13,6 +13,9 @@ pub(super) const WIDE_ROWS: usize = 8;
 /// Output channels that a panel of packed weights holds.
 pub(super) const WIDE: usize = 16;
 
+/// Channels of two panels.
+pub(super) const TWICE: usize = 2 * WIDE;
+
 /// A run of the sum: where it starts behind each row of `a`, where in `b`, and how many terms it has.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Segment {
@@ -21,14 +24,16 @@ pub(super) struct Segment {
     pub len: usize,
 }
 
-/// The two sides of a block of sums, `M` rows by up to 16 lanes: `sum[r][lane] = sum_k a[r][k a_step] b[k b_step + lane]`, over all
-/// segments. Offsets and steps count elements.
+/// The two sides of a block of sums, `M` rows by up to 16 lanes, or by two panels of up to 16: `sum[r][lane] = sum_k a[r][k a_step]
+/// b[k b_step + lane]`, over all segments. Offsets and steps count elements.
 #[derive(Clone, Copy)]
 pub(super) struct Sides<'a, const M: usize> {
     pub a: [*const f32; M],
     pub a_step: usize,
     pub b: *const f32,
     pub b_step: usize,
+    /// From a panel's first element to the next panel's.
+    pub b_panel: usize,
     pub segments: &'a [Segment],
 }
 
@@ -36,12 +41,14 @@ pub(super) struct Sides<'a, const M: usize> {
 #[derive(Clone, Copy)]
 pub(super) struct Outcome<'a, const M: usize> {
     pub to: [*mut f32; M],
+    /// From where a panel's first lane goes to where the next panel's does.
+    pub to_panel: usize,
     /// How many of the rows, the first ones, are written.
     pub rows: usize,
     /// How many lanes are written.
     pub lanes: usize,
     /// What the sums start from; without it what is at `to`.
-    pub bias: Option<&'a [f32; WIDE]>,
+    pub bias: Option<&'a [f32; TWICE]>,
     pub activation: Activation,
 }
 
@@ -75,7 +82,8 @@ impl Rails {
     }
 }
 
-/// A block of sums, `M` rows by `8 V` lanes. [`WIDE_ROWS`] rows of sixteen are for CPUs with registers of 512 bits alone.
+/// A block of sums, `M` rows by `8 V` lanes. [`WIDE_ROWS`] rows of sixteen or, in two panels, of 32 are for CPUs with registers of 512 bits
+/// alone.
 ///
 /// # Safety
 /// Every element of `a` and `b` that the segments name can be read (of `b` only the first `lanes` of a row where `MASKED`), and the
@@ -87,9 +95,14 @@ pub(super) unsafe fn block<const M: usize, const V: usize, const MASKED: bool>(
     out: &Outcome<M>,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if V == 2 && M == WIDE_ROWS {
+    if V >= 2 && M == WIDE_ROWS {
         // SAFETY: the caller's promise.
-        return unsafe { wide::block(sides, out) };
+        return unsafe {
+            match V {
+                2 => wide::block::<M, 1>(sides, out),
+                _ => wide::block::<M, 2>(sides, out),
+            }
+        };
     }
     let mut masks = [Mask::first(0); V];
     for (v, m) in masks.iter_mut().enumerate() {

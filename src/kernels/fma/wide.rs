@@ -1,13 +1,15 @@
 //! Inner loops with AVX-512: a register holds the sixteen lanes that AVX2 has in two. Every lane is an output of its own, and its terms come in
-//! the same order, so the bits are the same; what has eight lanes to the sum (`dots`, dense layers forward) is not here.
+//! the same order, so the bits are the same; what has eight lanes to the sum has those of two samples in a
+//! register (dense layers forward) or is not here (`dots`).
 
 #![allow(clippy::needless_range_loop)] // rows are registers: numbered, in loops that are unrolled
 
 use super::gemm::Tile;
-use super::tile::{Outcome, Sides};
+use super::tile::{Outcome, Rails, Sides};
 use super::winograd::Transforms;
-use crate::kernels::Activation;
+use crate::kernels::f32x8::F8;
 use crate::kernels::simd::ran_wide;
+use crate::kernels::{Activation, DenseF32};
 use core::arch::x86_64::*;
 
 /// The first `lanes` of sixteen, or all.
@@ -27,23 +29,31 @@ fn activate(activation: Activation, x: __m512) -> __m512 {
     }
 }
 
-/// As `tile::block` where `V` is 2, masked or not.
+/// The lanes of `P` panels that are there.
+fn panels<const P: usize>(lanes: usize) -> [__mmask16; P] {
+    core::array::from_fn(|p| first(lanes.saturating_sub(16 * p)))
+}
+
+/// As `tile::block` where `V` is `2 P`, masked or not.
 ///
 /// # Safety
 /// As `tile::block`.
 #[target_feature(enable = "avx512vl")]
-pub(super) unsafe fn block<const M: usize>(sides: &Sides<M>, out: &Outcome<M>) {
+pub(super) unsafe fn block<const M: usize, const P: usize>(sides: &Sides<M>, out: &Outcome<M>) {
     ran_wide();
-    let there = first(out.lanes);
-    let mut sums = [_mm512_setzero_ps(); M];
+    let there = panels::<P>(out.lanes);
+    let mut sums = [[_mm512_setzero_ps(); P]; M];
     for r in 0..M {
-        sums[r] = match out.bias {
-            // SAFETY: `bias` has 16 elements.
-            Some(bias) => unsafe { _mm512_loadu_ps(bias.as_ptr()) },
-            None if r >= out.rows => sums[r],
-            // SAFETY: the caller's promise about `to`; lanes that are not there are not read.
-            None => unsafe { _mm512_maskz_loadu_ps(there, out.to[r]) },
-        };
+        for p in 0..P {
+            let to = out.to[r].wrapping_add(p * out.to_panel);
+            sums[r][p] = match out.bias {
+                // SAFETY: `bias` has 32 elements.
+                Some(bias) => unsafe { _mm512_loadu_ps(bias.as_ptr().add(16 * p)) },
+                None if r >= out.rows => sums[r][p],
+                // SAFETY: the caller's promise about `to`; lanes that are not there are not read.
+                None => unsafe { _mm512_maskz_loadu_ps(there[p], to) },
+            };
+        }
     }
     // with a step that the compiler knows rows need one index, not a pointer each that moves
     // SAFETY: the caller's promise.
@@ -57,9 +67,12 @@ pub(super) unsafe fn block<const M: usize>(sides: &Sides<M>, out: &Outcome<M>) {
         if r >= out.rows {
             continue;
         }
-        let y = activate(out.activation, sums[r]);
-        // SAFETY: the caller's promise about `to`; lanes that are not there are not written.
-        unsafe { _mm512_mask_storeu_ps(out.to[r], there, y) };
+        for p in 0..P {
+            let y = activate(out.activation, sums[r][p]);
+            let to = out.to[r].wrapping_add(p * out.to_panel);
+            // SAFETY: the caller's promise about `to`; lanes that are not there are not written.
+            unsafe { _mm512_mask_storeu_ps(to, there[p], y) };
+        }
     }
 }
 
@@ -69,22 +82,28 @@ pub(super) unsafe fn block<const M: usize>(sides: &Sides<M>, out: &Outcome<M>) {
 /// As [`block`].
 #[target_feature(enable = "avx512vl")]
 #[inline]
-unsafe fn terms<const M: usize>(
+unsafe fn terms<const M: usize, const P: usize>(
     sides: &Sides<M>,
     a_step: usize,
-    there: __mmask16,
-    mut sums: [__m512; M],
-) -> [__m512; M] {
+    there: [__mmask16; P],
+    mut sums: [[__m512; P]; M],
+) -> [[__m512; P]; M] {
     for segment in sides.segments {
         let mut at = segment.a;
         let mut b = sides.b.wrapping_add(segment.b);
         for _ in 0..segment.len {
-            // SAFETY: the caller's promise about `b`; lanes that are not there are not read.
-            let lanes = unsafe { _mm512_maskz_loadu_ps(there, b) };
+            let mut lanes = [_mm512_setzero_ps(); P];
+            for p in 0..P {
+                let b = b.wrapping_add(p * sides.b_panel);
+                // SAFETY: the caller's promise about `b`; lanes that are not there are not read.
+                lanes[p] = unsafe { _mm512_maskz_loadu_ps(there[p], b) };
+            }
             for r in 0..M {
                 // SAFETY: the caller's promise about `a`.
                 let x = unsafe { _mm512_set1_ps(*sides.a[r].add(at)) };
-                sums[r] = _mm512_fmadd_ps(x, lanes, sums[r]);
+                for p in 0..P {
+                    sums[r][p] = _mm512_fmadd_ps(x, lanes[p], sums[r][p]);
+                }
             }
             at += a_step;
             b = b.wrapping_add(sides.b_step);
@@ -93,82 +112,191 @@ unsafe fn terms<const M: usize>(
     sums
 }
 
-/// As [`Tile::add`], of `T` tiles with `M` rows each, one behind the other.
+/// As [`Tile::add`], of one or two tiles of `high` rows, one behind the other, and one or two panels.
 ///
 /// # Safety
-/// As [`Tile::add`], for rows of all of them.
-#[target_feature(enable = "avx512vl")]
-pub(super) unsafe fn add<const M: usize, const T: usize>(tile: &Tile) {
-    ran_wide();
-    let there = first(tile.lanes);
-    let mut sums = [[_mm512_setzero_ps(); M]; T];
-    for (r, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
-        let at = tile.to.wrapping_add(r * tile.row);
-        if r < tile.rows && tile.adds {
-            // SAFETY: the caller's promise; lanes that are not there are not read.
-            *sum = unsafe { _mm512_maskz_loadu_ps(there, at) };
+/// As [`Tile::add`], for all rows and lanes of them; `high` is 4 or 6.
+pub(super) unsafe fn add_tile(tile: &Tile, high: usize, two: bool) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (high, two, tile.lanes > 16) {
+            (6, true, true) => add::<6, 2, 2>(tile),
+            (6, true, false) => add::<6, 2, 1>(tile),
+            (6, false, true) => add::<6, 1, 2>(tile),
+            (6, false, false) => add::<6, 1, 1>(tile),
+            (_, _, true) => add::<4, 1, 2>(tile),
+            _ => add::<4, 1, 1>(tile),
         }
+    }
+}
+
+/// As [`Tile::add`], of `T` tiles with `M` rows each, one behind the other, and `P` panels.
+///
+/// # Safety
+/// As [`Tile::add`], for rows and lanes of all of them.
+#[target_feature(enable = "avx512vl")]
+unsafe fn add<const M: usize, const T: usize, const P: usize>(tile: &Tile) {
+    ran_wide();
+    let there = panels::<P>(tile.lanes);
+    let mut sums = [[[_mm512_setzero_ps(); P]; M]; T];
+    for (r, sums) in sums.as_flattened_mut().iter_mut().enumerate() {
+        let at = tile.to.wrapping_add(r * tile.row);
         // the same lanes of the next rows, as `Tile::add`
         let next = at.wrapping_add(M * T * tile.row);
-        _mm_prefetch::<_MM_HINT_T0>(next.cast());
-        _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(15).cast());
+        for p in 0..P {
+            if r < tile.rows && tile.adds {
+                // SAFETY: the caller's promise; lanes that are not there are not read.
+                sums[p] = unsafe { _mm512_maskz_loadu_ps(there[p], at.wrapping_add(16 * p)) };
+            }
+            _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(16 * p).cast());
+        }
+        _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(16 * P - 1).cast());
     }
     let (mut a, mut b) = (tile.a, tile.b);
     for _ in 0..tile.terms {
-        // SAFETY: terms that were packed, of sixteen lanes.
-        let lanes = unsafe { _mm512_loadu_ps(b) };
+        let mut lanes = [_mm512_setzero_ps(); P];
+        for p in 0..P {
+            // SAFETY: terms that were packed, of sixteen lanes, panel behind panel.
+            lanes[p] = unsafe { _mm512_loadu_ps(b.add(p * 16 * tile.terms)) };
+        }
         for t in 0..T {
             for r in 0..M {
                 // SAFETY: terms that were packed, tile behind tile.
                 let x = unsafe { _mm512_set1_ps(*a.add(t * M * tile.terms + r)) };
-                sums[t][r] = _mm512_fmadd_ps(x, lanes, sums[t][r]);
+                for p in 0..P {
+                    sums[t][r][p] = _mm512_fmadd_ps(x, lanes[p], sums[t][r][p]);
+                }
             }
         }
         (a, b) = (a.wrapping_add(M), b.wrapping_add(16));
     }
-    for (r, sum) in sums.as_flattened().iter().enumerate().take(tile.rows) {
+    for (r, sums) in sums.as_flattened().iter().enumerate().take(tile.rows) {
         let at = tile.to.wrapping_add(r * tile.row);
-        // SAFETY: the caller's promise; lanes that are not there are not written.
-        unsafe { _mm512_mask_storeu_ps(at, there, *sum) };
+        for p in 0..P {
+            // SAFETY: the caller's promise; lanes that are not there are not written.
+            unsafe { _mm512_mask_storeu_ps(at.wrapping_add(16 * p), there[p], sums[p]) };
+        }
     }
 }
 
-/// As `product` in `winograd`, where `V` is 2.
+/// As `product` in `winograd`, where `V` is 2, of `P` panels `b_panel` elements apart, to products `to_panel` apart.
 ///
 /// # Safety
-/// As there.
+/// As there, for all panels.
 #[target_feature(enable = "avx512vl")]
-pub(super) unsafe fn product<F: Transforms, const M: usize>(
+pub(super) unsafe fn product<F: Transforms, const M: usize, const P: usize>(
     channels: usize,
     a: *const f32,
-    b: *const f32,
-    to: *mut f32,
+    (b, b_panel): (*const f32, usize),
+    (to, to_panel): (*mut f32, usize),
 ) {
     ran_wide();
-    let mut sums = [_mm512_setzero_ps(); M];
+    let mut sums = [[_mm512_setzero_ps(); P]; M];
     let (mut a, mut b, row) = (a, b, F::tile_pitch(channels));
     for _ in 0..channels / 8 {
         for k in 0..8 {
-            // SAFETY: the caller's promise.
-            let lanes = unsafe { _mm512_loadu_ps(b.add(16 * k)) };
+            let mut lanes = [_mm512_setzero_ps(); P];
+            for p in 0..P {
+                // SAFETY: the caller's promise.
+                lanes[p] = unsafe { _mm512_loadu_ps(b.add(p * b_panel + 16 * k)) };
+            }
             for r in 0..M {
                 // SAFETY: the caller's promise.
                 let x = unsafe { _mm512_set1_ps(*a.add(r * row + k)) };
-                sums[r] = _mm512_fmadd_ps(x, lanes, sums[r]);
+                for p in 0..P {
+                    sums[r][p] = _mm512_fmadd_ps(x, lanes[p], sums[r][p]);
+                }
             }
         }
         (a, b) = (a.wrapping_add(F::BLOCK), b.wrapping_add(8 * 16));
     }
     for r in 0..M {
-        let to = to.wrapping_add(2 * r * F::BLOCK);
-        let high = _mm512_castps_pd(sums[r]);
-        let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(high));
-        // SAFETY: the caller's promise.
-        unsafe {
-            _mm256_storeu_ps(to, _mm512_castps512_ps256(sums[r]));
-            _mm256_storeu_ps(to.add(F::BLOCK), high);
+        for p in 0..P {
+            let to = to.wrapping_add(p * to_panel + 2 * r * F::BLOCK);
+            let high = _mm512_castps_pd(sums[r][p]);
+            let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(high));
+            // SAFETY: the caller's promise.
+            unsafe {
+                _mm256_storeu_ps(to, _mm512_castps512_ps256(sums[r][p]));
+                _mm256_storeu_ps(to.add(F::BLOCK), high);
+            }
         }
     }
+}
+
+/// As `tile` in `dense`, of `M` filters, four or eight, and `C` pairs of samples: a register holds eight lanes of both. `x` is packed.
+///
+/// # Safety
+/// The samples and filters exist, and `depth` is a multiple of eight.
+#[target_feature(enable = "avx512vl")]
+pub(super) unsafe fn dense<const M: usize, const C: usize>(
+    p: &DenseF32,
+    x: *const f32,
+    [n, o]: [usize; 2],
+    y: &mut [f32],
+) -> usize {
+    ran_wide();
+    let mut w = [p.w.as_ptr(); M];
+    for r in 0..M {
+        w[r] = w[r].wrapping_add((o + r) * p.depth);
+    }
+    let mut sums = [[_mm512_setzero_ps(); M]; C];
+    let (mut x, rails) = (x, Rails::new(p.activation));
+    for k in (0..p.depth).step_by(8) {
+        let mut pairs = [_mm512_setzero_ps(); C];
+        for c in 0..C {
+            // SAFETY: eight terms of two samples.
+            pairs[c] = unsafe { _mm512_loadu_ps(x.add(16 * c)) };
+        }
+        for r in 0..M {
+            // SAFETY: eight terms of a filter.
+            let eight = unsafe { _mm256_loadu_ps(w[r].add(k)) };
+            let eight = _mm512_broadcast_f64x4(_mm256_castps_pd(eight));
+            for c in 0..C {
+                sums[c][r] = _mm512_fmadd_ps(_mm512_castpd_ps(eight), pairs[c], sums[c][r]);
+            }
+        }
+        x = x.wrapping_add(16 * C);
+    }
+    let outputs = p.bias.len();
+    let to = y.as_mut_ptr().wrapping_add(n * outputs + o);
+    for r in (0..M).step_by(4) {
+        // SAFETY: four filters.
+        let bias = unsafe { _mm_loadu_ps(p.bias.as_ptr().add(o + r)) };
+        let bias = _mm256_set_m128(bias, bias);
+        for c in 0..C {
+            let sums = [sums[c][r], sums[c][r + 1], sums[c][r + 2], sums[c][r + 3]];
+            let sums = rails
+                .clamp(F8::from(_mm256_add_ps(sum_4(sums), bias)))
+                .into();
+            let to = to.wrapping_add(2 * c * outputs + r);
+            // SAFETY: what these filters give for two samples.
+            unsafe {
+                _mm_storeu_ps(to, _mm256_castps256_ps128(sums));
+                _mm_storeu_ps(to.add(outputs), _mm256_extractf128_ps::<1>(sums));
+            }
+        }
+    }
+    M
+}
+
+/// As [`F8::sum_4`](crate::kernels::f32x8::F8::sum_4), of both halves: the first ones' sums, then the second ones'. (Each instruction takes whole
+/// registers: those of AVX2, which take halves, see half of the registers, and then so does the loop before.)
+#[target_feature(enable = "avx512vl")]
+#[inline]
+fn sum_4(x: [__m512; 4]) -> __m256 {
+    // a quarter for each half of either: four lanes, each plus its opposite
+    let halves = |a: __m512, b: __m512| {
+        let first = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+        let second = _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b);
+        _mm512_add_ps(first, second)
+    };
+    let (ab, cd) = (halves(x[0], x[1]), halves(x[2], x[3]));
+    let pairs = _mm512_add_ps(_mm512_unpacklo_ps(ab, cd), _mm512_unpackhi_ps(ab, cd));
+    // a, c, a, c for each half, and b, d, b, d
+    let ac = _mm512_castps512_ps256(pairs);
+    let bd = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(pairs)));
+    _mm256_add_ps(_mm256_unpacklo_ps(ac, bd), _mm256_unpackhi_ps(ac, bd))
 }
 
 /// As `peak::multiply_adds`, of `N` sums side by side.

@@ -20,13 +20,13 @@ mod two;
 
 use super::conv::{Ends, STRIP, Slide, Work};
 use super::packing::Weights;
-use super::tile::{Rails, Scratch, WIDE};
+use super::tile::{Rails, Scratch, TWICE, WIDE};
 use crate::kernels::f32x8::{F8, Mask};
 use crate::kernels::kept::Loops;
 use crate::kernels::simd;
 use core::ops::Range;
 use four::Four;
-use product::multiply;
+use product::{multiply, to_panel};
 use two::Two;
 
 /// Pixels along an axis of the largest tile.
@@ -395,7 +395,7 @@ unsafe fn run_tiles<F: Transforms>(s: &Slide, work: &Work) {
         destination,
     } = *work;
     let (mut packed, mut strip) = (Scratch::<ROOM>::new(), Scratch::<STRIP>::new());
-    let mut products = Scratch::<{ SIDE * SIDE * TILES * WIDE }>::new();
+    let mut products = Scratch::<{ SIDE * SIDE * TILES * TWICE }>::new();
     let (packed, strip, products) = (packed.start(), strip.start(), products.start());
     let channels = s.source_channels;
     let columns = s.count[1].div_ceil(F::PLACES);
@@ -449,19 +449,31 @@ unsafe fn run_tiles<F: Transforms>(s: &Slide, work: &Work) {
             // promise.
             unsafe {
                 tiles.transform::<F>(source, some, strip);
-                for p in first..end {
-                    let b = packed.add((p - first) * panel);
+                let mut p = first;
+                while p < end {
+                    let b = (packed.add((p - first) * panel), panel);
                     let o = p * WIDE;
+                    let count = some.len();
                     match s.channels - o {
                         8 => {
-                            multiply::<F, 1>(found.wide, channels, some.len(), strip, b, products);
+                            multiply::<F, 1>(found.wide, channels, count, strip, b, products);
                             tiles.place::<F, 1>(products, ends, o, some, destination);
                         }
+                        TWICE.. if found.wide && p + 1 < end => {
+                            multiply::<F, 4>(true, channels, count, strip, b, products);
+                            for (products, o) in
+                                [(products, o), (products.add(to_panel::<F>()), o + WIDE)]
+                            {
+                                tiles.place::<F, 2>(products, ends, o, some, destination);
+                            }
+                            p += 1;
+                        }
                         _ => {
-                            multiply::<F, 2>(found.wide, channels, some.len(), strip, b, products);
+                            multiply::<F, 2>(found.wide, channels, count, strip, b, products);
                             tiles.place::<F, 2>(products, ends, o, some, destination);
                         }
                     }
+                    p += 1;
                 }
             }
         }

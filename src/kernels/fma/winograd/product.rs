@@ -1,15 +1,15 @@
 //! What is between the brackets: for each point a product of matrices, tiles by channels and channels by filters.
 
-use super::Transforms;
+use super::{TILES, Transforms};
 use crate::kernels::f32x8::F8;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::fma::wide;
 
 /// One point of `M` tiles: `to[r] = sum_k a[r][k] b[k]`. Rows of `a` are tiles' `[channel / 8][point][8]`, of `b` `8 V` filters, of `to`
-/// `[filter / 8][point][8]`.
+/// `[filter / 8][point][8]`. Where `V` is 4, two panels of sixteen filters, `b_panel` elements apart; their products [`to_panel`] apart.
 ///
 /// # Safety
-/// The rows can be read and written; `is_wide` where the CPU has registers of 512 bits.
+/// The rows can be read and written; `is_wide` where the CPU has registers of 512 bits, and `V` is not 4 where it has not.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
 #[inline]
@@ -17,13 +17,19 @@ unsafe fn product<F: Transforms, const M: usize, const V: usize>(
     is_wide: bool,
     channels: usize,
     a: *const f32,
-    b: *const f32,
+    (b, b_panel): (*const f32, usize),
     to: *mut f32,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if V == 2 && is_wide {
+    if V >= 2 && is_wide {
+        let (b, to) = ((b, b_panel), (to, to_panel::<F>()));
         // SAFETY: the caller's promise.
-        return unsafe { wide::product::<F, M>(channels, a, b, to) };
+        return unsafe {
+            match V {
+                2 => wide::product::<F, M, 1>(channels, a, b, to),
+                _ => wide::product::<F, M, 2>(channels, a, b, to),
+            }
+        };
     }
     let mut sums = [[F8::zero(); V]; M];
     let (mut a, mut b, row) = (a, b, F::tile_pitch(channels));
@@ -52,25 +58,32 @@ unsafe fn product<F: Transforms, const M: usize, const V: usize>(
     }
 }
 
-/// All points' products: `[tile][channel / 8][point][8]` by `[point][channel][8 V]` to `[tile][filter / 8][point][8]`.
+/// Elements from a panel's products to the next panel's.
+pub(super) const fn to_panel<F: Transforms>() -> usize {
+    TILES * 2 * F::BLOCK
+}
+
+/// All points' products: `[tile][channel / 8][point][8]` by `[point][channel][8 V]` to `[tile][filter / 8][point][8]`, where `V` is 4 as in
+/// [`product`].
 ///
 /// # Safety
-/// All three are so long; `is_wide` where the CPU has registers of 512 bits.
+/// All three are so long; `is_wide` where the CPU has registers of 512 bits, and `V` is not 4 where it has not.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 pub(super) unsafe fn multiply<F: Transforms, const V: usize>(
     is_wide: bool,
     channels: usize,
     tiles: usize,
     a: *const f32,
-    b: *const f32,
+    (b, b_panel): (*const f32, usize),
     to: *mut f32,
 ) {
+    let vectors = V.min(2);
     for point in 0..F::POINTS {
-        let b = b.wrapping_add(point * F::pitch(channels, V));
+        let b = (b.wrapping_add(point * F::pitch(channels, vectors)), b_panel);
         let mut t = 0;
         while t < tiles {
             let a = a.wrapping_add(t * F::tile_pitch(channels) + point * 8);
-            let to = to.wrapping_add(t * V * F::BLOCK + point * 8);
+            let to = to.wrapping_add(t * vectors * F::BLOCK + point * 8);
             // SAFETY: so many tiles are left.
             unsafe {
                 t += match tiles - t {
