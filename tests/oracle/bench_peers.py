@@ -551,7 +551,7 @@ def main():
     parser.add_argument("--only", default=",".join(PARTS), help="parts to measure")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.5, help="per figure and round")
-    parser.add_argument("--batches", type=numbers, default=[1, 2, 8, 32], help="ours")
+    parser.add_argument("--batches", type=numbers, default=[1, 2, 4, 8, 32], help="ours")
     parser.add_argument("--peer-batches", type=numbers, default=[1, 32, 128])
     parser.add_argument("--results", type=pathlib.Path, default="target/bench_peers.json")
     parser.add_argument("--out", type=pathlib.Path, help="the page; without it nothing is written")

@@ -444,6 +444,8 @@ impl Slide {
         for c in (0..self.source_channels).step_by(block) {
             let block = block.min(self.source_channels - c);
             let panel = cells * block * wide;
+            // of places, eight terms each
+            let pairs = found.wide && block.is_multiple_of(8);
             let bias = ends.bias.filter(|_| c == 0);
             let last = c + block == self.source_channels;
             let activation = match last {
@@ -497,6 +499,8 @@ impl Slide {
                             unsafe {
                                 match self.channels - o {
                                     1 if few => piece.dots::<8, 1>(panel),
+                                    2 if few && pairs => piece.dots::<WIDE_ROWS, 2>(panel / 2),
+                                    3 if few && pairs => piece.dots::<WIDE_ROWS, 3>(panel / 3),
                                     2 if few => piece.dots::<4, 2>(panel / 2),
                                     _ if few => piece.dots::<4, 3>(panel / 3),
                                     ..=8 => piece.blocks::<8, 1>(),

@@ -14,6 +14,7 @@ mod conv_weights;
 mod dense;
 mod depthwise;
 mod gemm;
+mod lanes;
 mod one;
 mod packing;
 mod peak;

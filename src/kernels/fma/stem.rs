@@ -2,10 +2,16 @@
 //! the products; here nothing of them is left but products.
 
 use super::conv::{Ends, PACKED, STRIP, Slide, Strip, Work};
+#[cfg(target_arch = "x86_64")]
+use super::lanes::F16;
+use super::lanes::Lanes;
 use super::packing::Weights;
-use super::tile::{Rails, Scratch, WIDE};
+use super::tile::{Scratch, WIDE, rails};
 use crate::kernels::f32x8::F8;
 use crate::kernels::kept::Loops;
+use crate::kernels::simd;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::simd::ran_wide;
 
 /// Whether the loops below can do this slide: the sizes of a layer decide, not of a batch.
 pub(super) fn takes(s: &Slide, ends: &Ends) -> bool {
@@ -20,8 +26,9 @@ pub(super) fn takes(s: &Slide, ends: &Ends) -> bool {
         && ends.bias.is_some()
 }
 
-/// The most places at once.
+/// The most places at once, of eight filters, and of sixteen in one register.
 const PLACES: usize = 7;
+const WIDE_PLACES: usize = 8;
 
 /// As [`Slide::run`], for slides that [`takes`] names.
 ///
@@ -50,6 +57,7 @@ pub(super) unsafe fn run(s: &Slide, work: &Work) {
     let room = (9 * channels * s.channels, packed);
     // SAFETY: all weights are written.
     let packed = unsafe { s.in_order(weights, loops, room, pack) };
+    let is_wide = simd::found().wide && s.count[1] >= WIDE_PLACES;
     for n in 0..s.batch {
         for y in (0..s.count[0]).step_by(rows) {
             let rows = rows.min(s.count[0] - y);
@@ -69,8 +77,12 @@ pub(super) unsafe fn run(s: &Slide, work: &Work) {
                 unsafe {
                     match (channels, s.channels - o) {
                         (1, 8) => part.rows::<1, PLACES, 1>(rows, to),
-                        (1, _) => part.rows::<1, 4, 2>(rows, to),
                         (_, 8) => part.rows::<3, PLACES, 1>(rows, to),
+                        #[cfg(target_arch = "x86_64")]
+                        (1, _) if is_wide => part.wide_rows::<1>(rows, to),
+                        #[cfg(target_arch = "x86_64")]
+                        _ if is_wide => part.wide_rows::<3>(rows, to),
+                        (1, _) => part.rows::<1, 4, 2>(rows, to),
                         _ => part.rows::<3, 4, 2>(rows, to),
                     }
                 }
@@ -122,13 +134,44 @@ impl Part<'_> {
         rows: usize,
         to: *mut f32,
     ) {
+        // SAFETY: the caller's promise.
+        unsafe { self.slide::<F8, C, M, V>(rows, to) }
+    }
+
+    /// As [`Part::rows`], of sixteen filters.
+    ///
+    /// # Safety
+    /// As there; the CPU has registers of 512 bits.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512vl")]
+    unsafe fn wide_rows<const C: usize>(&self, rows: usize, to: *mut f32) {
+        ran_wide();
+        // SAFETY: the caller's promise.
+        unsafe { self.slide::<F16, C, WIDE_PLACES, 1>(rows, to) }
+    }
+
+    /// `C` channels, `M` places at a time, `V` registers of filters.
+    ///
+    /// # Safety
+    /// As [`Part::rows`]; the CPU has these registers.
+    #[inline(always)]
+    unsafe fn slide<L: Lanes, const C: usize, const M: usize, const V: usize>(
+        &self,
+        rows: usize,
+        to: *mut f32,
+    ) {
         let (columns, channels) = (self.slide.count[1], self.slide.channels);
-        let mut bias = [F8::zero(); V];
+        // SAFETY: the caller's promise.
+        let mut bias = unsafe { [L::splat(0.0); V] };
         for (v, bias) in bias.iter_mut().enumerate() {
-            let from = self.ends.bias.and_then(|bias| bias.get(self.o + 8 * v..));
-            if let Some(from) = from.and_then(|bias| bias.first_chunk::<8>()) {
-                // SAFETY: eight elements.
-                *bias = unsafe { F8::load(from.as_ptr()) };
+            let from = self.o + L::COUNT * v;
+            let from = self
+                .ends
+                .bias
+                .and_then(|bias| bias.get(from..from + L::COUNT));
+            if let Some(from) = from {
+                // SAFETY: as many elements as there are lanes.
+                *bias = unsafe { L::load(from.as_ptr()) };
             }
         }
         for y in 0..rows {
@@ -139,47 +182,47 @@ impl Part<'_> {
                 let to = to.wrapping_add((y * columns + x) * channels);
                 // SAFETY: the caller's promise.
                 unsafe {
-                    self.places::<C, M, V>(pixels.add(x * C), &bias, to);
+                    self.places::<L, C, M, V>(pixels.add(x * C), &bias, to);
                 }
             }
         }
     }
 
     /// # Safety
-    /// The windows from `pixels` on can be read, and `M` pixels from `to` on be written.
-    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-    #[inline]
-    unsafe fn places<const C: usize, const M: usize, const V: usize>(
+    /// The windows from `pixels` on can be read, and `M` pixels from `to` on be written; the CPU has these registers.
+    #[inline(always)]
+    unsafe fn places<L: Lanes, const C: usize, const M: usize, const V: usize>(
         &self,
         pixels: *const f32,
-        bias: &[F8; V],
+        bias: &[L; V],
         to: *mut f32,
     ) {
         let mut sums = [*bias; M];
         for i in 0..3 {
             let pixels = pixels.wrapping_add(i * self.strip.row);
-            let weights = self.weights.wrapping_add(i * 3 * C * 8 * V);
+            let weights = self.weights.wrapping_add(i * 3 * C * L::COUNT * V);
             for k in 0..3 * C {
-                let mut lanes = [F8::zero(); V];
+                // SAFETY: the caller's promise.
+                let mut lanes = unsafe { [L::splat(0.0); V] };
                 for (v, lanes) in lanes.iter_mut().enumerate() {
                     // SAFETY: the caller's promise.
-                    *lanes = unsafe { F8::load(weights.add((k * V + v) * 8)) };
+                    *lanes = unsafe { L::load(weights.add((k * V + v) * L::COUNT)) };
                 }
                 for (r, sums) in sums.iter_mut().enumerate() {
                     // SAFETY: the caller's promise.
-                    let x = unsafe { F8::splat(*pixels.add(r * C + k)) };
+                    let x = unsafe { *pixels.add(r * C + k) };
                     for (sum, lanes) in sums.iter_mut().zip(lanes) {
-                        *sum = F8::mul_add(x, lanes, *sum);
+                        *sum = L::mul_add(x, lanes, *sum);
                     }
                 }
             }
         }
-        let rails = Rails::new(self.ends.activation);
+        let rails = rails(self.ends.activation);
         for (r, sums) in sums.iter().enumerate() {
             for (v, &sum) in sums.iter().enumerate() {
-                let y = rails.clamp(sum);
+                let y = sum.clamp(rails);
                 // SAFETY: the caller's promise.
-                unsafe { y.store(to.add(r * self.slide.channels + 8 * v)) };
+                unsafe { y.store(to.add(r * self.slide.channels + L::COUNT * v)) };
             }
         }
     }

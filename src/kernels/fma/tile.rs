@@ -52,6 +52,15 @@ pub(super) struct Outcome<'a, const M: usize> {
     pub activation: Activation,
 }
 
+/// The least and the greatest that passes.
+pub(super) fn rails(activation: Activation) -> [f32; 2] {
+    match activation {
+        Activation::None => [f32::NEG_INFINITY, f32::INFINITY],
+        Activation::Relu => [0.0, f32::INFINITY],
+        Activation::Relu6 => [0.0, 6.0],
+    }
+}
+
 /// [`Activation::apply`] in eight lanes, without a branch: the least and the greatest that passes. (Of two numbers that do not compare `max`
 /// and `min` give the second.)
 #[derive(Clone, Copy)]
@@ -64,11 +73,7 @@ impl Rails {
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     #[inline]
     pub fn new(activation: Activation) -> Rails {
-        let (low, high) = match activation {
-            Activation::None => (f32::NEG_INFINITY, f32::INFINITY),
-            Activation::Relu => (0.0, f32::INFINITY),
-            Activation::Relu6 => (0.0, 6.0),
-        };
+        let [low, high] = rails(activation);
         Rails {
             low: F8::splat(low),
             high: F8::splat(high),
@@ -165,6 +170,7 @@ pub(super) unsafe fn block<const M: usize, const V: usize, const MASKED: bool>(
 }
 
 /// `sum[r][c] = sum_k a[r][k] b[c][k]` over all segments, eight terms at a time, for results with too few channels to fill lanes.
+/// [`WIDE_ROWS`] rows and more than one channel are for CPUs with registers of 512 bits alone, and for segments of whole eights.
 ///
 /// # Safety
 /// Every element of `a` and `b` that the segments name can be read.
@@ -175,6 +181,11 @@ pub(super) unsafe fn dots<const M: usize, const C: usize>(
     b: &[*const f32; C],
     segments: &[Segment],
 ) -> [[f32; C]; M] {
+    #[cfg(target_arch = "x86_64")]
+    if C > 1 && M == WIDE_ROWS {
+        // SAFETY: the caller's promise.
+        return unsafe { wide::dots(a, b, segments) };
+    }
     let mut sums = [[F8::zero(); C]; M];
     for segment in segments {
         let whole = segment.len / 8 * 8;

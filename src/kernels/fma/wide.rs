@@ -5,7 +5,7 @@
 #![allow(clippy::needless_range_loop)] // rows are registers: numbered, in loops that are unrolled
 
 use super::gemm::Tile;
-use super::tile::{Outcome, Rails, Sides};
+use super::tile::{Outcome, Rails, Segment, Sides};
 use super::winograd::Transforms;
 use crate::kernels::f32x8::F8;
 use crate::kernels::simd::ran_wide;
@@ -278,6 +278,53 @@ pub(super) unsafe fn dense<const M: usize, const C: usize>(
         }
     }
     M
+}
+
+/// As `tile::dots`, of eight rows, two in a register, up to four channels and segments of whole eights.
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx512vl")]
+pub(super) unsafe fn dots<const M: usize, const C: usize>(
+    a: &[*const f32; M],
+    b: &[*const f32; C],
+    segments: &[Segment],
+) -> [[f32; C]; M] {
+    ran_wide();
+    let mut sums = [[_mm512_setzero_ps(); 4]; 4];
+    for segment in segments {
+        for k in (0..segment.len).step_by(8) {
+            let mut eights = [_mm512_setzero_pd(); C];
+            for c in 0..C {
+                // SAFETY: inside the segment.
+                let eight = unsafe { _mm256_loadu_ps(b[c].add(segment.b + k)) };
+                eights[c] = _mm512_broadcast_f64x4(_mm256_castps_pd(eight));
+            }
+            for r in 0..4 {
+                // SAFETY: inside the segment.
+                let pair = unsafe {
+                    let first = _mm256_loadu_ps(a[2 * r].add(segment.a + k));
+                    let second = _mm256_loadu_ps(a[2 * r + 1].add(segment.a + k));
+                    let first = _mm512_castps_pd(_mm512_castps256_ps512(first));
+                    _mm512_insertf64x4::<1>(first, _mm256_castps_pd(second))
+                };
+                for c in 0..C {
+                    let eight = _mm512_castpd_ps(eights[c]);
+                    sums[r][c] = _mm512_fmadd_ps(_mm512_castpd_ps(pair), eight, sums[r][c]);
+                }
+            }
+        }
+    }
+    let mut out = [[0.0; C]; M];
+    for (sums, out) in sums.into_iter().zip(out.as_chunks_mut::<2>().0) {
+        let mut four = [[0.0; 4]; 2];
+        // SAFETY: eight elements.
+        unsafe { _mm256_storeu_ps(four.as_flattened_mut().as_mut_ptr(), sum_4(sums)) };
+        for c in 0..C {
+            (out[0][c], out[1][c]) = (four[0][c], four[1][c]);
+        }
+    }
+    out
 }
 
 /// As [`F8::sum_4`](crate::kernels::f32x8::F8::sum_4), of both halves: the first ones' sums, then the second ones'. (Each instruction takes whole

@@ -142,20 +142,40 @@ fn the_widest_loops_have_the_bits_of_the_others() {
             convolution(k, &g, false, &mut Numbers(15))
         });
     };
-    for channels in 9..34 {
-        // plain: forward over `channels` filters, back over 41 - `channels`
-        conv([2, 3], [1, 1], [5, channels], [41 - channels, channels]);
+    for channels in 9..70 {
+        // plain, one panel or two: forward over `channels` filters, back over 41 - `channels`
+        conv(
+            [2, 3],
+            [1, 1],
+            [5, channels],
+            [(41 - channels % 41).max(1), channels],
+        );
         conv([1, 1], [2, 1], [9, 7], [5, channels]);
     }
     for tiles in 1..14 {
         // minimal filtering
         conv([3, 3], [1, 1], [4, 2 * tiles], [16, 16]);
         conv([3, 3], [1, 1], [9, 4 * tiles], [24, 40]);
+        conv([3, 3], [1, 1], [10, 3 * tiles], [64, 48]);
+    }
+    for columns in 7..20 {
+        // first layers, and back to two or three channels: over whole eights of terms, or not
+        for channels in [[1, 16], [3, 32], [3, 16], [2, 24], [3, 20]] {
+            conv([3, 3], [1, 1], [4, columns], channels);
+            conv([3, 5], [1, 1], [4, columns], channels);
+        }
     }
     for rows in 2..40 {
         let name = std::format!("{rows} rows");
         compare(&name, &|| {
             dense_layer(k, [rows, 50 - rows, rows + 7], &mut Numbers(16))
+        });
+    }
+    for rows in 3..20 {
+        // pairs of samples, packed
+        let name = std::format!("{rows} samples");
+        compare(&name, &|| {
+            dense_layer(k, [rows, 24, 30 + rows], &mut Numbers(18))
         });
     }
     // terms, rows and lanes in several parts

@@ -9,6 +9,7 @@
 
 use super::Transforms;
 use crate::kernels::f32x8::F8;
+use crate::kernels::fma::lanes::Lanes;
 
 /// Tiles of 4x4 places.
 pub(super) struct Four;
@@ -19,35 +20,33 @@ const A2: f32 = A * A;
 const A4: f32 = A2 * A2;
 
 /// `B^T d` along one line: the pixels' polynomial without one of its points each.
-#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-#[inline]
-fn pixels_along(d: [F8; 6]) -> [F8; 6] {
-    let times = |x: f32, a: F8, b: F8| F8::mul_add(F8::splat(x), a, b);
+#[inline(always)]
+fn pixels_along<L: Lanes>(d: [L; 6]) -> [L; 6] {
     // without one point of a pair: even powers, and odd ones
-    let (even, odd) = (times(-4.0 * A2, d[2], d[4]), times(-4.0 * A2, d[1], d[3]));
-    let (even_2, odd_2) = (times(-A2, d[2], d[4]), times(-A2, d[1], d[3]));
+    let even = L::mul_add(-4.0 * A2, d[2], d[4]);
+    let odd = L::mul_add(-4.0 * A2, d[1], d[3]);
+    let even_2 = L::mul_add(-A2, d[2], d[4]);
+    let odd_2 = L::mul_add(-A2, d[1], d[3]);
     [
-        times(4.0 * A4, d[0], times(-5.0 * A2, d[2], d[4])),
-        times(A, odd, even),
-        times(-A, odd, even),
-        times(2.0 * A, odd_2, even_2),
-        times(-2.0 * A, odd_2, even_2),
-        times(4.0 * A4, d[1], times(-5.0 * A2, d[3], d[5])),
+        L::mul_add(4.0 * A4, d[0], L::mul_add(-5.0 * A2, d[2], d[4])),
+        L::mul_add(A, odd, even),
+        L::mul_add(-A, odd, even),
+        L::mul_add(2.0 * A, odd_2, even_2),
+        L::mul_add(-2.0 * A, odd_2, even_2),
+        L::mul_add(4.0 * A4, d[1], L::mul_add(-5.0 * A2, d[3], d[5])),
     ]
 }
 
 /// `A^T m` along one line, place `k` divided by `A^k`.
-#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-#[inline]
-fn places_along(m: [F8; 6]) -> [F8; 4] {
-    let (two, four, eight) = (F8::splat(2.0), F8::splat(4.0), F8::splat(8.0));
-    let (even, odd) = (F8::add(m[1], m[2]), F8::sub(m[1], m[2]));
-    let (even_2, odd_2) = (F8::add(m[3], m[4]), F8::sub(m[3], m[4]));
+#[inline(always)]
+fn places_along<L: Lanes>(m: [L; 6]) -> [L; 4] {
+    let (even, odd) = (L::add(m[1], m[2]), L::sub(m[1], m[2]));
+    let (even_2, odd_2) = (L::add(m[3], m[4]), L::sub(m[3], m[4]));
     [
-        F8::add(F8::add(m[0], even), even_2),
-        F8::mul_add(two, odd_2, odd),
-        F8::mul_add(four, even_2, even),
-        F8::add(F8::mul_add(eight, odd_2, odd), m[5]),
+        L::add(L::add(m[0], even), even_2),
+        L::mul_add(2.0, odd_2, odd),
+        L::mul_add(4.0, even_2, even),
+        L::add(L::mul_add(8.0, odd_2, odd), m[5]),
     ]
 }
 
@@ -73,11 +72,14 @@ impl Transforms for Four {
     const SCALE: f32 = A;
     const APART: bool = false;
 
-    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-    #[inline]
-    unsafe fn pixels(pixel: impl Fn(usize, usize) -> F8, mut put: impl FnMut(usize, usize, F8)) {
+    #[inline(always)]
+    unsafe fn pixels<L: Lanes>(
+        pixel: impl Fn(usize, usize) -> L,
+        mut put: impl FnMut(usize, usize, L),
+    ) {
         // [column][row], then the other way
-        let mut rows = [[F8::zero(); 6]; 6];
+        // SAFETY: the caller's promise.
+        let mut rows = unsafe { [[L::splat(0.0); 6]; 6] };
         for (j, rows) in rows.iter_mut().enumerate() {
             let d = |i: usize| pixel(i, j);
             *rows = pixels_along([d(0), d(1), d(2), d(3), d(4), d(5)]);
@@ -91,10 +93,13 @@ impl Transforms for Four {
         }
     }
 
-    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-    #[inline]
-    unsafe fn places(m: impl Fn(usize, usize) -> F8, mut put: impl FnMut(usize, usize, F8)) {
-        let mut rows = [[F8::zero(); 4]; 6];
+    #[inline(always)]
+    unsafe fn places<L: Lanes>(
+        m: impl Fn(usize, usize) -> L,
+        mut put: impl FnMut(usize, usize, L),
+    ) {
+        // SAFETY: the caller's promise.
+        let mut rows = unsafe { [[L::splat(0.0); 4]; 6] };
         for (j, rows) in rows.iter_mut().enumerate() {
             let m = |i: usize| m(i, j);
             *rows = places_along([m(0), m(1), m(2), m(3), m(4), m(5)]);

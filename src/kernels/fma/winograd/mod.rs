@@ -19,11 +19,16 @@ mod product;
 mod two;
 
 use super::conv::{Ends, STRIP, Slide, Work};
+#[cfg(target_arch = "x86_64")]
+use super::lanes::F16;
+use super::lanes::Lanes;
 use super::packing::Weights;
-use super::tile::{Rails, Scratch, TWICE, WIDE};
-use crate::kernels::f32x8::{F8, Mask};
+use super::tile::{Scratch, TWICE, WIDE, rails};
+use crate::kernels::f32x8::F8;
 use crate::kernels::kept::Loops;
 use crate::kernels::simd;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::simd::ran_wide;
 use core::ops::Range;
 use four::Four;
 use product::{multiply, to_panel};
@@ -41,7 +46,7 @@ const ROOM: usize = SIDE * SIDE * (CHANNELS_OF_FOUR * WIDE + 16);
 /// Tiles at once: their transforms fit a first-level cache where channels are few.
 const TILES: usize = 12;
 
-/// The transforms of one size of tiles, each of eight channels or filters at once.
+/// The transforms of one size of tiles, each of as many channels or filters at once as there are lanes.
 pub(super) trait Transforms {
     /// Places of a tile along each axis.
     const PLACES: usize;
@@ -60,13 +65,13 @@ pub(super) trait Transforms {
     ///
     /// # Safety
     /// The CPU has what vectors take.
-    unsafe fn pixels(pixel: impl Fn(usize, usize) -> F8, put: impl FnMut(usize, usize, F8));
+    unsafe fn pixels<L: Lanes>(pixel: impl Fn(usize, usize) -> L, put: impl FnMut(usize, usize, L));
 
     /// `A^T m A`, place by place to `put`.
     ///
     /// # Safety
     /// The CPU has what vectors take.
-    unsafe fn places(m: impl Fn(usize, usize) -> F8, put: impl FnMut(usize, usize, F8));
+    unsafe fn places<L: Lanes>(m: impl Fn(usize, usize) -> L, put: impl FnMut(usize, usize, L));
 
     /// `G g G^T`, element by element to `put`.
     ///
@@ -247,10 +252,12 @@ impl Tiles<'_> {
     /// Transforms tiles: to `[tile][channel / 8][point][8]`.
     ///
     /// # Safety
-    /// `source` has the slide's sizes, `to` room for as many times [`Transforms::tile_pitch`] elements.
+    /// `source` has the slide's sizes, `to` room for as many times [`Transforms::tile_pitch`] elements; `is_wide` where the CPU has registers of
+    /// 512 bits.
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     unsafe fn transform<F: Transforms>(
         &self,
+        is_wide: bool,
         source: *const f32,
         tiles: &mut [Tile],
         to: *mut f32,
@@ -262,22 +269,60 @@ impl Tiles<'_> {
                 // SAFETY: pixels of the image, or zeros.
                 tile.zeros = unsafe { self.zeros::<F>(&seen) };
             }
-            let mut columns = [Mask::first(0); SIDE];
-            for (mask, &column) in columns.iter_mut().zip(&seen.columns) {
-                *mask = Mask::all_if(column);
+            let to = to.wrapping_add(t * F::tile_pitch(channels));
+            // SAFETY: the caller's promise.
+            unsafe {
+                match is_wide {
+                    #[cfg(target_arch = "x86_64")]
+                    true => self.transform_wide::<F>(&seen, to),
+                    _ => self.channels::<F, F8>(&seen, 0..channels, to),
+                }
             }
-            let inside = seen.columns[..F::SIDE].iter().all(|&column| column);
-            for c in (0..channels).step_by(8) {
-                let to = to.wrapping_add(t * F::tile_pitch(channels) + c * F::POINTS);
-                let at = |i: usize, j: usize| seen.rows[i].wrapping_add(j * channels + c);
-                // SAFETY: eight channels of pixels inside the image, or zeros, of which there are as many; `to` has room. Columns outside
-                // are not read.
-                unsafe {
-                    let put = |i: usize, j: usize, v: F8| v.store(to.add((F::SIDE * i + j) * 8));
-                    match inside {
-                        true => F::pixels(|i, j| F8::load(at(i, j)), put),
-                        false => F::pixels(|i, j| F8::load_some(at(i, j), columns[j]), put),
-                    }
+        }
+    }
+
+    /// As [`Tiles::channels`], of all channels, sixteen at a time.
+    ///
+    /// # Safety
+    /// As there; the CPU has registers of 512 bits.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512vl")]
+    unsafe fn transform_wide<F: Transforms>(&self, seen: &Seen, to: *mut f32) {
+        ran_wide();
+        let channels = self.slide.source_channels;
+        let whole = channels / F16::COUNT * F16::COUNT;
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.channels::<F, F16>(seen, 0..whole, to);
+            self.channels::<F, F8>(seen, whole..channels, to);
+        }
+    }
+
+    /// Transforms some channels of a tile.
+    ///
+    /// # Safety
+    /// Pixels inside the image can be read, and so can zeros; `to` has room for the tile; the CPU has these registers.
+    #[inline(always)]
+    unsafe fn channels<F: Transforms, L: Lanes>(
+        &self,
+        seen: &Seen,
+        some: Range<usize>,
+        to: *mut f32,
+    ) {
+        let channels = self.slide.source_channels;
+        let inside = seen.columns[..F::SIDE].iter().all(|&column| column);
+        for c in some.step_by(L::COUNT) {
+            let to = to.wrapping_add(c * F::POINTS);
+            let at = |i: usize, j: usize| seen.rows[i].wrapping_add(j * channels + c);
+            // SAFETY: these channels of pixels inside the image, or zeros, of which there are as many; `to` has room. Columns outside are not
+            // read.
+            unsafe {
+                let put = |i: usize, j: usize, v: L| {
+                    v.store_eights(to.add((F::SIDE * i + j) * 8), F::BLOCK);
+                };
+                match inside {
+                    true => F::pixels(|i, j| L::load(at(i, j)), put),
+                    false => F::pixels(|i, j| L::load_if(at(i, j), seen.columns[j]), put),
                 }
             }
         }
@@ -286,11 +331,60 @@ impl Tiles<'_> {
     /// Writes tiles' places, channels `o..o + 8 V`, from products `[tile][channel / 8][point][8]`.
     ///
     /// # Safety
-    /// `destination` has the slide's sizes, `from` the products.
+    /// `destination` has the slide's sizes, `from` the products; `is_wide` where the CPU has registers of 512 bits.
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     unsafe fn place<F: Transforms, const V: usize>(
         &self,
+        is_wide: bool,
         from: *const f32,
+        ends: &Ends,
+        o: usize,
+        tiles: &[Tile],
+        destination: *mut f32,
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        if V == 2 && is_wide {
+            // SAFETY: the caller's promise.
+            return unsafe { self.place_wide::<F>(from, ends, o, tiles, destination) };
+        }
+        for v in 0..V {
+            let from = from.wrapping_add(v * F::BLOCK);
+            // SAFETY: the caller's promise.
+            unsafe {
+                self.filters::<F, F8>(from, V * F::BLOCK, ends, o + 8 * v, tiles, destination)
+            };
+        }
+    }
+
+    /// As [`Tiles::place`], of sixteen filters at once.
+    ///
+    /// # Safety
+    /// As there; the CPU has registers of 512 bits.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512vl")]
+    unsafe fn place_wide<F: Transforms>(
+        &self,
+        from: *const f32,
+        ends: &Ends,
+        o: usize,
+        tiles: &[Tile],
+        destination: *mut f32,
+    ) {
+        ran_wide();
+        // SAFETY: the caller's promise.
+        unsafe { self.filters::<F, F16>(from, 2 * F::BLOCK, ends, o, tiles, destination) };
+    }
+
+    /// Writes tiles' places of the filters from `o` on, from products that are `step` elements from tile to tile.
+    ///
+    /// # Safety
+    /// As [`Tiles::place`]; the CPU has these registers.
+    #[inline(always)]
+    unsafe fn filters<F: Transforms, L: Lanes>(
+        &self,
+        from: *const f32,
+        step: usize,
         ends: &Ends,
         o: usize,
         tiles: &[Tile],
@@ -302,46 +396,44 @@ impl Tiles<'_> {
         for i in 1..scales.len() {
             scales[i] = scales[i - 1] * F::SCALE;
         }
-        let rails = Rails::new(ends.activation);
-        for v in 0..V {
-            let bias = ends
-                .bias
-                .and_then(|bias| bias.get(o + 8 * v..)?.first_chunk());
-            // SAFETY: eight elements.
-            let bias = bias.map(|bias: &[f32; 8]| unsafe { F8::load(bias.as_ptr()) });
-            for (t, tile) in tiles.iter().enumerate() {
-                let from = from.wrapping_add((t * V + v) * F::BLOCK);
-                let row = tile.n * s.destination[0] + tile.y;
-                let to = destination.wrapping_add(row * pitch + tile.x * s.channels + o + 8 * v);
-                let (rows, columns) = (s.count[0] - tile.y, s.count[1] - tile.x);
-                // SAFETY: inside the products.
-                let product = |i, j| unsafe { F8::load(from.add((i * F::SIDE + j) * 8)) };
-                let at = |i: usize, j: usize| to.wrapping_add(i * pitch + j * s.channels);
-                let scaled = |i: usize, j: usize, sum, start| {
-                    rails.clamp(F8::mul_add(F8::splat(scales[i + j]), sum, start))
-                };
-                let is_whole = rows >= F::PLACES && columns >= F::PLACES && tile.zeros == 0;
-                // SAFETY: eight channels of a pixel of the destination.
-                unsafe {
-                    match bias {
-                        Some(bias) if is_whole => F::places(product, |i, j, sum| {
-                            scaled(i, j, sum, bias).store(at(i, j));
-                        }),
-                        None if is_whole => F::places(product, |i, j, sum| {
-                            scaled(i, j, sum, F8::load(at(i, j))).store(at(i, j));
-                        }),
-                        _ => F::places(product, |i, j, sum| {
-                            if i >= rows || j >= columns {
-                                return;
-                            }
-                            let start = bias.unwrap_or_else(|| F8::load(at(i, j)));
-                            let y = match tile.zeros >> (4 * i + j) & 1 {
-                                0 => scaled(i, j, sum, start),
-                                _ => rails.clamp(start),
-                            };
-                            y.store(at(i, j));
-                        }),
-                    }
+        let rails = rails(ends.activation);
+        let bias = ends.bias.and_then(|bias| bias.get(o..o + L::COUNT));
+        // SAFETY: as many elements as there are lanes.
+        let bias = bias.map(|bias| unsafe { L::load(bias.as_ptr()) });
+        for (t, tile) in tiles.iter().enumerate() {
+            let from = from.wrapping_add(t * step);
+            let row = tile.n * s.destination[0] + tile.y;
+            let to = destination.wrapping_add(row * pitch + tile.x * s.channels + o);
+            let (rows, columns) = (s.count[0] - tile.y, s.count[1] - tile.x);
+            // SAFETY: inside the products.
+            let product = |i: usize, j: usize| unsafe {
+                L::load_eights(from.add((i * F::SIDE + j) * 8), F::BLOCK)
+            };
+            let at = |i: usize, j: usize| to.wrapping_add(i * pitch + j * s.channels);
+            let scaled = |i: usize, j: usize, sum: L, start: L| {
+                L::mul_add(scales[i + j], sum, start).clamp(rails)
+            };
+            let is_whole = rows >= F::PLACES && columns >= F::PLACES && tile.zeros == 0;
+            // SAFETY: these channels of a pixel of the destination.
+            unsafe {
+                match bias {
+                    Some(bias) if is_whole => F::places(product, |i, j, sum| {
+                        scaled(i, j, sum, bias).store(at(i, j));
+                    }),
+                    None if is_whole => F::places(product, |i, j, sum| {
+                        scaled(i, j, sum, L::load(at(i, j))).store(at(i, j));
+                    }),
+                    _ => F::places(product, |i, j, sum: L| {
+                        if i >= rows || j >= columns {
+                            return;
+                        }
+                        let start = bias.unwrap_or_else(|| L::load(at(i, j)));
+                        let y = match tile.zeros >> (4 * i + j) & 1 {
+                            0 => scaled(i, j, sum, start),
+                            _ => start.clamp(rails),
+                        };
+                        y.store(at(i, j));
+                    }),
                 }
             }
         }
@@ -448,7 +540,7 @@ unsafe fn run_tiles<F: Transforms>(s: &Slide, work: &Work) {
             // SAFETY: so many tiles fit in the strip and their products in theirs, the panels are packed; all else is the caller's
             // promise.
             unsafe {
-                tiles.transform::<F>(source, some, strip);
+                tiles.transform::<F>(found.wide, source, some, strip);
                 let mut p = first;
                 while p < end {
                     let b = (packed.add((p - first) * panel), panel);
@@ -457,20 +549,27 @@ unsafe fn run_tiles<F: Transforms>(s: &Slide, work: &Work) {
                     match s.channels - o {
                         8 => {
                             multiply::<F, 1>(found.wide, channels, count, strip, b, products);
-                            tiles.place::<F, 1>(products, ends, o, some, destination);
+                            tiles.place::<F, 1>(false, products, ends, o, some, destination);
                         }
                         TWICE.. if found.wide && p + 1 < end => {
                             multiply::<F, 4>(true, channels, count, strip, b, products);
                             for (products, o) in
                                 [(products, o), (products.add(to_panel::<F>()), o + WIDE)]
                             {
-                                tiles.place::<F, 2>(products, ends, o, some, destination);
+                                tiles.place::<F, 2>(
+                                    found.wide,
+                                    products,
+                                    ends,
+                                    o,
+                                    some,
+                                    destination,
+                                );
                             }
                             p += 1;
                         }
                         _ => {
                             multiply::<F, 2>(found.wide, channels, count, strip, b, products);
-                            tiles.place::<F, 2>(products, ends, o, some, destination);
+                            tiles.place::<F, 2>(found.wide, products, ends, o, some, destination);
                         }
                     }
                     p += 1;

@@ -4,6 +4,7 @@
 
 use super::Transforms;
 use crate::kernels::f32x8::F8;
+use crate::kernels::fma::lanes::Lanes;
 
 /// Tiles of 2x2 places.
 pub(super) struct Two;
@@ -13,37 +14,43 @@ impl Transforms for Two {
     const SCALE: f32 = 1.0;
     const APART: bool = true;
 
-    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-    #[inline]
-    unsafe fn pixels(pixel: impl Fn(usize, usize) -> F8, mut put: impl FnMut(usize, usize, F8)) {
+    #[inline(always)]
+    unsafe fn pixels<L: Lanes>(
+        pixel: impl Fn(usize, usize) -> L,
+        mut put: impl FnMut(usize, usize, L),
+    ) {
         // pixels are read as they are needed, twice: all sixteen and what becomes of them do not fit the registers
         for i in 0..4 {
-            let mut d = [F8::zero(); 4];
+            // SAFETY: the caller's promise.
+            let mut d = unsafe { [L::splat(0.0); 4] };
             for (j, d) in d.iter_mut().enumerate() {
                 *d = match i {
-                    0 => F8::sub(pixel(0, j), pixel(2, j)),
-                    1 => F8::add(pixel(1, j), pixel(2, j)),
-                    2 => F8::sub(pixel(2, j), pixel(1, j)),
-                    _ => F8::sub(pixel(1, j), pixel(3, j)),
+                    0 => L::sub(pixel(0, j), pixel(2, j)),
+                    1 => L::add(pixel(1, j), pixel(2, j)),
+                    2 => L::sub(pixel(2, j), pixel(1, j)),
+                    _ => L::sub(pixel(1, j), pixel(3, j)),
                 };
             }
-            put(i, 0, F8::sub(d[0], d[2]));
-            put(i, 1, F8::add(d[1], d[2]));
-            put(i, 2, F8::sub(d[2], d[1]));
-            put(i, 3, F8::sub(d[1], d[3]));
+            put(i, 0, L::sub(d[0], d[2]));
+            put(i, 1, L::add(d[1], d[2]));
+            put(i, 2, L::sub(d[2], d[1]));
+            put(i, 3, L::sub(d[1], d[3]));
         }
     }
 
-    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-    #[inline]
-    unsafe fn places(m: impl Fn(usize, usize) -> F8, mut put: impl FnMut(usize, usize, F8)) {
-        let along = |m: [F8; 4]| {
-            let sum = F8::add(m[1], m[2]);
-            let difference = F8::sub(m[1], m[2]);
-            [F8::add(m[0], sum), F8::sub(difference, m[3])]
+    #[inline(always)]
+    unsafe fn places<L: Lanes>(
+        m: impl Fn(usize, usize) -> L,
+        mut put: impl FnMut(usize, usize, L),
+    ) {
+        let along = |m: [L; 4]| {
+            let sum = L::add(m[1], m[2]);
+            let difference = L::sub(m[1], m[2]);
+            [L::add(m[0], sum), L::sub(difference, m[3])]
         };
         // [column][row], then the other way
-        let mut rows = [[F8::zero(); 2]; 4];
+        // SAFETY: the caller's promise.
+        let mut rows = unsafe { [[L::splat(0.0); 2]; 4] };
         for (j, rows) in rows.iter_mut().enumerate() {
             *rows = along([m(0, j), m(1, j), m(2, j), m(3, j)]);
         }
