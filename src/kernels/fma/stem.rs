@@ -9,9 +9,8 @@ use super::packing::Weights;
 use super::tile::{Scratch, WIDE, rails};
 use crate::kernels::f32x8::F8;
 use crate::kernels::kept::Loops;
-use crate::kernels::simd;
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::simd::ran_wide;
+use crate::kernels::simd::{found, ran_wide};
 
 /// Whether the loops below can do this slide: the sizes of a layer decide, not of a batch.
 pub(super) fn takes(s: &Slide, ends: &Ends) -> bool {
@@ -26,8 +25,10 @@ pub(super) fn takes(s: &Slide, ends: &Ends) -> bool {
         && ends.bias.is_some()
 }
 
-/// The most places at once, of eight filters, and of sixteen in one register.
+/// The most places at once, of eight filters.
 const PLACES: usize = 7;
+/// The places at once of sixteen filters in one register.
+#[cfg(target_arch = "x86_64")]
 const WIDE_PLACES: usize = 8;
 
 /// As [`Slide::run`], for slides that [`takes`] names.
@@ -57,7 +58,8 @@ pub(super) unsafe fn run(s: &Slide, work: &Work) {
     let room = (9 * channels * s.channels, packed);
     // SAFETY: all weights are written.
     let packed = unsafe { s.in_order(weights, loops, room, pack) };
-    let is_wide = simd::found().wide && s.count[1] >= WIDE_PLACES;
+    #[cfg(target_arch = "x86_64")]
+    let is_wide = found().wide && s.count[1] >= WIDE_PLACES;
     for n in 0..s.batch {
         for y in (0..s.count[0]).step_by(rows) {
             let rows = rows.min(s.count[0] - y);

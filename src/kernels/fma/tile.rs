@@ -33,6 +33,7 @@ pub(super) struct Sides<'a, const M: usize> {
     pub b: *const f32,
     pub b_step: usize,
     /// From a panel's first element to the next panel's.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub b_panel: usize,
     pub segments: &'a [Segment],
 }
@@ -42,6 +43,7 @@ pub(super) struct Sides<'a, const M: usize> {
 pub(super) struct Outcome<'a, const M: usize> {
     pub to: [*mut f32; M],
     /// From where a panel's first lane goes to where the next panel's does.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub to_panel: usize,
     /// How many of the rows, the first ones, are written.
     pub rows: usize,
