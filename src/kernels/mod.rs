@@ -14,6 +14,8 @@ mod chip;
 mod constant;
 #[cfg(target_arch = "x86_64")]
 mod f32_avx2;
+#[cfg(target_arch = "x86_64")]
+mod f32_avx512;
 #[cfg(all(foolproof_simd, target_arch = "aarch64"))]
 mod f32_neon;
 #[cfg(foolproof_simd)]

@@ -6,13 +6,13 @@ mod adam;
 mod elementwise;
 mod pool;
 mod pool_2x2;
-mod tanh;
+pub(super) mod tanh;
 #[cfg(test)]
 mod tests;
 
 use super::scalar::pool as portable;
-use super::simd::{Simd, ran};
-use super::{Activation, AdamF32, Window, shared};
+use super::simd::{Simd, found, ran};
+use super::{Activation, AdamF32, Window, f32_avx512, shared};
 use core::arch::x86_64::*;
 use pool::{argmax, fits, maximum, maximum_and_index, maximum_gradient};
 
@@ -117,8 +117,13 @@ impl Simd {
     #[inline]
     pub fn tanh_f32(self, x: &[f32], y: &mut [f32]) {
         ran();
+        let done = match found().wide && !cfg!(feature = "micromath") {
+            // SAFETY: the CPU has AVX-512.
+            true => unsafe { f32_avx512::tanh(x, y) },
+            false => 0,
+        };
         // SAFETY: `self` exists, so the CPU has AVX2.
-        unsafe { tanh::tanh(x, y) }
+        unsafe { tanh::tanh(&x[done..], &mut y[done..]) }
     }
 
     /// As the function of this name in [`kernels`](crate::kernels).
@@ -131,9 +136,16 @@ impl Simd {
         moments: [&mut [f32]; 2],
     ) {
         ran();
-        let all = 0..shared(gradients, parameters, &moments);
+        let mut all = 0..shared(gradients, parameters, &moments);
+        let [first, second] = moments;
+        if found().wide {
+            let moments = [&mut *first, &mut *second];
+            // SAFETY: the CPU has AVX-512; all slices have these elements.
+            all.start =
+                unsafe { f32_avx512::adam(adam, gradients, parameters, moments, all.clone()) };
+        }
         // SAFETY: `self` exists, so the CPU has AVX2; all slices have these elements.
-        unsafe { adam::adam(adam, gradients, parameters, moments, all) }
+        unsafe { adam::adam(adam, gradients, parameters, [first, second], all) }
     }
 }
 

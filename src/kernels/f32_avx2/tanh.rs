@@ -5,20 +5,20 @@ use super::super::scalar::elementwise as scalar;
 use core::arch::x86_64::*;
 
 /// The upper part of ln 2, so short that its product with an exponent is exact, and what is left.
-const LN2: [f32; 2] = [0.693_138_1, 9.058_001e-6];
-const INVERSE_LN2: f32 = core::f32::consts::LOG2_E;
+pub(in super::super) const LN2: [f32; 2] = [0.693_138_1, 9.058_001e-6];
+pub(in super::super) const INVERSE_LN2: f32 = core::f32::consts::LOG2_E;
 /// `r(z) = 1 + z (Q[0] + z Q[1])`, of the square of the reduced argument.
-const Q: [f32; 2] = [-3.333_321_2e-2, 1.580_717e-3];
+pub(in super::super) const Q: [f32; 2] = [-3.333_321_2e-2, 1.580_717e-3];
 
 /// Where formulas change, as bits of the magnitude: log(3) / 2, log(5/3) / 2, 10, and the least normal number.
-const LARGE: i32 = 0x3f0c_9f54;
-const MIDDLE: i32 = 0x3e82_c578;
-const TEN: i32 = 0x4120_0000;
-const NORMAL: i32 = 0x0080_0000;
+pub(in super::super) const LARGE: i32 = 0x3f0c_9f54;
+pub(in super::super) const MIDDLE: i32 = 0x3e82_c578;
+pub(in super::super) const TEN: i32 = 0x4120_0000;
+pub(in super::super) const NORMAL: i32 = 0x0080_0000;
 /// Of the exponential's argument: ln(2) / 2, 3 ln(2) / 2, and 2^-25.
-const REDUCED: i32 = 0x3eb1_7218;
-const ONE_STEP: i32 = 0x3f85_1592;
-const NEGLIGIBLE: i32 = 0x3300_0000;
+pub(in super::super) const REDUCED: i32 = 0x3eb1_7218;
+pub(in super::super) const ONE_STEP: i32 = 0x3f85_1592;
+pub(in super::super) const NEGLIGIBLE: i32 = 0x3300_0000;
 
 /// `y = tanh(x)`.
 #[target_feature(enable = "avx2")]

@@ -61,8 +61,7 @@ pub(super) unsafe fn product(
     );
     let (block, panel) = (block.start(), panel.start());
     let found = simd::found();
-    // the first tile that reads a whole panel packs it as it goes: by then the multiplications, not the memory, set the pace
-    let by_tiles = |lane: usize| lanes - lane >= WIDE && !found.wide;
+    let tile_lanes = if found.wide { TWICE } else { WIDE };
     for k in (0..terms).step_by(TERMS) {
         let count = TERMS.min(terms - k);
         let at_once = BLOCK / count / 6 * 6;
@@ -72,13 +71,12 @@ pub(super) unsafe fn product(
             // SAFETY: `rows` rows, rounded up to tiles, fit into the block.
             unsafe { pack_rows(from, [a.row, a.step], [rows, count], block) };
             // as many panels as there is room for
-            let group = TERMS / count * if found.wide { TWICE } else { WIDE };
+            let group = TERMS / count * tile_lanes;
             for first_lane in (0..lanes).step_by(group) {
                 let here = first_lane..lanes.min(first_lane + group);
-                for l in here.clone().step_by(WIDE) {
-                    if by_tiles(l) {
-                        continue;
-                    }
+                // the first tile that reads whole panels packs them as it goes: by then the multiplications, not the memory, set the pace
+                let by_tiles = here.start..here.start + here.len() / tile_lanes * tile_lanes;
+                for l in (by_tiles.end..here.end).step_by(WIDE) {
                     let from = b.as_ptr().wrapping_add(k * lanes + l);
                     let to = panel.wrapping_add((l - first_lane) * count);
                     // SAFETY: so many lanes of `count` terms exist, and there is room for the panel.
@@ -92,7 +90,6 @@ pub(super) unsafe fn product(
                     let there = (rows - r).min(if two { 12 } else { high });
                     let mut l = here.start;
                     while l < here.end {
-                        let lanes_here = (lanes - l).min(if found.wide { TWICE } else { WIDE });
                         let tile = Tile {
                             a: block.wrapping_add(r * count),
                             b: panel.wrapping_add((l - first_lane) * count),
@@ -101,21 +98,22 @@ pub(super) unsafe fn product(
                             to: to.as_mut_ptr().wrapping_add((first + r) * lanes + l),
                             row: lanes,
                             rows: there,
-                            lanes: lanes_here,
+                            lanes: tile_lanes.min(lanes - l),
                             adds: k > 0 || onto == Onto::Sums,
                         };
+                        let packs = r == 0 && by_tiles.contains(&l);
                         // SAFETY: rows and lanes exist, and were packed; or this first tile packs a whole panel, all of whose lanes exist.
                         unsafe {
                             match high {
                                 #[cfg(target_arch = "x86_64")]
-                                _ if found.wide => wide::add_tile(&tile, high, two),
-                                4 if r == 0 && by_tiles(l) => tile.add::<4, true>(),
+                                _ if found.wide => wide::add_tile(&tile, high, two, packs),
+                                4 if packs => tile.add::<4, true>(),
                                 4 => tile.add::<4, false>(),
-                                _ if r == 0 && by_tiles(l) => tile.add::<6, true>(),
+                                _ if packs => tile.add::<6, true>(),
                                 _ => tile.add::<6, false>(),
                             }
                         }
-                        l += if found.wide { TWICE } else { WIDE };
+                        l += tile_lanes;
                     }
                     r += there.max(high);
                 }

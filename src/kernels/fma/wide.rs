@@ -112,20 +112,23 @@ unsafe fn terms<const M: usize, const P: usize>(
     sums
 }
 
-/// As [`Tile::add`], of one or two tiles of `high` rows, one behind the other, and one or two panels.
+/// As [`Tile::add`], of one or two tiles of `high` rows, one behind the other, and one or two panels, which `packs` says are not packed yet.
 ///
 /// # Safety
-/// As [`Tile::add`], for all rows and lanes of them; `high` is 4 or 6.
-pub(super) unsafe fn add_tile(tile: &Tile, high: usize, two: bool) {
+/// As [`Tile::add`], for all rows and lanes of them; `high` is 4 or 6, and what packs has two whole panels.
+pub(super) unsafe fn add_tile(tile: &Tile, high: usize, two: bool, packs: bool) {
     // SAFETY: the caller's promise.
     unsafe {
         match (high, two, tile.lanes > 16) {
-            (6, true, true) => add::<6, 2, 2>(tile),
-            (6, true, false) => add::<6, 2, 1>(tile),
-            (6, false, true) => add::<6, 1, 2>(tile),
-            (6, false, false) => add::<6, 1, 1>(tile),
-            (_, _, true) => add::<4, 1, 2>(tile),
-            _ => add::<4, 1, 1>(tile),
+            (6, true, _) if packs => add::<6, 2, 2, true>(tile),
+            (6, true, true) => add::<6, 2, 2, false>(tile),
+            (6, true, false) => add::<6, 2, 1, false>(tile),
+            (6, false, _) if packs => add::<6, 1, 2, true>(tile),
+            (6, false, true) => add::<6, 1, 2, false>(tile),
+            (6, false, false) => add::<6, 1, 1, false>(tile),
+            _ if packs => add::<4, 1, 2, true>(tile),
+            (_, _, true) => add::<4, 1, 2, false>(tile),
+            _ => add::<4, 1, 1, false>(tile),
         }
     }
 }
@@ -135,7 +138,7 @@ pub(super) unsafe fn add_tile(tile: &Tile, high: usize, two: bool) {
 /// # Safety
 /// As [`Tile::add`], for rows and lanes of all of them.
 #[target_feature(enable = "avx512vl")]
-unsafe fn add<const M: usize, const T: usize, const P: usize>(tile: &Tile) {
+unsafe fn add<const M: usize, const T: usize, const P: usize, const PACK: bool>(tile: &Tile) {
     ran_wide();
     let there = panels::<P>(tile.lanes);
     let mut sums = [[[_mm512_setzero_ps(); P]; M]; T];
@@ -152,12 +155,20 @@ unsafe fn add<const M: usize, const T: usize, const P: usize>(tile: &Tile) {
         }
         _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(16 * P - 1).cast());
     }
-    let (mut a, mut b) = (tile.a, tile.b);
+    let (mut a, mut b, mut from) = (tile.a, tile.b, tile.from);
     for _ in 0..tile.terms {
         let mut lanes = [_mm512_setzero_ps(); P];
         for p in 0..P {
-            // SAFETY: terms that were packed, of sixteen lanes, panel behind panel.
-            lanes[p] = unsafe { _mm512_loadu_ps(b.add(p * 16 * tile.terms)) };
+            let at = b.wrapping_add(p * 16 * tile.terms);
+            // SAFETY: terms that were packed, of sixteen lanes, panel behind panel, or are packed here.
+            unsafe {
+                if PACK {
+                    lanes[p] = _mm512_loadu_ps(from.add(16 * p));
+                    _mm512_storeu_ps(at, lanes[p]);
+                } else {
+                    lanes[p] = _mm512_loadu_ps(at);
+                }
+            }
         }
         for t in 0..T {
             for r in 0..M {
@@ -169,6 +180,7 @@ unsafe fn add<const M: usize, const T: usize, const P: usize>(tile: &Tile) {
             }
         }
         (a, b) = (a.wrapping_add(M), b.wrapping_add(16));
+        from = from.wrapping_add(tile.row);
     }
     for (r, sums) in sums.as_flattened().iter().enumerate().take(tile.rows) {
         let at = tile.to.wrapping_add(r * tile.row);
