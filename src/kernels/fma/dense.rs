@@ -97,7 +97,10 @@ unsafe fn pass(
             let next = &behind[..behind.len().min(next).min(2 * WEIGHTS)];
             let mut next = next.chunks(share(next.len(), samples.len().div_ceil(high)));
             for n in samples.clone().step_by(high) {
-                fetch(next.next().unwrap_or_default());
+                // CPUs with wider registers do better without
+                if high == HIGH {
+                    fetch(next.next().unwrap_or_default());
+                }
                 let left = (samples.end - n).min(high);
                 let beside = packed.map(|(packed, _)| {
                     let tile = packed.wrapping_add((n - samples.start) * p.depth);
