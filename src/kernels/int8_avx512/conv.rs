@@ -6,7 +6,7 @@ use super::super::strip::{Cut, Layout, Scratch, Strip, flattened};
 use super::super::{ConvI8, DenseI8, Rounding, Window};
 use super::{
     Finish, Form, LANES, Weights, block_len, both, channel, describe, numbers, registers,
-    row_of_bytes, store, takes,
+    row_of_bytes, store, store_all, takes,
 };
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -226,9 +226,7 @@ impl Block<'_> {
     #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
     fn of_one(&self, y: &mut [i8]) {
         let mut pixels = Pixels::new(self);
-        self.all::<16, 1>(&mut pixels, 13, y);
-        self.all::<12, 1>(&mut pixels, 9, y);
-        self.all::<8, 1>(&mut pixels, 5, y);
+        self.all::<SHARING, 1>(&mut pixels, 5, y);
         self.all::<4, 1>(&mut pixels, 1, y);
     }
 
@@ -246,10 +244,16 @@ impl Block<'_> {
         let outputs = self.p.window.out_channels;
         let (finish, w) = Finish::of(&self.p.output, T, self.block);
         let per_group = 4 / T * outputs;
+        let shares = T == 1 && P == SHARING && self.shares();
         while pixels.left >= enough {
             ran_wide();
             let (number, there) = (pixels.number, pixels.left.min(P));
-            let sums = self.sums::<P, T>(pixels.take(), &finish, w);
+            let overlap = shares && pixels.is_run(P);
+            let at = pixels.take();
+            let sums = match overlap {
+                true => self.shared_sums(at[0], &finish, w),
+                false => self.sums::<P, T>(at, &finish, w),
+            };
             let y = &mut y[number * outputs..][..there * outputs];
             let mut left = y;
             for sums in sums.as_flattened().as_chunks::<4>().0 {
@@ -262,12 +266,67 @@ impl Block<'_> {
                     Form::Plain => finish.plain::<T>(sums),
                     _ => finish.any::<T>(sums),
                 };
-                match outputs == T * LANES {
-                    true => store(q, y),
-                    false => self.write::<T>(q, y),
+                match y.as_mut_array() {
+                    Some(y) if outputs == T * LANES => store_all(q, y),
+                    _ if outputs == T * LANES => store(q, y),
+                    _ => self.write::<T>(q, y),
                 }
             }
         }
+    }
+
+    /// Whether windows of a row overlap so that each pixel is in three of them, quad by quad. With one register of filters a quad that is loaded for
+    /// one window is a load for each product, which takes longer than the product.
+    fn shares(&self) -> bool {
+        let g = self.p.window;
+        g.kernel[1] == 3 && g.stride[1] == 1 && g.in_channels.is_multiple_of(4)
+    }
+
+    /// As [`Block::sums`], of [`SHARING`] windows one pixel apart, where [`Block::shares`] says yes and there is one register of filters.
+    #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+    #[inline]
+    fn shared_sums<const P: usize, const T: usize>(
+        &self,
+        at: usize,
+        finish: &Finish,
+        w: &[i32],
+    ) -> [[__m512i; T]; P] {
+        let g = self.p.window;
+        let (rows, pitch, channels) = (g.kernel[0], self.strip.pitch, g.in_channels);
+        let quads = channels / 4;
+        // what the loops read, and no more
+        let w = w[..rows * 3 * quads * LANES].as_ptr();
+        let x = self.x[at..][..(rows - 1) * pitch + (SHARING + 2) * channels].as_ptr();
+        let mut sums = [finish.start(0); SHARING];
+        for row in 0..rows {
+            for k in 0..quads {
+                let mut weights = [_mm512_setzero_si512(); 3];
+                for (column, weights) in weights.iter_mut().enumerate() {
+                    let vector = (3 * row + column) * quads + k;
+                    // SAFETY: the vectors are `rows` times three times `quads`.
+                    *weights = unsafe { _mm512_loadu_si512(w.add(LANES * vector).cast()) };
+                }
+                let mut from = x.wrapping_add(row * pitch + 4 * k);
+                let mut pixels = [_mm512_setzero_si512(); SHARING + 2];
+                for pixel in &mut pixels {
+                    // SAFETY: four elements of a pixel of the row.
+                    let quad = unsafe { from.cast::<i32>().read_unaligned() };
+                    *pixel = _mm512_set1_epi32(quad);
+                    from = from.wrapping_add(channels);
+                }
+                for column in 0..3 {
+                    for i in 0..SHARING {
+                        let pixel = pixels[i + column];
+                        sums[i] = _mm512_dpbusd_epi32(sums[i], pixel, weights[column]);
+                    }
+                }
+            }
+        }
+        let mut all = [[_mm512_setzero_si512(); T]; P];
+        for (all, sum) in all.iter_mut().zip(sums) {
+            all[0] = sum;
+        }
+        all
     }
 
     /// Writes the channels of `4 / T` pixels, or fewer, of which a pixel has others, too, or not all of the block's.
@@ -339,6 +398,9 @@ impl Block<'_> {
     }
 }
 
+/// Pixels of a row whose windows share what is loaded.
+const SHARING: usize = 8;
+
 /// Pixels of a strip, in order.
 struct Pixels {
     left: usize,
@@ -365,12 +427,18 @@ impl Pixels {
         }
     }
 
+    /// Whether there are as many in this row.
+    #[inline(always)]
+    fn is_run(&self, count: usize) -> bool {
+        count <= self.left && self.column + count <= self.columns
+    }
+
     /// Where the windows of the next `P` begin; of the last one again where fewer are left.
     #[inline(always)]
     fn take<const P: usize>(&mut self) -> [usize; P] {
         let mut at = [self.row + self.column * self.step[0]; P];
         let there = self.left.min(P);
-        if there == P && self.column + P <= self.columns {
+        if self.is_run(P) {
             for i in 0..P {
                 at[i] += i * self.step[0];
             }

@@ -446,6 +446,13 @@ fn raise(x: &[i8], to: &mut [MaybeUninit<u8>]) {
     }
 }
 
+#[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+#[inline]
+fn store_all(bytes: __m512i, y: &mut [i8; 4 * LANES]) {
+    // SAFETY: 64 bytes.
+    unsafe { _mm512_storeu_si512(y.as_mut_ptr().cast(), bytes) }
+}
+
 /// Writes all of `y`, which is 64 bytes long at most.
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
 #[inline]
