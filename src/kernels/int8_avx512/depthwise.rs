@@ -191,14 +191,14 @@ fn in_order<'a>(p: &ConvI8<'a>) -> Option<&'a [i32]> {
     let (c, cells) = (g.in_channels, g.kernel[0] * g.kernel[1]);
     let sized = c == g.out_channels && c == p.output.bias.len() && p.w.len() == cells * c;
     let rounds_twice = p.output.rounding == Rounding::Double;
-    if !sized || g.dilation != [1, 1] || !rounds_twice {
+    if !sized || !matches!(g.dilation, [1, 1]) || !rounds_twice {
         return None;
     }
-    let shape = [both(g.kernel[0], g.kernel[1]), c];
+    let shape = [both(g.kernel[0], g.kernel[1]), c, 0];
     let key = Key::of_constants(
         Loops::IntegerDepthwiseQuads,
         &p.w,
-        &shape,
+        shape,
         p.x_zero_point,
         &p.output,
     );
