@@ -137,7 +137,7 @@ impl Session<'_> {
         if tables.is_reshape(k) {
             return;
         }
-        let node = tables.node(k);
+        let node = self.node(k);
         // an earlier pass of backward saves the notes of the operators before this one's own
         let backward = self.options.mode.goes_back() && k >= self.operators().start;
         let saved = match backward {
@@ -292,7 +292,7 @@ impl Session<'_> {
         inspect(input, self.value(input));
         for k in 0..self.model.tables().op_count() {
             self.forward_op(k);
-            let t = self.model.tables().node(k).output;
+            let t = self.node(k).output;
             inspect(t, self.value(t));
         }
         self.state = State::Forward;
