@@ -68,7 +68,8 @@ impl Shape {
 
     /// Number of elements.
     pub fn len(&self) -> usize {
-        self.dims().iter().map(|&d| d as usize).product()
+        // those behind the last are 1
+        self.dims.iter().map(|&d| d as usize).product()
     }
 
     /// Never true: a shape has at least one element.

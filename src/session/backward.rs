@@ -1,6 +1,6 @@
 //! Backward: from an output gradient to the input's and the parameters'.
 
-use super::view::dequantize;
+use super::view::{Inputs, dequantize};
 use super::{Session, SessionError, State};
 use crate::loss::Objective;
 use crate::memory::{Mode, Role};
@@ -268,9 +268,10 @@ impl<'a> Session<'a> {
                 };
                 let output = s.operand(rest, node.output, true);
                 let saved = s.slice(rest, node.output, Role::Saved);
-                let inputs = s.inputs(&node, rest);
+                let mut room = Inputs::new();
+                let inputs = s.inputs(&node, rest, &mut room);
                 let seen = Seen {
-                    inputs: &inputs,
+                    inputs,
                     output: &output,
                     saved,
                 };
@@ -303,14 +304,15 @@ impl<'a> Session<'a> {
                 let Ok(gx) = <[f32]>::mut_from_bytes(out) else {
                     return;
                 };
-                let inputs = s.inputs(&node, rest);
+                let mut room = Inputs::new();
+                let inputs = s.inputs(&node, rest, &mut room);
                 let output = s.operand(rest, node.output, true);
                 let saved = s.slice(rest, node.output, Role::Saved);
                 let gy = s.slice(rest, node.output, Role::Gradient);
                 let gy = <[f32]>::ref_from_bytes(gy).unwrap_or(&[]);
                 let cx = s.context();
                 let seen = Seen {
-                    inputs: &inputs,
+                    inputs,
                     output: &output,
                     saved,
                 };
@@ -347,9 +349,10 @@ impl<'a> Session<'a> {
             let (Ok(gx), Ok(gy)) = gradients else {
                 return;
             };
-            let inputs = s.inputs(node, rest);
+            let mut room = Inputs::new();
+            let inputs = s.inputs(node, rest, &mut room);
             let output = s.operand(rest, node.output, false);
-            node.op.unrolled_gradient(&inputs, &output, saved, gy, gx);
+            node.op.unrolled_gradient(inputs, &output, saved, gy, gx);
         });
     }
 

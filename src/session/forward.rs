@@ -1,6 +1,6 @@
 //! Forward: from the input to the output, operator by operator.
 
-use super::view::dequantize;
+use super::view::{Inputs, dequantize};
 use super::{Session, SessionError, State};
 use crate::loss::argmax;
 use crate::memory::{Mode, Role};
@@ -146,7 +146,11 @@ impl Session<'_> {
         };
         if self.options.mode.trains() && saved == Saved::Statistics {
             self.with_output(node.output, Role::Saved, |s, rest, saved| {
-                node.op.prepare(&s.context(), &s.inputs(&node, rest), saved);
+                node.op.prepare(
+                    &s.context(),
+                    s.inputs(&node, rest, &mut Inputs::new()),
+                    saved,
+                );
             });
         }
         #[cfg(foolproof_simd)]
@@ -162,8 +166,12 @@ impl Session<'_> {
         if matches!(saved, Saved::Bits | Saved::Indices) {
             self.with_output(node.output, Role::Saved, |s, rest, saved| {
                 let output = s.operand(rest, node.output, true);
-                node.op
-                    .save(&s.context(), &s.inputs(&node, rest), &output, saved);
+                node.op.save(
+                    &s.context(),
+                    s.inputs(&node, rest, &mut Inputs::new()),
+                    &output,
+                    saved,
+                );
             });
         }
     }
@@ -178,8 +186,13 @@ impl Session<'_> {
                 Saved::Statistics => s.slice(rest, node.output, Role::Saved),
                 _ => &[],
             };
-            node.op
-                .forward(&s.context(), &s.inputs(node, rest), statistics, &output, y);
+            node.op.forward(
+                &s.context(),
+                s.inputs(node, rest, &mut Inputs::new()),
+                statistics,
+                &output,
+                y,
+            );
         });
     }
 
@@ -192,7 +205,7 @@ impl Session<'_> {
             let Some(y) = typed_mut(output.dtype, out) else {
                 return;
             };
-            if let Some(x) = s.inputs(node, rest).first() {
+            if let Some(x) = s.inputs(node, rest, &mut Inputs::new()).first() {
                 pool.maximum_and_save(&s.context(), x, &output, y, saved);
             }
         });
@@ -216,8 +229,13 @@ impl Session<'_> {
                 return;
             };
             let memory = Memory { state, saved };
-            node.op
-                .advance(&s.context(), &s.inputs(node, rest), &output, y, memory);
+            node.op.advance(
+                &s.context(),
+                s.inputs(node, rest, &mut Inputs::new()),
+                &output,
+                y,
+                memory,
+            );
         });
     }
 

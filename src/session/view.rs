@@ -158,23 +158,27 @@ impl<'a> View<'a> {
         operand
     }
 
+    /// What an operator reads, written to `room`.
     #[cfg_attr(target_arch = "x86_64", inline(always))]
-    pub(super) fn inputs<'r>(
+    pub(super) fn inputs<'r, 'o>(
         &self,
         node: &Node,
         rest: &Rest<'r>,
-    ) -> heapless::Vec<Operand<'r>, MAX_INPUTS>
+        room: &'o mut Inputs<'r>,
+    ) -> &'o [Operand<'r>]
     where
         'a: 'r,
     {
-        let mut operands = heapless::Vec::new();
         for t in node.inputs() {
             // a node has at most MAX_INPUTS inputs
-            let _ = operands.push(self.operand(rest, t, true));
+            let _ = room.push(self.operand(rest, t, true));
         }
-        operands
+        room
     }
 }
+
+/// Room for what an operator reads.
+pub(super) type Inputs<'r> = heapless::Vec<Operand<'r>, MAX_INPUTS>;
 
 /// int8 or f32 elements as real numbers.
 pub(super) fn dequantize(z: Data<'_>, quant: Quant<'_>, out: &mut [f32]) {

@@ -76,16 +76,15 @@ pub(in super::super) fn conv(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
     true
 }
 
-/// Whether each pixel of the output is made of the pixel of the input that has its number. Numbers are compared one by one: both of a pair at once,
-/// just written, they would have to be waited for.
+/// Whether each pixel of the output is made of the pixel of the input that has its number. Of pairs products are compared: both numbers at once,
+/// just written, would have to be waited for.
 fn is_flat(g: &Window) -> bool {
-    let [rows, columns] = g.input;
-    matches!(g.kernel, [1, 1])
-        && matches!(g.stride, [1, 1])
-        && matches!(g.dilation, [1, 1])
-        && matches!(g.padding, [0, 0])
-        && rows == g.output[0]
-        && columns == g.output[1]
+    let product = |[a, b]: [usize; 2]| a * b;
+    product(g.kernel) == 1
+        && product(g.stride) == 1
+        && product(g.dilation) == 1
+        && g.padding[0] + g.padding[1] == 0
+        && product(g.input) == product(g.output)
 }
 
 /// All outputs of a strip, whose input is `x`.
