@@ -21,6 +21,8 @@ use crate::kernels::kept::Kept;
 use crate::memory::{Mode, Role};
 use crate::model::format::{ALIGN, TensorRole};
 use crate::model::{Model, Node};
+#[cfg(foolproof_simd)]
+use view::{KNOWN, Known};
 
 /// A buffer for a session: aligned as sessions ask for.
 ///
@@ -94,6 +96,8 @@ pub struct Session<'a> {
     /// The first operators, decoded once: that takes as long as a small layer's products.
     #[cfg(foolproof_simd)]
     nodes: heapless::Vec<Node, NODES>,
+    #[cfg(foolproof_simd)]
+    known: heapless::Vec<Known<'a>, KNOWN>,
     /// Whether the parameters' gradients are zero and their slots hold something else: whoever comes first to one writes it whole.
     cleared: bool,
 }
@@ -148,8 +152,12 @@ impl<'a> Session<'a> {
             nodes: (0..model.tables().op_count().min(NODES))
                 .map(|k| model.tables().node(k))
                 .collect(),
+            #[cfg(foolproof_simd)]
+            known: heapless::Vec::new(),
             cleared: false,
         };
+        #[cfg(foolproof_simd)]
+        session.know();
         if mode.trains() {
             session.load_parameters();
         }
@@ -172,6 +180,8 @@ impl<'a> Session<'a> {
             return Err(SessionError::BufferTooSmall { needed, got });
         }
         self.options = options;
+        #[cfg(foolproof_simd)]
+        self.know();
         self.state = State::Empty;
         self.reset_state();
         Ok(())
