@@ -132,8 +132,7 @@ impl Session<'_> {
     }
 
     pub(super) fn forward_op(&mut self, k: usize) {
-        let model = self.model;
-        let tables = model.tables();
+        let tables = self.model.tables();
         if tables.is_reshape(k) {
             return;
         }
@@ -141,7 +140,7 @@ impl Session<'_> {
         // an earlier pass of backward saves the notes of the operators before this one's own
         let backward = self.options.mode.goes_back() && k >= self.operators().start;
         let saved = match backward {
-            true => tables.needs(&node, self.options.mode).saved,
+            true => self.model.tables().needs(&node, self.options.mode).saved,
             false => Saved::Nothing,
         };
         if self.options.mode.trains() && saved == Saved::Statistics {
@@ -155,7 +154,7 @@ impl Session<'_> {
         }
         #[cfg(foolproof_simd)]
         if let (Op::MaxPool2d(pool), Saved::Indices, DType::F32) =
-            (node.op, saved, tables.dtype(node.output))
+            (node.op, saved, self.model.tables().dtype(node.output))
         {
             return self.compute_and_save(&node, &pool);
         }

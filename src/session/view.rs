@@ -73,7 +73,7 @@ impl<'a> Session<'a> {
         write: impl FnOnce(&View<'_>, &Rest<'_>, [&mut [u8]; N]),
     ) {
         let view = View {
-            model: self.model,
+            model: &self.model,
             kernels: self.options.kernels,
             run: self.at(),
             #[cfg(foolproof_simd)]
@@ -135,7 +135,7 @@ impl<'r> Rest<'r> {
 
 /// What a session knows, apart from its buffer.
 pub(super) struct View<'a> {
-    model: Model<'a>,
+    model: &'a Model<'a>,
     kernels: Kernels,
     run: Run,
     #[cfg(foolproof_simd)]
@@ -201,11 +201,15 @@ impl<'a> View<'a> {
     {
         #[cfg(foolproof_simd)]
         if let Some(known) = self.known.get(t) {
-            let mut operand: Operand<'r> = known.operand;
-            if with_data && let Some(range) = &known.slot {
-                operand.data = typed(operand.dtype, rest.get(range.clone()));
-            }
-            return operand;
+            let Operand { dtype, data, .. } = known.operand;
+            let data = match &known.slot {
+                Some(range) if with_data => typed(dtype, rest.get(range.clone())),
+                _ => data,
+            };
+            return Operand {
+                data,
+                ..known.operand
+            };
         }
         let tables = self.model.tables();
         let mut operand: Operand<'r> = tables.operand(t);
