@@ -69,6 +69,7 @@ impl Shape {
     }
 
     /// Number of elements.
+    #[cfg_attr(any(target_arch = "arm", target_arch = "riscv32"), inline(never))]
     pub fn len(&self) -> usize {
         // those behind the last are 1
         self.dims.iter().map(|&d| d as usize).product()
