@@ -91,10 +91,14 @@ impl<'a> Session<'a> {
         let mut pieces = rest.pieces.iter_mut();
         // from the lowest slot to the highest: each splits what is left
         for _ in 0..N {
-            let left = (0..N).filter(|&i| outs[i].is_empty() && !ranges[i].is_empty());
-            let Some(i) = left.min_by_key(|&i| ranges[i].start) else {
-                break;
-            };
+            let mut lowest = None;
+            for i in 0..N {
+                let left = outs[i].is_empty() && !ranges[i].is_empty();
+                if left && lowest.is_none_or(|j: usize| ranges[i].start < ranges[j].start) {
+                    lowest = Some(i);
+                }
+            }
+            let Some(i) = lowest else { break };
             // a checked plan has no two slots in one place
             let Some(gap) = ranges[i].start.checked_sub(at) else {
                 return;
