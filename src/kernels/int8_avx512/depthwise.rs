@@ -281,12 +281,15 @@ impl Row<'_> {
         ran_wide();
         let (finish, w) = Finish::of(&self.p.output, 4, block);
         let sums = self.sums::<P>(&finish, w, at, step);
-        for (i, sums) in sums.iter().enumerate() {
-            let q = match finish.form {
+        let mut outputs = [_mm512_setzero_si512(); P];
+        for (output, sums) in outputs.iter_mut().zip(&sums) {
+            *output = match finish.form {
                 Form::Plain => finish.plain::<4>(sums),
                 _ => finish.any::<4>(sums),
             };
-            self.write(q, at + i * step, y);
+        }
+        for (i, output) in outputs.into_iter().enumerate() {
+            self.write(output, at + i * step, y);
         }
     }
 
