@@ -10,7 +10,8 @@ pub const MAX_RANK: usize = 6;
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Shape {
     dims: [u32; MAX_RANK],
-    rank: u8,
+    // as long as a dimension: a shape is copied in few pieces
+    rank: u32,
 }
 
 impl Shape {
@@ -37,12 +38,13 @@ impl Shape {
         }
         Some(Shape {
             dims: all,
-            rank: dims.len() as u8,
+            rank: dims.len() as u32,
         })
     }
 
     /// A shape that has been through [`Shape::new`] before: the first `rank` of the dimensions, the others 1.
     pub(crate) fn checked(dims: [u32; MAX_RANK], rank: u8) -> Shape {
+        let rank = u32::from(rank);
         Shape { dims, rank }
     }
 
@@ -67,8 +69,10 @@ impl Shape {
     }
 
     /// Number of elements.
+    #[cfg_attr(any(target_arch = "arm", target_arch = "riscv32"), inline(never))]
     pub fn len(&self) -> usize {
-        self.dims().iter().map(|&d| d as usize).product()
+        // those behind the last are 1
+        self.dims.iter().map(|&d| d as usize).product()
     }
 
     /// Never true: a shape has at least one element.

@@ -56,8 +56,8 @@ impl Activation {
         };
         match self {
             Activation::None => (-128, 127),
-            Activation::Relu => (quantize(0.0).max(-128), 127),
-            Activation::Relu6 => (quantize(0.0).max(-128), quantize(6.0).min(127)),
+            Activation::Relu => (output.zero_point.max(-128), 127),
+            Activation::Relu6 => (output.zero_point.max(-128), quantize(6.0).min(127)),
         }
     }
 }

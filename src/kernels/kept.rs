@@ -22,7 +22,7 @@ const LINE: usize = 64;
 
 /// What an order of weights depends on: the loops that read it, the weights' address and number, and whatever the loops are told about
 /// their layout. Equal keys are of equal orders.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Eq, Debug)]
 pub(super) struct Key {
     loops: Loops,
     words: [usize; WORDS],
@@ -68,16 +68,17 @@ impl Key {
         Key { loops, words }
     }
 
-    /// Of what follows from all constants of an int8 layer of this shape: at most three numbers.
+    /// Of what follows from all constants of an int8 layer of this shape.
     #[cfg(target_arch = "x86_64")]
+    #[inline]
     pub fn of_constants(
         loops: Loops,
         w: &[i8],
-        shape: &[usize],
+        shape: [usize; 3],
         x_zero_point: i16,
         output: &Requantize,
     ) -> Key {
-        let constants = [
+        let words = [
             w.as_ptr() as usize,
             w.len(),
             x_zero_point as usize,
@@ -88,10 +89,20 @@ impl Key {
             output.zero_point as usize,
             output.range.0 as usize,
             output.range.1 as usize,
+            shape[0],
+            shape[1],
+            shape[2],
         ];
-        let mut key = Key::new(loops, &constants);
-        key.words[constants.len()..][..shape.len()].copy_from_slice(shape);
-        key
+        Key { loops, words }
+    }
+}
+
+// Word by word: a key was just written, and read in larger pieces it would have to be waited for.
+impl PartialEq for Key {
+    #[inline]
+    fn eq(&self, other: &Key) -> bool {
+        let mut words = self.words.iter().zip(&other.words);
+        self.loops == other.loops && words.all(|(a, b)| a == b)
     }
 }
 

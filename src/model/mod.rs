@@ -223,14 +223,15 @@ impl<'a> Model<'a> {
             // a parameter: in the part of the buffer that does not grow with the batch
             return Some(offset..offset + shape.len() * 4);
         }
-        let shape = shape.with_batch(batch);
+        let len = shape.len() * batch;
         let bytes = match role {
-            Role::Value => shape.len() * self.tables.dtype(tensor).size(),
-            Role::Gradient => shape.len() * 4,
+            Role::Value => len * self.tables.dtype(tensor).size(),
+            Role::Gradient => len * 4,
             Role::Saved => {
                 let producer = self.tables.producer(tensor)?;
                 let node = self.tables.node(producer);
-                self.tables.needs(&node, mode).saved.bytes(&shape)
+                let saved = self.tables.needs(&node, mode).saved;
+                saved.bytes(&shape.with_batch(batch))
             }
         };
         let start = self.fixed_bytes(mode) + offset * batch;

@@ -1,6 +1,6 @@
 //! Backward: from an output gradient to the input's and the parameters'.
 
-use super::view::dequantize;
+use super::view::{Inputs, dequantize};
 use super::{Session, SessionError, State};
 use crate::loss::Objective;
 use crate::memory::{Mode, Role};
@@ -214,7 +214,7 @@ impl<'a> Session<'a> {
         if !self.options.kernels.set_gradients() || k >= tables.op_count() || tables.is_reshape(k) {
             return false;
         }
-        let node = tables.node(k);
+        let node = self.node(k);
         let same = |i: usize| tables.storage_of(i) == tables.storage_of(t);
         !node.op.unrolls() && node.inputs().any(same)
     }
@@ -225,7 +225,7 @@ impl<'a> Session<'a> {
         let time = 2 * tables.op_count() - 1 - k;
         let storage = tables.storage_of(t);
         let span = tables.span(self.options.mode, self.pass, storage, Role::Gradient);
-        let node = tables.node(k);
+        let node = self.node(k);
         let mut earlier = node.inputs().take(i);
         self.begins(t, time)
             && span.is_some_and(|span| span.first.get() as usize == time)
@@ -246,7 +246,7 @@ impl<'a> Session<'a> {
     /// Whether tensor `t` is an input of one of these operators.
     fn is_read(&self, t: usize, mut operators: Range<usize>) -> bool {
         let tables = self.model.tables();
-        operators.any(|k| !tables.is_reshape(k) && tables.node(k).inputs().any(|i| i == t))
+        operators.any(|k| !tables.is_reshape(k) && self.node(k).inputs().any(|i| i == t))
     }
 
     /// Backward of one operator. Where the parameters' gradients were cleared, `cleared` says before which operator backward began.
@@ -256,7 +256,7 @@ impl<'a> Session<'a> {
         if tables.is_reshape(k) {
             return;
         }
-        let node = tables.node(k);
+        let node = self.node(k);
         // a model that answers with raw logits: a rail there is no reason to be silent, the attacker
         // still wants to move the score, so the last operator's saturation bits are not applied
         let is_answer = node.output == tables.storage_of(tables.logits());
@@ -268,9 +268,10 @@ impl<'a> Session<'a> {
                 };
                 let output = s.operand(rest, node.output, true);
                 let saved = s.slice(rest, node.output, Role::Saved);
-                let inputs = s.inputs(&node, rest);
+                let mut room = Inputs::new();
+                let inputs = s.inputs(&node, rest, &mut room);
                 let seen = Seen {
-                    inputs: &inputs,
+                    inputs,
                     output: &output,
                     saved,
                 };
@@ -303,14 +304,15 @@ impl<'a> Session<'a> {
                 let Ok(gx) = <[f32]>::mut_from_bytes(out) else {
                     return;
                 };
-                let inputs = s.inputs(&node, rest);
+                let mut room = Inputs::new();
+                let inputs = s.inputs(&node, rest, &mut room);
                 let output = s.operand(rest, node.output, true);
                 let saved = s.slice(rest, node.output, Role::Saved);
                 let gy = s.slice(rest, node.output, Role::Gradient);
                 let gy = <[f32]>::ref_from_bytes(gy).unwrap_or(&[]);
                 let cx = s.context();
                 let seen = Seen {
-                    inputs: &inputs,
+                    inputs,
                     output: &output,
                     saved,
                 };
@@ -347,9 +349,10 @@ impl<'a> Session<'a> {
             let (Ok(gx), Ok(gy)) = gradients else {
                 return;
             };
-            let inputs = s.inputs(node, rest);
+            let mut room = Inputs::new();
+            let inputs = s.inputs(node, rest, &mut room);
             let output = s.operand(rest, node.output, false);
-            node.op.unrolled_gradient(&inputs, &output, saved, gy, gx);
+            node.op.unrolled_gradient(inputs, &output, saved, gy, gx);
         });
     }
 

@@ -1,6 +1,6 @@
 //! Forward: from the input to the output, operator by operator.
 
-use super::view::dequantize;
+use super::view::{Inputs, dequantize};
 use super::{Session, SessionError, State};
 use crate::loss::argmax;
 use crate::memory::{Mode, Role};
@@ -132,26 +132,29 @@ impl Session<'_> {
     }
 
     pub(super) fn forward_op(&mut self, k: usize) {
-        let model = self.model;
-        let tables = model.tables();
+        let tables = self.model.tables();
         if tables.is_reshape(k) {
             return;
         }
-        let node = tables.node(k);
+        let node = self.node(k);
         // an earlier pass of backward saves the notes of the operators before this one's own
         let backward = self.options.mode.goes_back() && k >= self.operators().start;
         let saved = match backward {
-            true => tables.needs(&node, self.options.mode).saved,
+            true => self.model.tables().needs(&node, self.options.mode).saved,
             false => Saved::Nothing,
         };
         if self.options.mode.trains() && saved == Saved::Statistics {
             self.with_output(node.output, Role::Saved, |s, rest, saved| {
-                node.op.prepare(&s.context(), &s.inputs(&node, rest), saved);
+                node.op.prepare(
+                    &s.context(),
+                    s.inputs(&node, rest, &mut Inputs::new()),
+                    saved,
+                );
             });
         }
         #[cfg(foolproof_simd)]
         if let (Op::MaxPool2d(pool), Saved::Indices, DType::F32) =
-            (node.op, saved, tables.dtype(node.output))
+            (node.op, saved, self.model.tables().dtype(node.output))
         {
             return self.compute_and_save(&node, &pool);
         }
@@ -162,8 +165,12 @@ impl Session<'_> {
         if matches!(saved, Saved::Bits | Saved::Indices) {
             self.with_output(node.output, Role::Saved, |s, rest, saved| {
                 let output = s.operand(rest, node.output, true);
-                node.op
-                    .save(&s.context(), &s.inputs(&node, rest), &output, saved);
+                node.op.save(
+                    &s.context(),
+                    s.inputs(&node, rest, &mut Inputs::new()),
+                    &output,
+                    saved,
+                );
             });
         }
     }
@@ -178,8 +185,13 @@ impl Session<'_> {
                 Saved::Statistics => s.slice(rest, node.output, Role::Saved),
                 _ => &[],
             };
-            node.op
-                .forward(&s.context(), &s.inputs(node, rest), statistics, &output, y);
+            node.op.forward(
+                &s.context(),
+                s.inputs(node, rest, &mut Inputs::new()),
+                statistics,
+                &output,
+                y,
+            );
         });
     }
 
@@ -192,7 +204,7 @@ impl Session<'_> {
             let Some(y) = typed_mut(output.dtype, out) else {
                 return;
             };
-            if let Some(x) = s.inputs(node, rest).first() {
+            if let Some(x) = s.inputs(node, rest, &mut Inputs::new()).first() {
                 pool.maximum_and_save(&s.context(), x, &output, y, saved);
             }
         });
@@ -216,8 +228,13 @@ impl Session<'_> {
                 return;
             };
             let memory = Memory { state, saved };
-            node.op
-                .advance(&s.context(), &s.inputs(node, rest), &output, y, memory);
+            node.op.advance(
+                &s.context(),
+                s.inputs(node, rest, &mut Inputs::new()),
+                &output,
+                y,
+                memory,
+            );
         });
     }
 
@@ -292,7 +309,7 @@ impl Session<'_> {
         inspect(input, self.value(input));
         for k in 0..self.model.tables().op_count() {
             self.forward_op(k);
-            let t = self.model.tables().node(k).output;
+            let t = self.node(k).output;
             inspect(t, self.value(t));
         }
         self.state = State::Forward;

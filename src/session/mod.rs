@@ -19,8 +19,10 @@ use crate::kernels::Kernels;
 #[cfg(foolproof_simd)]
 use crate::kernels::kept::Kept;
 use crate::memory::{Mode, Role};
-use crate::model::Model;
 use crate::model::format::{ALIGN, TensorRole};
+use crate::model::{Model, Node};
+#[cfg(foolproof_simd)]
+use view::{KNOWN, Known};
 
 /// A buffer for a session: aligned as sessions ask for.
 ///
@@ -75,6 +77,10 @@ enum State {
     Backward,
 }
 
+/// Operators that a session decodes once.
+#[cfg(foolproof_simd)]
+const NODES: usize = 32;
+
 /// A model ready to run in a caller's buffer.
 #[derive(Debug)]
 pub struct Session<'a> {
@@ -87,6 +93,11 @@ pub struct Session<'a> {
     /// Weights in the order in which vector loops read them.
     #[cfg(foolproof_simd)]
     kept: Kept<'a>,
+    /// The first operators, decoded once: that takes as long as a small layer's products.
+    #[cfg(foolproof_simd)]
+    nodes: heapless::Vec<Node, NODES>,
+    #[cfg(foolproof_simd)]
+    known: heapless::Vec<Known<'a>, KNOWN>,
     /// Whether the parameters' gradients are zero and their slots hold something else: whoever comes first to one writes it whole.
     cleared: bool,
 }
@@ -137,8 +148,16 @@ impl<'a> Session<'a> {
             pass: 0,
             #[cfg(foolproof_simd)]
             kept,
+            #[cfg(foolproof_simd)]
+            nodes: (0..model.tables().op_count().min(NODES))
+                .map(|k| model.tables().node(k))
+                .collect(),
+            #[cfg(foolproof_simd)]
+            known: heapless::Vec::new(),
             cleared: false,
         };
+        #[cfg(foolproof_simd)]
+        session.know();
         if mode.trains() {
             session.load_parameters();
         }
@@ -161,6 +180,8 @@ impl<'a> Session<'a> {
             return Err(SessionError::BufferTooSmall { needed, got });
         }
         self.options = options;
+        #[cfg(foolproof_simd)]
+        self.know();
         self.state = State::Empty;
         self.reset_state();
         Ok(())
@@ -212,6 +233,16 @@ impl<'a> Session<'a> {
     /// Bytes of the buffer in use.
     pub fn buffer_bytes(&self) -> usize {
         self.buffer.len()
+    }
+
+    /// Operator `k`.
+    #[inline]
+    fn node(&self, k: usize) -> Node {
+        #[cfg(foolproof_simd)]
+        if let Some(node) = self.nodes.get(k) {
+            return *node;
+        }
+        self.model.tables().node(k)
     }
 
     /// The next run begins with the pass that runs first.

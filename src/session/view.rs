@@ -13,8 +13,26 @@ impl<'a> Session<'a> {
         self.model.tables().is_in_image(t)
     }
 
+    #[inline]
     pub(super) fn slot(&self, t: usize, role: Role) -> Option<Range<usize>> {
+        #[cfg(foolproof_simd)]
+        if let (Some(known), Role::Value) = (self.known.get(t), role) {
+            return known.slot.clone();
+        }
         self.model.slot(self.at(), t, role)
+    }
+
+    /// Looks at the first tensors once, where each has one slot in all passes.
+    #[cfg(foolproof_simd)]
+    pub(super) fn know(&mut self) {
+        let (model, run) = (self.model, self.at());
+        self.known.clear();
+        let count = match model.tables().pass_count(run.mode) {
+            1 => model.tables().tensor_count().min(KNOWN),
+            _ => 0,
+        };
+        self.known
+            .extend((0..count).map(|t| Known::new(&model, run, t)));
     }
 
     fn at(&self) -> Run {
@@ -55,9 +73,11 @@ impl<'a> Session<'a> {
         write: impl FnOnce(&View<'_>, &Rest<'_>, [&mut [u8]; N]),
     ) {
         let view = View {
-            model: self.model,
+            model: &self.model,
             kernels: self.options.kernels,
             run: self.at(),
+            #[cfg(foolproof_simd)]
+            known: &self.known,
             #[cfg(foolproof_simd)]
             place: Some(&self.kept),
             #[cfg(not(foolproof_simd))]
@@ -71,10 +91,14 @@ impl<'a> Session<'a> {
         let mut pieces = rest.pieces.iter_mut();
         // from the lowest slot to the highest: each splits what is left
         for _ in 0..N {
-            let left = (0..N).filter(|&i| outs[i].is_empty() && !ranges[i].is_empty());
-            let Some(i) = left.min_by_key(|&i| ranges[i].start) else {
-                break;
-            };
+            let mut lowest = None;
+            for i in 0..N {
+                let left = outs[i].is_empty() && !ranges[i].is_empty();
+                if left && lowest.is_none_or(|j: usize| ranges[i].start < ranges[j].start) {
+                    lowest = Some(i);
+                }
+            }
+            let Some(i) = lowest else { break };
             // a checked plan has no two slots in one place
             let Some(gap) = ranges[i].start.checked_sub(at) else {
                 return;
@@ -115,10 +139,45 @@ impl<'r> Rest<'r> {
 
 /// What a session knows, apart from its buffer.
 pub(super) struct View<'a> {
-    model: Model<'a>,
+    model: &'a Model<'a>,
     kernels: Kernels,
     run: Run,
+    #[cfg(foolproof_simd)]
+    known: &'a [Known<'a>],
     place: Place<'a>,
+}
+
+/// A tensor as every run of a session sees it. To find out takes as long as the products of a small layer.
+#[cfg(foolproof_simd)]
+#[derive(Debug)]
+pub(super) struct Known<'a> {
+    /// Its elements are those in the image, if they are read there.
+    operand: Operand<'a>,
+    /// Where in the buffer they are otherwise.
+    slot: Option<Range<usize>>,
+}
+
+/// As many tensors as small models have.
+#[cfg(foolproof_simd)]
+pub(super) const KNOWN: usize = 64;
+
+#[cfg(foolproof_simd)]
+impl<'a> Known<'a> {
+    fn new(model: &Model<'a>, run: Run, t: usize) -> Known<'a> {
+        let mut operand = model.tables().operand(t);
+        let in_image = model.tables().is_in_image(t);
+        if !in_image {
+            operand.shape = operand.shape.with_batch(run.batch);
+        }
+        Known {
+            operand,
+            // only what is trained has been copied to the buffer
+            slot: match in_image && !run.mode.trains() {
+                true => None,
+                false => model.slot(run, t, Role::Value),
+            },
+        }
+    }
 }
 
 impl<'a> View<'a> {
@@ -144,6 +203,18 @@ impl<'a> View<'a> {
     where
         'a: 'r,
     {
+        #[cfg(foolproof_simd)]
+        if let Some(known) = self.known.get(t) {
+            let Operand { dtype, data, .. } = known.operand;
+            let data = match &known.slot {
+                Some(range) if with_data => typed(dtype, rest.get(range.clone())),
+                _ => data,
+            };
+            return Operand {
+                data,
+                ..known.operand
+            };
+        }
         let tables = self.model.tables();
         let mut operand: Operand<'r> = tables.operand(t);
         match tables.is_in_image(t) {
@@ -158,23 +229,27 @@ impl<'a> View<'a> {
         operand
     }
 
+    /// What an operator reads, written to `room`.
     #[cfg_attr(target_arch = "x86_64", inline(always))]
-    pub(super) fn inputs<'r>(
+    pub(super) fn inputs<'r, 'o>(
         &self,
         node: &Node,
         rest: &Rest<'r>,
-    ) -> heapless::Vec<Operand<'r>, MAX_INPUTS>
+        room: &'o mut Inputs<'r>,
+    ) -> &'o [Operand<'r>]
     where
         'a: 'r,
     {
-        let mut operands = heapless::Vec::new();
         for t in node.inputs() {
             // a node has at most MAX_INPUTS inputs
-            let _ = operands.push(self.operand(rest, t, true));
+            let _ = room.push(self.operand(rest, t, true));
         }
-        operands
+        room
     }
 }
+
+/// Room for what an operator reads.
+pub(super) type Inputs<'r> = heapless::Vec<Operand<'r>, MAX_INPUTS>;
 
 /// int8 or f32 elements as real numbers.
 pub(super) fn dequantize(z: Data<'_>, quant: Quant<'_>, out: &mut [f32]) {

@@ -57,7 +57,13 @@ impl<'a> Live<'a> {
             return None;
         }
         let place = p.w.place()?;
-        let key = Key::of_constants(Loops::IntegerLive, &p.w, &[run], p.x_zero_point, &p.output);
+        let key = Key::of_constants(
+            Loops::IntegerLive,
+            &p.w,
+            [run, 0, 0],
+            p.x_zero_point,
+            &p.output,
+        );
         let left = place.numbers(&key, 1, |to| {
             to[0] = (0..filters).filter(|&o| answer(p, o).is_none()).count() as i32;
         })?[0] as usize;

@@ -45,7 +45,13 @@ impl<'a> Known<'a> {
     pub fn of(p: &DenseI8<'a>) -> Option<Known<'a>> {
         let (w, output) = (p.w, &p.output);
         let rows = output.bias.len();
-        let key = Key::of_constants(Loops::IntegerDense, &w, &[p.depth], p.x_zero_point, output);
+        let key = Key::of_constants(
+            Loops::IntegerDense,
+            &w,
+            [p.depth, 0, 0],
+            p.x_zero_point,
+            output,
+        );
         let found = w.place()?.numbers(&key, numbers(w.len(), rows), |to| {
             list(p, Kind::of(output, p.depth), to);
         })?;

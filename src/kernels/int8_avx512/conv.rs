@@ -5,7 +5,7 @@ use super::super::simd::ran_wide;
 use super::super::strip::{Cut, Layout, Scratch, Strip, flattened};
 use super::super::{ConvI8, DenseI8, Rounding, Window};
 use super::{
-    Finish, Form, LANES, Weights, block_len, both, channel, describe, numbers, registers,
+    Finish, Form, LANES, Weights, block_len, both, channel, describe, numbers, raise, registers,
     row_of_bytes, store, store_all, takes,
 };
 use core::arch::x86_64::*;
@@ -23,29 +23,39 @@ const BEHIND: usize = 4;
 /// The integer convolution, weights in any order; false where it was left undone.
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
 pub(in super::super) fn conv(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
-    let flat = flattened(p.window);
+    let g = p.window;
+    let mut room = Scratch::<STRIP, u8>::new();
+    let pixels = g.batch * g.input[0] * g.input[1];
+    let len = pixels * g.in_channels;
+    if is_flat(g)
+        && len <= STRIP - BEHIND
+        && let Some(input) = p.x.get(..len)
+    {
+        let Some(blocks) = in_order(p, layout) else {
+            return false;
+        };
+        // the whole input, as it lies
+        let strip = Strip {
+            n: 0,
+            at: [0, 0],
+            rows: 1,
+            columns: pixels,
+            pitch: len,
+        };
+        let x = room.uncleared(len + BEHIND);
+        let (whole, behind) = x.split_at_mut(len);
+        raise(input, whole);
+        behind.fill(MaybeUninit::new(0));
+        // SAFETY: all of it has been written.
+        outputs(p, &strip, blocks, unsafe { x.assume_init_ref() }, y);
+        return true;
+    }
+    let flat = flattened(g);
     let p = &ConvI8 {
         window: &flat,
         ..*p
     };
     let g = p.window;
-    let mut room = Scratch::<STRIP, u8>::new();
-    let pixels = g.batch * g.input[0] * g.input[1];
-    if is_flat(g) && pixels * g.in_channels <= STRIP - BEHIND {
-        let Some(blocks) = in_order(p, layout) else {
-            return false;
-        };
-        // as it would be cut, without the divisions
-        let whole = Strip {
-            n: 0,
-            at: [0, 0],
-            rows: 1,
-            columns: pixels,
-            pitch: pixels * g.in_channels,
-        };
-        outputs(p, &whole, blocks, &mut room, y);
-        return true;
-    }
     let Some(cut) = Cut::new(g, STRIP - BEHIND) else {
         return false;
     };
@@ -53,29 +63,34 @@ pub(in super::super) fn conv(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
         return false;
     };
     for strip in cut.strips(g) {
-        outputs(p, &strip, blocks, &mut room, y);
+        let rows = strip.input_rows(g);
+        let x = room.uncleared(rows * strip.pitch + BEHIND);
+        let (whole, behind) = x.split_at_mut(rows * strip.pitch);
+        behind.fill(MaybeUninit::new(0));
+        for (r, row) in whole.chunks_exact_mut(strip.pitch).enumerate() {
+            row_of_bytes(&strip, p, r, row);
+        }
+        // SAFETY: all rows have been written, and what is behind them.
+        outputs(p, &strip, blocks, unsafe { x.assume_init_ref() }, y);
     }
     true
 }
 
-/// Whether each pixel of the output is made of the pixel of the input that has its number.
+/// Whether each pixel of the output is made of the pixel of the input that has its number. Of pairs products are compared: both numbers at once,
+/// just written, would have to be waited for.
 fn is_flat(g: &Window) -> bool {
-    g.kernel == [1, 1] && g.stride == [1, 1] && g.padding == [0, 0] && g.input == g.output
+    let product = |[a, b]: [usize; 2]| a * b;
+    product(g.kernel) == 1
+        && product(g.stride) == 1
+        && product(g.dilation) == 1
+        && g.padding[0] + g.padding[1] == 0
+        && product(g.input) == product(g.output)
 }
 
-/// All outputs of a strip.
+/// All outputs of a strip, whose input is `x`.
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
-fn outputs(p: &ConvI8, strip: &Strip, blocks: &[i32], room: &mut Scratch<STRIP, u8>, y: &mut [i8]) {
+fn outputs(p: &ConvI8, strip: &Strip, blocks: &[i32], x: &[u8], y: &mut [i8]) {
     let g = p.window;
-    let rows = strip.input_rows(g);
-    let x = room.uncleared(rows * strip.pitch + BEHIND);
-    let (whole, behind) = x.split_at_mut(rows * strip.pitch);
-    behind.fill(MaybeUninit::new(0));
-    for (r, row) in whole.chunks_exact_mut(strip.pitch).enumerate() {
-        row_of_bytes(strip, p, r, row);
-    }
-    // SAFETY: all rows have been written, and what is behind them.
-    let x = unsafe { x.assume_init_ref() };
     let (mut blocks, mut first) = (blocks, 0);
     while first < g.out_channels {
         let registers = registers(g.out_channels - first);
@@ -140,7 +155,7 @@ pub(super) fn in_order<'a>(p: &ConvI8<'a>, layout: Layout) -> Option<&'a [i32]> 
     let filter = g.filter_len();
     let sized = g.out_channels == p.output.bias.len() && p.w.len() == filter * g.out_channels;
     let rounds_twice = p.output.rounding == Rounding::Double;
-    if !sized || filter == 0 || g.dilation != [1, 1] || !rounds_twice {
+    if !sized || filter == 0 || !matches!(g.dilation, [1, 1]) || !rounds_twice {
         return None;
     }
     let shape = [
@@ -148,7 +163,7 @@ pub(super) fn in_order<'a>(p: &ConvI8<'a>, layout: Layout) -> Option<&'a [i32]> 
         both(high, wide),
         both(g.in_channels, g.out_channels),
     ];
-    let key = Key::of_constants(Loops::IntegerQuads, &p.w, &shape, p.x_zero_point, &p.output);
+    let key = Key::of_constants(Loops::IntegerQuads, &p.w, shape, p.x_zero_point, &p.output);
     let place = p.w.place()?;
     let len = numbers(g.out_channels, quads(g));
     let found = place.numbers(&key, len, |to| write(p, layout, to))?;

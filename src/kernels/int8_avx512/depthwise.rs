@@ -191,14 +191,14 @@ fn in_order<'a>(p: &ConvI8<'a>) -> Option<&'a [i32]> {
     let (c, cells) = (g.in_channels, g.kernel[0] * g.kernel[1]);
     let sized = c == g.out_channels && c == p.output.bias.len() && p.w.len() == cells * c;
     let rounds_twice = p.output.rounding == Rounding::Double;
-    if !sized || g.dilation != [1, 1] || !rounds_twice {
+    if !sized || !matches!(g.dilation, [1, 1]) || !rounds_twice {
         return None;
     }
-    let shape = [both(g.kernel[0], g.kernel[1]), c];
+    let shape = [both(g.kernel[0], g.kernel[1]), c, 0];
     let key = Key::of_constants(
         Loops::IntegerDepthwiseQuads,
         &p.w,
-        &shape,
+        shape,
         p.x_zero_point,
         &p.output,
     );
@@ -281,12 +281,15 @@ impl Row<'_> {
         ran_wide();
         let (finish, w) = Finish::of(&self.p.output, 4, block);
         let sums = self.sums::<P>(&finish, w, at, step);
-        for (i, sums) in sums.iter().enumerate() {
-            let q = match finish.form {
+        let mut outputs = [_mm512_setzero_si512(); P];
+        for (output, sums) in outputs.iter_mut().zip(&sums) {
+            *output = match finish.form {
                 Form::Plain => finish.plain::<4>(sums),
                 _ => finish.any::<4>(sums),
             };
-            self.write(q, at + i * step, y);
+        }
+        for (i, output) in outputs.into_iter().enumerate() {
+            self.write(output, at + i * step, y);
         }
     }
 
