@@ -59,14 +59,22 @@ pub(super) unsafe fn forward(p: &DenseF32, y: &mut [f32]) {
     // SAFETY: the caller's promise; there is room for so many samples.
     unsafe {
         match pack {
-            true => {
-                let mut room = Scratch::<WIDE_SAMPLES>::new();
-                let packed = (room.start(), high);
-                pass(p, [samples, filters], Some(packed), y);
-            }
+            true => pass_packed(p, [samples, filters], high, y),
             false => pass(p, [samples, filters], None, y),
         }
     }
+}
+
+/// As [`pass`], with samples side by side: apart, since room for them on the stack is touched page by page whoever uses it.
+///
+/// # Safety
+/// As there; `SAMPLES` has room for a group of samples, or `WIDE_SAMPLES` in tiles of [`TWICE`].
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+#[inline(never)]
+unsafe fn pass_packed(p: &DenseF32, sizes: [usize; 2], high: usize, y: &mut [f32]) {
+    let mut room = Scratch::<WIDE_SAMPLES>::new();
+    // SAFETY: the caller's promise.
+    unsafe { pass(p, sizes, Some((room.start(), high)), y) }
 }
 
 /// Groups of so many samples, in tiles of so many side by side in `packed`, if there is such, meet so many filters at a time.
