@@ -263,6 +263,8 @@ impl Tiles<'_> {
         to: *mut f32,
     ) {
         let channels = self.slide.source_channels;
+        // of those that go sixteen at a time
+        let whole = if is_wide { channels / 16 * 16 } else { 0 };
         for (t, tile) in tiles.iter_mut().enumerate() {
             let seen = self.seen::<F>(tile, source);
             if !F::APART {
@@ -272,30 +274,25 @@ impl Tiles<'_> {
             let to = to.wrapping_add(t * F::tile_pitch(channels));
             // SAFETY: the caller's promise.
             unsafe {
-                match is_wide {
-                    #[cfg(target_arch = "x86_64")]
-                    true => self.transform_wide::<F>(&seen, to),
-                    _ => self.channels::<F, F8>(&seen, 0..channels, to),
+                #[cfg(target_arch = "x86_64")]
+                if whole > 0 {
+                    self.transform_wide::<F>(&seen, whole, to);
                 }
+                self.channels::<F, F8>(&seen, whole..channels, to);
             }
         }
     }
 
-    /// As [`Tiles::channels`], of all channels, sixteen at a time.
+    /// As [`Tiles::channels`], of the first ones, sixteen at a time.
     ///
     /// # Safety
     /// As there; the CPU has registers of 512 bits.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512vl")]
-    unsafe fn transform_wide<F: Transforms>(&self, seen: &Seen, to: *mut f32) {
+    unsafe fn transform_wide<F: Transforms>(&self, seen: &Seen, channels: usize, to: *mut f32) {
         ran_wide();
-        let channels = self.slide.source_channels;
-        let whole = channels / F16::COUNT * F16::COUNT;
         // SAFETY: the caller's promise.
-        unsafe {
-            self.channels::<F, F16>(seen, 0..whole, to);
-            self.channels::<F, F8>(seen, whole..channels, to);
-        }
+        unsafe { self.channels::<F, F16>(seen, 0..channels, to) };
     }
 
     /// Transforms some channels of a tile.
@@ -423,17 +420,23 @@ impl Tiles<'_> {
                     None if is_whole => F::places(product, |i, j, sum| {
                         scaled(i, j, sum, L::load(at(i, j))).store(at(i, j));
                     }),
-                    _ => F::places(product, |i, j, sum: L| {
-                        if i >= rows || j >= columns {
-                            return;
+                    _ => {
+                        let mut sums = [[L::splat(0.0); SIDE - 2]; SIDE - 2];
+                        F::places(product, |i, j, sum| sums[i][j] = sum);
+                        for (i, sums) in sums.iter().enumerate().take(F::PLACES.min(rows)) {
+                            for (j, &sum) in sums.iter().enumerate().take(F::PLACES.min(columns)) {
+                                let start = match bias {
+                                    Some(bias) => bias,
+                                    None => L::load(at(i, j)),
+                                };
+                                let y = match tile.zeros >> (4 * i + j) & 1 {
+                                    0 => L::mul_add(scales[i + j], sum, start),
+                                    _ => start,
+                                };
+                                y.clamp(rails).store(at(i, j));
+                            }
                         }
-                        let start = bias.unwrap_or_else(|| L::load(at(i, j)));
-                        let y = match tile.zeros >> (4 * i + j) & 1 {
-                            0 => scaled(i, j, sum, start),
-                            _ => start.clamp(rails),
-                        };
-                        y.store(at(i, j));
-                    }),
+                    }
                 }
             }
         }
