@@ -1,5 +1,5 @@
-//! f32 loops of [`f32_avx2`](super::f32_avx2) that divide, with AVX-512: dividers are twice as wide there. The same steps in the same order, to
-//! the same bits.
+//! f32 loops of [`f32_avx2`](super::f32_avx2) that divide, with AVX-512: dividers are twice as wide there. The same steps in the same order,
+//! to the same bits.
 #![allow(unsafe_code)] // loads and stores of vectors
 
 use super::AdamF32;

@@ -1,6 +1,6 @@
 //! Wide registers: AVX2 on x86-64, NEON on aarch64. The portable loops, compiled for them: a dot product has eight lanes in both,
 //! nothing is reordered and nothing is fused, so the results are those of `scalar` to the bit. The int8 forward kernels have
-//! loops of their own, in `int8_avx2` and `int8_neon`, and on x86-64 so have f32 loops without sums, in `f32_avx2`.
+//! loops of their own, in `int8_avx2` and `int8_neon`, and on x86-64 so have f32 loops without sums, in `f32_avx2` and `f32_avx512`.
 // where the registers are part of every CPU nobody has to promise that they are there
 #![cfg_attr(target_arch = "aarch64", allow(unused_unsafe))]
 #![allow(unsafe_code)] // calls of functions that need a CPU feature; the token proves that it is there

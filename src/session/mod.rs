@@ -96,6 +96,7 @@ pub struct Session<'a> {
     /// The first operators, decoded once: that takes as long as a small layer's products.
     #[cfg(foolproof_simd)]
     nodes: heapless::Vec<Node, NODES>,
+    /// The first tensors, as operators see them.
     #[cfg(foolproof_simd)]
     known: heapless::Vec<Known<'a>, KNOWN>,
     /// Whether the parameters' gradients are zero and their slots hold something else: whoever comes first to one writes it whole.

@@ -402,6 +402,35 @@ fn a_session_can_take_fewer_samples_and_dense_layers_sum_two_halves_as_one_whole
     }
 }
 
+/// More operators and tensors than a session looks at beforehand: each sum doubles, which is exact.
+#[test]
+fn long_networks_run_and_go_back_through_all_their_operators() {
+    const SUMS: i32 = 70;
+    let mut b = Builder::new(&[3], (-1.0, 1.0), 1).unwrap();
+    let mut x = b.input();
+    for _ in 0..SUMS {
+        x = b.add(x, x, Activation::None).unwrap();
+    }
+    let image = to_image(&b.finish(x)).unwrap();
+    let model = image.model().unwrap();
+    let doubled = |x: &[f32]| x.iter().map(|x| x * 2.0_f32.powi(SUMS)).collect::<Vec<_>>();
+    for kernels in [Kernels::Scalar, Kernels::detect_exact(), Kernels::detect()] {
+        let mut memory = buffer(&model, Mode::Attack, 4);
+        let options = Options {
+            mode: Mode::Attack,
+            batch: 4,
+            kernels,
+        };
+        let mut session = Session::with_options(&model, options, bytes(&mut memory)).unwrap();
+        for batch in [4, 1, 3] {
+            session.set_batch(batch).unwrap();
+            let (x, seed) = (sample(3 * batch, 2), sample(3 * batch, 9));
+            assert_eq!(session.forward_f32(&x).unwrap(), doubled(&x));
+            assert_eq!(session.backward(&seed).unwrap(), doubled(&seed));
+        }
+    }
+}
+
 #[test]
 fn a_session_takes_no_more_samples_than_its_buffer_is_for() {
     let image = to_image(&dense_network()).unwrap();

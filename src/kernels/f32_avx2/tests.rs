@@ -1,6 +1,7 @@
 //! Every loop beside the scalar one, to the bit, with numbers that are none, infinite, equal, and zeros of either sign among them.
 
 extern crate std;
+use crate::kernels::simd::found;
 use crate::kernels::{self, Activation, Kernels, Simd, Window, wide_in_tests};
 use std::vec;
 use std::vec::Vec;
@@ -57,6 +58,12 @@ fn same<T: Clone + PartialEq + core::fmt::Debug>(
     };
     check();
     wide_in_tests::without(check);
+}
+
+/// Where the CPU has AVX-512, its loops are what runs.
+fn is_wide(kernel: impl FnOnce()) {
+    let runs = wide_in_tests::counted(kernel);
+    assert_eq!(runs > 0, found().wide);
 }
 
 #[test]
@@ -233,11 +240,13 @@ fn tanh_has_the_bits_of_scalar() {
         x.extend(around.flat_map(|x| [x, -x]));
     }
     x.extend((0..400_000).map(|i| (i - 200_000) as f32 * 1e-4));
-    for n in [0, 1, 7, 8, 9, x.len()] {
+    for n in [0, 1, 7, 8, 9, 15, 16, 17, 31, 32, x.len()] {
         same(simd, &vec![9.0; n], &n, bits, |k, y| {
             kernels::tanh_f32(k, &x[x.len() - n..], y);
         });
     }
+    #[cfg(not(feature = "micromath"))]
+    is_wide(|| kernels::tanh_f32(Kernels::Simd(simd), &x[..16], &mut [0.0; 16]));
 }
 
 #[test]
@@ -264,6 +273,12 @@ fn adam_has_the_bits_of_scalar() {
             let squares = sane(n, 3).into_iter().map(|v| v.abs());
             let start: Vec<f32> = sane(2 * n, 2).into_iter().chain(squares).collect();
             let start = [start, vec![9.0; 2 * n]].concat();
+            is_wide(|| {
+                let [mut p, mut m, mut v] = [[1.0_f32; 16]; 3];
+                let (gradients, moments) = ([&[1.0_f32; 16][..]], [&mut m[..], &mut v[..]]);
+                let kernels = Kernels::Simd(simd);
+                kernels::adam_f32(kernels, &adam, &gradients, &mut [&mut p[..]], moments);
+            });
             for shards in 0..=gradients.len() {
                 same(simd, &start, &(n, step, shards), bits, |k, all| {
                     let (p, rest) = all.split_at_mut(n);

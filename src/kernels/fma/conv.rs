@@ -518,7 +518,7 @@ impl Slide {
     }
 }
 
-/// Some rows of places of one sample, for one panel of channels.
+/// Some rows of places of one sample, for one panel of channels or two.
 struct Piece<'a> {
     slide: &'a Slide,
     strip: Strip,

@@ -1,5 +1,6 @@
 //! The gradient of a convolution with respect to its weights: patches of the image that the window slides over, times what lies at
-//! the window's places. Sums run over places; six elements of a patch meet sixteen channels, or eight of them 32.
+//! the window's places. Sums run over places; six elements of a patch meet sixteen channels; with AVX-512 eight
+//! meet sixteen, or 32.
 
 use super::conv::{CELLS, DEPTH, PACKED, STRIP, Slide};
 use super::tile::{Outcome, Scratch, Segment, Sides, TWICE, WIDE, WIDE_ROWS, block};
@@ -104,7 +105,7 @@ fn add(
     }
 }
 
-/// Some rows of places of one sample, for one panel of channels.
+/// Some rows of places of one sample, for one panel of channels or two.
 struct Piece<'a> {
     /// Runs of the patch: `a` in the strip, `b` in the patch.
     patch: &'a [Segment],

@@ -20,21 +20,21 @@ pub(super) fn takes(depth: usize, w: usize, x: usize, y: usize) -> bool {
 
 /// Samples of a tile.
 const HIGH: usize = 3;
-/// Samples of a tile where registers have 512 bits, which hold eight lanes of two.
-const TWICE: usize = 2 * HIGH;
+/// Samples of a tile where registers have 512 bits, which hold eight lanes of a pair.
+const PAIRED: usize = 2 * HIGH;
 /// Outputs of a tile.
 const WIDE: usize = 4;
-/// Elements of samples that all weights go past before the next: two fifths of what the usual second-level cache holds, with registers of 256
-/// bits; CPUs with wider ones have larger caches.
+/// Elements of samples that all weights go past before the next: two fifths of what the usual second-level cache holds.
 const SAMPLES: usize = 52 * 1024;
-const WIDE_SAMPLES: usize = 2 * SAMPLES;
+/// The same where registers have 512 bits: such CPUs have larger caches.
+const PAIRED_SAMPLES: usize = 2 * SAMPLES;
 /// Elements of weights that these samples go past before the next: half of what the usual first-level cache holds.
 const WEIGHTS: usize = 4 * 1024;
 /// Elements of a cache line.
 const LINE: usize = 16;
 
-/// `y = activation(x w^T + bias)`, by tiles of three samples and four outputs, or of six and eight. A sum has eight lanes, which become one as
-/// a tree: what a sample gets does not depend on the tile that it is in.
+/// `y = activation(x w^T + bias)`, by tiles of three samples and four outputs, or of six and eight. A sum has eight lanes, which become one
+/// as a tree: what a sample gets does not depend on the tile that it is in.
 ///
 /// # Safety
 /// A token of [`Fma`](super::Fma) exists; [`takes`] said yes, and there is a bias for each output.
@@ -44,14 +44,15 @@ pub(super) unsafe fn forward(p: &DenseF32, y: &mut [f32]) {
     let batch = p.x.len() / p.depth.max(1);
     let rows = |room: usize, tile: usize| (room / p.depth.max(1) / tile * tile).max(tile);
     let (high, wide, room) = match simd::found().wide {
-        true => (TWICE, 2 * WIDE, WIDE_SAMPLES),
+        true => (PAIRED, 2 * WIDE, PAIRED_SAMPLES),
         false => (HIGH, WIDE, SAMPLES),
     };
     let (samples, filters) = match batch < HIGH {
         true => (HIGH, outputs.max(1)),
         false => (rows(room, high), rows(WEIGHTS, wide)),
     };
-    // Loads of several rows, all from the same part of a cache line, wait for each other: samples that meet many weights go side by side first.
+    // Loads of several rows, all from the same part of a cache line, wait for each other: samples that meet many weights go side by side
+    // first.
     let pack = batch >= HIGH
         && p.depth.is_multiple_of(8)
         && samples * p.depth <= room
@@ -59,7 +60,10 @@ pub(super) unsafe fn forward(p: &DenseF32, y: &mut [f32]) {
     // SAFETY: the caller's promise; there is room for so many samples.
     unsafe {
         match pack {
-            true => pass_packed(p, [samples, filters], high, y),
+            true if high == PAIRED => {
+                pass_packed::<PAIRED_SAMPLES>(p, [samples, filters], high, y);
+            }
+            true => pass_packed::<SAMPLES>(p, [samples, filters], high, y),
             false => pass(p, [samples, filters], None, y),
         }
     }
@@ -68,11 +72,16 @@ pub(super) unsafe fn forward(p: &DenseF32, y: &mut [f32]) {
 /// As [`pass`], with samples side by side: apart, since room for them on the stack is touched page by page whoever uses it.
 ///
 /// # Safety
-/// As there; `SAMPLES` has room for a group of samples, or `WIDE_SAMPLES` in tiles of [`TWICE`].
+/// As there; a group of samples has `ROOM` elements at most.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 #[inline(never)]
-unsafe fn pass_packed(p: &DenseF32, sizes: [usize; 2], high: usize, y: &mut [f32]) {
-    let mut room = Scratch::<WIDE_SAMPLES>::new();
+unsafe fn pass_packed<const ROOM: usize>(
+    p: &DenseF32,
+    sizes: [usize; 2],
+    high: usize,
+    y: &mut [f32],
+) {
+    let mut room = Scratch::<ROOM>::new();
     // SAFETY: the caller's promise.
     unsafe { pass(p, sizes, Some((room.start(), high)), y) }
 }
@@ -80,8 +89,8 @@ unsafe fn pass_packed(p: &DenseF32, sizes: [usize; 2], high: usize, y: &mut [f32
 /// Groups of so many samples, in tiles of so many side by side in `packed`, if there is such, meet so many filters at a time.
 ///
 /// # Safety
-/// As [`forward`]; `packed` has room for a group of samples, whose depth is a multiple of eight. Tiles of [`TWICE`] are for CPUs with registers
-/// of 512 bits.
+/// As [`forward`]; `packed` has room for a group of samples, whose depth is a multiple of eight. Tiles of [`PAIRED`] are for CPUs with
+/// registers of 512 bits.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 unsafe fn pass(
     p: &DenseF32,
@@ -94,7 +103,7 @@ unsafe fn pass(
     let high = packed.map_or(HIGH, |(_, high)| high);
     for n in (0..batch).step_by(samples) {
         let samples = n..batch.min(n + samples);
-        if let Some((packed, high)) = packed {
+        if let Some((packed, _)) = packed {
             // SAFETY: these samples exist, and there is room for so many.
             unsafe { interleave(p, samples.clone(), high, packed) };
         }
@@ -105,7 +114,7 @@ unsafe fn pass(
             let next = &behind[..behind.len().min(next).min(2 * WEIGHTS)];
             let mut next = next.chunks(share(next.len(), samples.len().div_ceil(high)));
             for n in samples.clone().step_by(high) {
-                // CPUs with wider registers do better without
+                // tiles of pairs do better without
                 if high == HIGH {
                     fetch(next.next().unwrap_or_default());
                 }
@@ -118,7 +127,7 @@ unsafe fn pass(
                 unsafe {
                     match beside {
                         #[cfg(target_arch = "x86_64")]
-                        Some(beside) if high == TWICE => {
+                        Some(beside) if high == PAIRED => {
                             let whole = left / 2 * 2;
                             past_pairs(p, beside, [n, whole], filters.clone(), y);
                             some(p, [n + whole, left - whole], filters.clone(), y);
@@ -201,8 +210,8 @@ fn fetch(w: &[f32]) {
     }
 }
 
-/// Tiles of `high` samples, eight terms of each in turn. What is left over has fewer: as many as are there, but no half of a pair where `high`
-/// is [`TWICE`], and nothing else.
+/// Tiles of `high` samples, eight terms of each in turn. What is left over has fewer: as many as are there, but no half of a pair where
+/// `high` is [`PAIRED`], and nothing else.
 ///
 /// # Safety
 /// The samples exist, `depth` is a multiple of eight, and `to` has room for as many elements.
@@ -212,7 +221,7 @@ unsafe fn interleave(p: &DenseF32, samples: Range<usize>, high: usize, to: *mut 
     for (i, tile) in rows.chunks(high * p.depth).enumerate() {
         let here = match tile.len() / p.depth {
             all if all == high => high,
-            some if high == TWICE => some / 2 * 2,
+            some if high == PAIRED => some / 2 * 2,
             _ => return,
         };
         for k in (0..p.depth).step_by(8) {

@@ -4,7 +4,7 @@
 
 #![allow(clippy::needless_range_loop)] // rows and vectors are registers: numbered, in loops that are unrolled
 
-use super::tile::Scratch;
+use super::tile::{Scratch, TWICE, WIDE};
 #[cfg(target_arch = "x86_64")]
 use super::wide;
 use crate::kernels::f32x8::{F8, Mask, prefetch};
@@ -14,10 +14,6 @@ use crate::kernels::simd;
 const TERMS: usize = 256;
 /// Elements of the first operand that are packed at once: a quarter of what the usual second-level cache holds.
 const BLOCK: usize = 32 * 1024;
-/// Lanes of a panel, and of a tile.
-const WIDE: usize = 16;
-/// Lanes of a tile in registers of 512 bits: two panels, so that what is read of the rows meets two registers.
-const TWICE: usize = 2 * WIDE;
 
 /// How many rows the next tile has, of so many that are left: six as long as that does not leave one or two.
 fn height(left: usize) -> usize {
@@ -61,6 +57,7 @@ pub(super) unsafe fn product(
     );
     let (block, panel) = (block.start(), panel.start());
     let found = simd::found();
+    // in registers of 512 bits two panels, so that what is read of the rows meets two registers
     let tile_lanes = if found.wide { TWICE } else { WIDE };
     for k in (0..terms).step_by(TERMS) {
         let count = TERMS.min(terms - k);

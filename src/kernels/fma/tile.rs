@@ -10,10 +10,10 @@ use crate::kernels::f32x8::{F8, Mask};
 /// Rows of a block of sixteen lanes where registers have 512 bits: so many sums hide how long a multiply-add takes. Others have room for six.
 pub(super) const WIDE_ROWS: usize = 8;
 
-/// Output channels that a panel of packed weights holds.
+/// Channels, or lanes, of a panel.
 pub(super) const WIDE: usize = 16;
 
-/// Channels of two panels.
+/// The same of two panels.
 pub(super) const TWICE: usize = 2 * WIDE;
 
 /// A run of the sum: where it starts behind each row of `a`, where in `b`, and how many terms it has.
@@ -120,7 +120,7 @@ pub(super) unsafe fn block<const M: usize, const V: usize, const MASKED: bool>(
     for r in 0..M {
         for v in 0..V {
             sums[r][v] = match out.bias {
-                // SAFETY: `bias` has 16 elements and `8 V` is at most that.
+                // SAFETY: `bias` has 32 elements and `8 V` is at most that.
                 Some(bias) => unsafe { F8::load(bias.as_ptr().add(8 * v)) },
                 None if r >= out.rows => sums[r][v],
                 // SAFETY: the caller's promise about `to`.

@@ -1,32 +1,28 @@
 //! Inner loops with AVX-512: a register holds the sixteen lanes that AVX2 has in two. Every lane is an output of its own, and its terms come in
-//! the same order, so the bits are the same; what has eight lanes to the sum has those of two samples in a
-//! register (dense layers forward) or is not here (`dots`).
+//! the same order, so the bits are the same; what has eight lanes to the sum has those of two samples in a register (dense layers forward) or of
+//! two places (`dots`). (Where several numbers of a sum are not-a-number, which of them is left may differ.)
 
 #![allow(clippy::needless_range_loop)] // rows are registers: numbered, in loops that are unrolled
 
 use super::gemm::Tile;
-use super::tile::{Outcome, Rails, Segment, Sides};
+use super::tile::{Outcome, Rails, Segment, Sides, rails};
 use super::winograd::Transforms;
 use crate::kernels::f32x8::F8;
 use crate::kernels::simd::ran_wide;
 use crate::kernels::{Activation, DenseF32};
 use core::arch::x86_64::*;
 
-/// The first `lanes` of sixteen, or all.
+/// The first `lanes` of sixteen, all or none.
 fn first(lanes: usize) -> __mmask16 {
-    0xffff >> 16_usize.saturating_sub(lanes)
+    ((1_u32 << lanes.min(16)) - 1) as __mmask16
 }
 
 /// [`Activation::apply`] in sixteen lanes.
 #[target_feature(enable = "avx512vl")]
 #[inline]
 fn activate(activation: Activation, x: __m512) -> __m512 {
-    let zero = _mm512_setzero_ps();
-    match activation {
-        Activation::None => x,
-        Activation::Relu => _mm512_max_ps(zero, x),
-        Activation::Relu6 => _mm512_min_ps(_mm512_set1_ps(6.0), _mm512_max_ps(zero, x)),
-    }
+    let [low, high] = rails(activation).map(|rail| _mm512_set1_ps(rail));
+    _mm512_min_ps(high, _mm512_max_ps(low, x))
 }
 
 /// The lanes of `P` panels that are there.
@@ -112,7 +108,8 @@ unsafe fn terms<const M: usize, const P: usize>(
     sums
 }
 
-/// As [`Tile::add`], of one or two tiles of `high` rows, one behind the other, and one or two panels, which `packs` says are not packed yet.
+/// As [`Tile::add`], of one or two tiles of `high` rows, one behind the other, and one or two panels, which `packs` says are not packed
+/// yet.
 ///
 /// # Safety
 /// As [`Tile::add`], for all rows and lanes of them; `high` is 4 or 6, and what packs has two whole panels.
@@ -339,8 +336,8 @@ pub(super) unsafe fn dots<const M: usize, const C: usize>(
     out
 }
 
-/// As [`F8::sum_4`](crate::kernels::f32x8::F8::sum_4), of both halves: the first ones' sums, then the second ones'. (Each instruction takes whole
-/// registers: those of AVX2, which take halves, see half of the registers, and then so does the loop before.)
+/// As [`F8::sum_4`](crate::kernels::f32x8::F8::sum_4), of both halves: the first ones' sums, then the second ones'. (Each instruction takes
+/// whole registers: those of AVX2, which take halves, see half of the registers, and then so does the loop before.)
 #[target_feature(enable = "avx512vl")]
 #[inline]
 fn sum_4(x: [__m512; 4]) -> __m256 {

@@ -76,8 +76,8 @@ pub(in super::super) fn conv(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
     true
 }
 
-/// Whether each pixel of the output is made of the pixel of the input that has its number. Of pairs products are compared: both numbers at once,
-/// just written, would have to be waited for.
+/// Whether each pixel of the output is made of the pixel of the input that has its number. Of pairs products are compared: both numbers at
+/// once, just written, would have to be waited for.
 fn is_flat(g: &Window) -> bool {
     let product = |[a, b]: [usize; 2]| a * b;
     product(g.kernel) == 1
@@ -290,8 +290,8 @@ impl Block<'_> {
         }
     }
 
-    /// Whether windows of a row overlap so that each pixel is in three of them, quad by quad. With one register of filters a quad that is loaded for
-    /// one window is a load for each product, which takes longer than the product.
+    /// Whether windows of a row overlap so that each pixel is in three of them, quad by quad. With one register of filters a quad that is
+    /// loaded for one window is a load for each product, which takes longer than the product.
     fn shares(&self) -> bool {
         let g = self.p.window;
         g.kernel[1] == 3 && g.stride[1] == 1 && g.in_channels.is_multiple_of(4)

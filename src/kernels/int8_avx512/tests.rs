@@ -146,6 +146,27 @@ fn convolutions_of_all_windows() {
     }
 }
 
+/// Sixteen filters or fewer, the last of more among them, over rows of windows that overlap.
+#[test]
+fn convolutions_whose_windows_share_loads() {
+    if !is_there() {
+        return;
+    }
+    for kernel in [[3, 3], [1, 3], [2, 3]] {
+        for (c, o) in [(4, 16), (16, 16), (8, 80), (12, 7), (20, 9)] {
+            for input in [[11, 19], [5, 10], [4, 8], [3, 24]] {
+                for padding in [[0, 0], [1, 1]] {
+                    let g = Window {
+                        padding,
+                        ..window(input, c, o, kernel)
+                    };
+                    check_shape(&sized(g, padding), false);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn depthwise_of_all_channels_and_windows() {
     if !is_there() {

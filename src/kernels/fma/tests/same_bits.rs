@@ -178,6 +178,10 @@ fn the_widest_loops_have_the_bits_of_the_others() {
             dense_layer(k, [rows, 24, 30 + rows], &mut Numbers(18))
         });
     }
+    // groups of samples, the last a pair and a single one, and blocks of filters
+    compare("several groups", &|| {
+        dense_layer(k, [15, 8192, 41], &mut Numbers(19))
+    });
     // terms, rows and lanes in several parts
     compare("several parts", &|| {
         dense_layer(k, [300, 130, 270], &mut Numbers(17))

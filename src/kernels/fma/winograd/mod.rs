@@ -43,6 +43,8 @@ const CHANNELS: usize = 128;
 const CHANNELS_OF_FOUR: usize = 64;
 /// Elements of packed weights on the stack: 146 KiB, sixteen filters in either form.
 const ROOM: usize = SIDE * SIDE * (CHANNELS_OF_FOUR * WIDE + 16);
+/// Panels of sixteen filters at once, where registers have 512 bits.
+const PANELS: usize = if cfg!(target_arch = "x86_64") { 2 } else { 1 };
 /// Tiles at once: their transforms fit a first-level cache where channels are few.
 const TILES: usize = 12;
 
@@ -252,8 +254,8 @@ impl Tiles<'_> {
     /// Transforms tiles: to `[tile][channel / 8][point][8]`.
     ///
     /// # Safety
-    /// `source` has the slide's sizes, `to` room for as many times [`Transforms::tile_pitch`] elements; `is_wide` where the CPU has registers of
-    /// 512 bits.
+    /// `source` has the slide's sizes, `to` room for as many times [`Transforms::tile_pitch`] elements; `is_wide` where the CPU has registers
+    /// of 512 bits.
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     unsafe fn transform<F: Transforms>(
         &self,
@@ -311,8 +313,8 @@ impl Tiles<'_> {
         for c in some.step_by(L::COUNT) {
             let to = to.wrapping_add(c * F::POINTS);
             let at = |i: usize, j: usize| seen.rows[i].wrapping_add(j * channels + c);
-            // SAFETY: these channels of pixels inside the image, or zeros, of which there are as many; `to` has room. Columns outside are not
-            // read.
+            // SAFETY: these channels of pixels inside the image, or zeros, of which there are as many; `to` has room. Columns outside are
+            // not read.
             unsafe {
                 let put = |i: usize, j: usize, v: L| {
                     v.store_eights(to.add((F::SIDE * i + j) * 8), F::BLOCK);
@@ -490,7 +492,7 @@ unsafe fn run_tiles<F: Transforms>(s: &Slide, work: &Work) {
         destination,
     } = *work;
     let (mut packed, mut strip) = (Scratch::<ROOM>::new(), Scratch::<STRIP>::new());
-    let mut products = Scratch::<{ SIDE * SIDE * TILES * TWICE }>::new();
+    let mut products = Scratch::<{ SIDE * SIDE * TILES * WIDE * PANELS }>::new();
     let (packed, strip, products) = (packed.start(), strip.start(), products.start());
     let channels = s.source_channels;
     let columns = s.count[1].div_ceil(F::PLACES);
