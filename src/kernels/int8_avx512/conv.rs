@@ -270,6 +270,18 @@ impl Block<'_> {
                 false => self.sums::<P, T>(at, &finish, w),
             };
             let y = &mut y[number * outputs..][..there * outputs];
+            // in a loop of its own, whose sums stay in registers
+            if there == P && outputs == T * LANES && finish.form == Form::Plain {
+                let (y, _) = y.as_chunks_mut();
+                for i in 0..P * T / 4 {
+                    let sum = |k: usize| sums[(4 * i + k) / T][(4 * i + k) % T];
+                    let sums = [sum(0), sum(1), sum(2), sum(3)];
+                    if let Some(y) = y.get_mut(i) {
+                        store_all(finish.plain::<T>(&sums), y);
+                    }
+                }
+                continue;
+            }
             let mut left = y;
             for sums in sums.as_flattened().as_chunks::<4>().0 {
                 let (y, rest) = left.split_at_mut(per_group.min(left.len()));
