@@ -1,12 +1,12 @@
-//! f32 loops of [`f32_avx2`](super::f32_avx2) that divide, with AVX-512: dividers are twice as wide there. The same steps in the same order,
-//! to the same bits.
+//! f32 loops of [`f32_avx2`](super::f32_avx2) with AVX-512: those that divide, since dividers are twice as wide there, and masks of activations,
+//! which are registers of their own. The same steps in the same order, to the same bits.
 #![allow(unsafe_code)] // loads and stores of vectors
 
-use super::AdamF32;
 use super::f32_avx2::tanh::{
     INVERSE_LN2, LARGE, LN2, MIDDLE, NEGLIGIBLE, NORMAL, ONE_STEP, Q, REDUCED, TEN,
 };
 use super::simd::ran_wide;
+use super::{Activation, AdamF32};
 use core::arch::x86_64::*;
 use core::ops::Range;
 
@@ -24,6 +24,55 @@ pub(super) unsafe fn tanh(x: &[f32], y: &mut [f32]) -> usize {
         unsafe { _mm512_storeu_ps(y.as_mut_ptr(), sixteen(_mm512_loadu_ps(x.as_ptr()))) };
     }
     16 * x.len().min(y.len())
+}
+
+/// As [`passing`](super::f32_avx2), of whole sixteens and activations that block; returns how many elements.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn passing(activation: Activation, y: &[f32], bits: &mut [u8]) -> usize {
+    ran_wide();
+    let zero = _mm512_setzero_ps();
+    let high = match activation {
+        Activation::Relu6 => _mm512_set1_ps(6.0),
+        // not-a-number, and "not at least" holds for that
+        _ => _mm512_set1_ps(f32::NAN),
+    };
+    let ((y, _), (bits, _)) = (y.as_chunks::<16>(), bits.as_chunks_mut::<2>());
+    for (bits, y) in bits.iter_mut().zip(y) {
+        // SAFETY: sixteen elements.
+        let y = unsafe { _mm512_loadu_ps(y.as_ptr()) };
+        let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(y, zero);
+        *bits = _mm512_mask_cmp_ps_mask::<_CMP_NGE_UQ>(above, y, high).to_le_bytes();
+    }
+    16 * y.len().min(bits.len())
+}
+
+/// As [`block`](super::f32_avx2), of whole sixteens; returns how many elements.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn block(bits: &[u8], blocked: f32, gy: &mut [f32]) -> usize {
+    ran_wide();
+    let (factor, one) = (_mm512_set1_ps(blocked), _mm512_set1_ps(1.0));
+    let ((gy, _), (bits, _)) = (gy.as_chunks_mut::<16>(), bits.as_chunks::<2>());
+    for (&bits, gy) in bits.iter().zip(&mut *gy) {
+        let passes = u16::from_le_bytes(bits);
+        // SAFETY: sixteen elements.
+        unsafe {
+            let g = match blocked == 0.0 {
+                true => _mm512_maskz_loadu_ps(passes, gy.as_ptr()),
+                false => {
+                    let factor = _mm512_mask_blend_ps(passes, factor, one);
+                    _mm512_mul_ps(_mm512_loadu_ps(gy.as_ptr()), factor)
+                }
+            };
+            _mm512_storeu_ps(gy.as_mut_ptr(), g);
+        }
+    }
+    16 * gy.len().min(bits.len())
 }
 
 /// As [`adam`](super::f32_avx2), of whole sixteens; returns where the rest begins.

@@ -1,5 +1,6 @@
 //! f32 loops without sums, eight elements at a time: the bits of `scalar`'s. Compilers leave branches in those, and which way they go
-//! follows the data. Those that divide go sixteen at a time where the CPU has AVX-512 (`f32_avx512`).
+//! follows the data. Those that divide and masks of activations go sixteen at a time where the CPU has
+//! AVX-512 (`f32_avx512`).
 #![allow(unsafe_code)] // loads and stores of vectors, inside slices whose lengths are looked at first
 
 mod adam;
@@ -101,16 +102,26 @@ impl Simd {
     #[inline]
     pub fn passing_f32(self, activation: Activation, y: &[f32], bits: &mut [u8]) {
         ran();
+        let done = match found().wide && activation != Activation::None {
+            // SAFETY: the CPU has AVX-512.
+            true => unsafe { f32_avx512::passing(activation, y, bits) },
+            false => 0,
+        };
         // SAFETY: `self` exists, so the CPU has AVX2.
-        unsafe { elementwise::passing(activation, y, bits) }
+        unsafe { elementwise::passing(activation, &y[done..], &mut bits[done / 8..]) }
     }
 
     /// As the function of this name in [`kernels`](crate::kernels).
     #[inline]
     pub fn block_f32(self, bits: &[u8], blocked: f32, gy: &mut [f32]) {
         ran();
+        let done = match found().wide {
+            // SAFETY: the CPU has AVX-512.
+            true => unsafe { f32_avx512::block(bits, blocked, gy) },
+            false => 0,
+        };
         // SAFETY: `self` exists, so the CPU has AVX2.
-        unsafe { elementwise::block(bits, blocked, gy) }
+        unsafe { elementwise::block(&bits[done / 8..], blocked, &mut gy[done..]) }
     }
 
     /// As the function of this name in [`kernels`](crate::kernels).

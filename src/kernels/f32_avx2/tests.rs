@@ -194,6 +194,9 @@ fn one_reading_finds_the_first_of_equals_in_every_window() {
 #[test]
 fn elementwise_loops_have_the_bits_of_scalar() {
     let Some(simd) = Simd::new() else { return };
+    let k = Kernels::Simd(simd);
+    is_wide(|| kernels::passing_f32(k, Activation::Relu, &[1.0; 16], &mut [0; 2]));
+    is_wide(|| kernels::block_f32(k, &[5; 2], 0.1, &mut [1.0; 16]));
     for n in [0, 1, 7, 8, 9, 64, 131] {
         let (a, b) = (awkward(n, 1), awkward(n, 2));
         let kept: Vec<u8> = awkward(n.div_ceil(8), 3)
