@@ -238,6 +238,60 @@ pub(super) unsafe fn product<F: Transforms, const M: usize, const P: usize>(
     }
 }
 
+/// As `product` in `winograd`, where `V` is 1, of two points side by side: a register holds eight filters of both. `pitch` is from a point's
+/// weights to the next one's.
+///
+/// # Safety
+/// As there, for both points.
+#[target_feature(enable = "avx512vl")]
+pub(super) unsafe fn product_of_points<F: Transforms, const M: usize>(
+    channels: usize,
+    a: *const f32,
+    (b, pitch): (*const f32, usize),
+    to: *mut f32,
+) {
+    ran_wide();
+    let mut sums = [_mm512_setzero_ps(); M];
+    let (mut a, mut b, row) = (a, b, F::tile_pitch(channels));
+    for _ in 0..channels / 8 {
+        for four in 0..2 {
+            // four channels of a point twice, and of the next
+            let mut pixels = [_mm512_setzero_ps(); M];
+            for r in 0..M {
+                // SAFETY: the caller's promise: eight channels of a point, and of the next.
+                let both = unsafe { _mm512_loadu_ps(a.add(r * row)) };
+                pixels[r] = match four {
+                    0 => _mm512_shuffle_f32x4::<0b10_10_00_00>(both, both),
+                    _ => _mm512_shuffle_f32x4::<0b11_11_01_01>(both, both),
+                };
+            }
+            for k in 0..4 {
+                // SAFETY: the caller's promise.
+                let lanes = unsafe {
+                    let b = b.add(8 * (4 * four + k));
+                    let first = _mm512_castps256_ps512(_mm256_loadu_ps(b));
+                    let second = _mm256_castps_pd(_mm256_loadu_ps(b.add(pitch)));
+                    _mm512_castpd_ps(_mm512_insertf64x4::<1>(_mm512_castps_pd(first), second))
+                };
+                for r in 0..M {
+                    let x = match k {
+                        0 => _mm512_permute_ps::<0b00_00_00_00>(pixels[r]),
+                        1 => _mm512_permute_ps::<0b01_01_01_01>(pixels[r]),
+                        2 => _mm512_permute_ps::<0b10_10_10_10>(pixels[r]),
+                        _ => _mm512_permute_ps::<0b11_11_11_11>(pixels[r]),
+                    };
+                    sums[r] = _mm512_fmadd_ps(x, lanes, sums[r]);
+                }
+            }
+        }
+        (a, b) = (a.wrapping_add(F::BLOCK), b.wrapping_add(8 * 8));
+    }
+    for r in 0..M {
+        // SAFETY: the caller's promise: points lie side by side.
+        unsafe { _mm512_storeu_ps(to.add(r * F::BLOCK), sums[r]) };
+    }
+}
+
 /// As `tile` in `dense`, of `M` filters, four or eight, and `C` pairs of samples: a register holds eight lanes of both. `x` is packed.
 ///
 /// # Safety

@@ -7,6 +7,7 @@ use crate::kernels::fma::wide;
 
 /// One point of `M` tiles: `to[r] = sum_k a[r][k] b[k]`. Rows of `a` are tiles' `[channel / 8][point][8]`, of `b` `8 V` filters, of `to`
 /// `[filter / 8][point][8]`. Where `V` is 4, two panels of sixteen filters, `b_panel` elements apart; their products [`to_panel`] apart.
+/// Where it is 1 and `is_wide`, this point and the next.
 ///
 /// # Safety
 /// The rows can be read and written; `is_wide` where the CPU has registers of 512 bits, and `V` is not 4 where it has not.
@@ -21,11 +22,13 @@ unsafe fn product<F: Transforms, const M: usize, const V: usize>(
     to: *mut f32,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if V >= 2 && is_wide {
+    if is_wide {
+        let next = (b, F::pitch(channels, 1));
         let (b, to) = ((b, b_panel), (to, to_panel::<F>()));
         // SAFETY: the caller's promise.
         return unsafe {
             match V {
+                1 => wide::product_of_points::<F, M>(channels, a, next, to.0),
                 2 => wide::product::<F, M, 1>(channels, a, b, to),
                 _ => wide::product::<F, M, 2>(channels, a, b, to),
             }
@@ -78,7 +81,9 @@ pub(super) unsafe fn multiply<F: Transforms, const V: usize>(
     to: *mut f32,
 ) {
     let vectors = V.min(2);
-    for point in 0..F::POINTS {
+    // of eight filters a register has room for those of two points, whose number is even
+    let points = if V == 1 && is_wide { 2 } else { 1 };
+    for point in (0..F::POINTS).step_by(points) {
         let b = (b.wrapping_add(point * F::pitch(channels, vectors)), b_panel);
         let mut t = 0;
         while t < tiles {
