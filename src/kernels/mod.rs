@@ -43,6 +43,8 @@ mod mve_conv;
 mod mve_pairs;
 #[cfg(any(test, foolproof_dsp))]
 mod plain;
+#[cfg(target_arch = "x86_64")]
+mod prepared;
 pub mod scalar;
 #[cfg(foolproof_simd)]
 pub mod simd;
@@ -67,6 +69,8 @@ pub use constant::Constant;
 pub(crate) use constant::Place;
 pub use fixed_point::{Multiplier, Rounding};
 pub use layers::{ConvF32, ConvI8, DenseF32, DenseI8, Requantize};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use prepared::{KindI8, LayerI8, PreparedI8};
 pub use scalar::spread::Spread;
 
 /// Whether the f32 layers are compiled in. Where they are not, [`crate::ops::Op::check`] refuses them, and the functions here do nothing.

@@ -38,6 +38,22 @@ pub struct Inside {
 }
 
 impl Window {
+    /// Of a fully connected layer, `[samples, depth]` to `[samples, outputs]`: a convolution of single pixels, of which each sample is one.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn of_dense(depth: usize, samples: usize, outputs: usize) -> Window {
+        Window {
+            batch: 1,
+            input: [1, samples],
+            in_channels: depth,
+            output: [1, samples],
+            out_channels: outputs,
+            kernel: [1, 1],
+            stride: [1, 1],
+            dilation: [1, 1],
+            padding: [0, 0],
+        }
+    }
+
     /// The cells inside, along axis 0 (rows) or 1 (columns), of the window at output position `out`.
     #[inline(always)]
     pub fn inside(&self, axis: usize, out: usize) -> Inside {

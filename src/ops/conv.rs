@@ -3,6 +3,8 @@
 use super::check;
 use super::{Activation, Context, Conv2d, DepthwiseConv2d, Numerics, OpError, activation};
 use crate::kernels::{self, ConvF32, ConvI8, Requantize, Spread, WeightsI8, Window};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::{KindI8, LayerI8};
 use crate::tensor::{DType, DataMut, Operand, Shape};
 
 /// What both convolutions are, apart from which channels meet.
@@ -146,14 +148,7 @@ impl Convolution {
                     x: x.i8(),
                     x_zero_point: x.quant.zero_point as i16,
                     w: cx.constant(w.i8()),
-                    output: Requantize {
-                        bias: bias.i32(),
-                        multiplier: multiplier.i32(),
-                        shift: shift.i32(),
-                        rounding: cx.numerics.convolution(),
-                        zero_point: output.quant.zero_point,
-                        range: self.activation.range_i8(&output.quant),
-                    },
+                    output: self.requantize(cx, [bias, multiplier, shift], output),
                 };
                 match spread {
                     Some(spread) => kernels::spread_i8(cx.kernels, spread, &p, y),
@@ -162,6 +157,47 @@ impl Convolution {
                 }
             }
         }
+    }
+
+    #[inline(always)]
+    fn requantize<'a>(
+        &self,
+        cx: &Context,
+        [bias, multiplier, shift]: [&Operand<'a>; 3],
+        output: &Operand,
+    ) -> Requantize<'a> {
+        Requantize {
+            bias: bias.i32(),
+            multiplier: multiplier.i32(),
+            shift: shift.i32(),
+            rounding: cx.numerics.convolution(),
+            zero_point: output.quant.zero_point,
+            range: self.activation.range_i8(&output.quant),
+        }
+    }
+
+    /// The int8 layer, all but its input.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn layer_i8<'a>(
+        &self,
+        cx: &Context,
+        inputs: &[Operand<'a>],
+        output: &Operand,
+    ) -> Option<LayerI8<'a>> {
+        let [x, w, bias, multiplier, shift] = inputs else {
+            return None;
+        };
+        let in_groups = self.spread(&x.shape, &w.shape).is_some();
+        (!in_groups).then(|| LayerI8 {
+            kind: match self.depthwise {
+                true => KindI8::Depthwise,
+                false => KindI8::Conv,
+            },
+            window: self.window(&x.shape, &w.shape, &output.shape),
+            x_zero_point: x.quant.zero_point as i16,
+            w: w.i8(),
+            output: self.requantize(cx, [bias, multiplier, shift], output),
+        })
     }
 
     pub(super) fn input_gradient(

@@ -2,6 +2,8 @@
 
 use super::{Context, Dense, Numerics, OpError, activation, check};
 use crate::kernels::{self, DenseF32, DenseI8, Requantize, WeightsI8};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::{KindI8, LayerI8, Window};
 use crate::tensor::{DType, DataMut, Operand, Shape};
 
 impl Dense {
@@ -52,18 +54,49 @@ impl Dense {
                     x: x.i8(),
                     x_zero_point: x.quant.zero_point as i16,
                     w: cx.constant(w.i8()),
-                    output: Requantize {
-                        bias: bias.i32(),
-                        multiplier: multiplier.i32(),
-                        shift: shift.i32(),
-                        rounding: cx.numerics.dense(),
-                        zero_point: output.quant.zero_point,
-                        range: self.activation.range_i8(&output.quant),
-                    },
+                    output: self.requantize(cx, [bias, multiplier, shift], output),
                 };
                 kernels::dense_i8(cx.kernels, &p, y);
             }
         }
+    }
+
+    #[inline(always)]
+    fn requantize<'a>(
+        &self,
+        cx: &Context,
+        [bias, multiplier, shift]: [&Operand<'a>; 3],
+        output: &Operand,
+    ) -> Requantize<'a> {
+        Requantize {
+            bias: bias.i32(),
+            multiplier: multiplier.i32(),
+            shift: shift.i32(),
+            rounding: cx.numerics.dense(),
+            zero_point: output.quant.zero_point,
+            range: self.activation.range_i8(&output.quant),
+        }
+    }
+
+    /// The int8 layer, all but its input.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn layer_i8<'a>(
+        &self,
+        cx: &Context,
+        inputs: &[Operand<'a>],
+        output: &Operand,
+    ) -> Option<LayerI8<'a>> {
+        let [x, w, bias, multiplier, shift] = inputs else {
+            return None;
+        };
+        let depth = w.shape.dim(1);
+        Some(LayerI8 {
+            kind: KindI8::Dense,
+            window: Window::of_dense(depth, x.shape.len() / depth, w.shape.dim(0)),
+            x_zero_point: x.quant.zero_point as i16,
+            w: w.i8(),
+            output: self.requantize(cx, [bias, multiplier, shift], output),
+        })
     }
 
     pub(super) fn input_gradient(

@@ -67,6 +67,8 @@ pub use table::Table;
 use conv::Convolution;
 use linked::*;
 
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::PreparedI8;
 #[cfg(foolproof_simd)]
 use crate::kernels::kept;
 use crate::kernels::{Constant, Kernels, Place};
@@ -276,6 +278,27 @@ impl Op {
                 * usize::from(stride[1]).min(w.shape.dim(2)),
         };
         sizes.bytes()
+    }
+
+    /// What a session that runs the operator again and again should look at once; `operands` with the elements of constants. None where there is no such thing.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn prepared_i8<'a>(
+        &self,
+        cx: &Context,
+        kept: &kept::Kept<'a>,
+        operands: &[Operand<'a>],
+        output: &Operand,
+    ) -> Option<PreparedI8<'a>> {
+        if output.dtype != DType::I8 {
+            return None;
+        }
+        let layer = match self {
+            Op::Conv2d(conv) => Convolution::from(conv).layer_i8(cx, operands, output),
+            Op::DepthwiseConv2d(conv) => Convolution::from(conv).layer_i8(cx, operands, output),
+            Op::Dense(dense) => dense.layer_i8(cx, operands, output),
+            _ => None,
+        };
+        PreparedI8::new(cx.kernels, layer?, kept)
     }
 
     /// The operator's name, in lower case.

@@ -136,6 +136,10 @@ impl Session<'_> {
         if tables.is_reshape(k) {
             return;
         }
+        #[cfg(target_arch = "x86_64")]
+        if self.run_prepared(k) {
+            return;
+        }
         let node = self.node(k);
         // an earlier pass of backward saves the notes of the operators before this one's own
         let backward = self.options.mode.goes_back() && k >= self.operators().start;

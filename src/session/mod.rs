@@ -11,6 +11,8 @@ mod backward;
 pub(crate) mod detector;
 mod error;
 mod forward;
+#[cfg(target_arch = "x86_64")]
+mod prepared;
 mod view;
 
 pub use error::SessionError;
@@ -96,6 +98,9 @@ pub struct Session<'a> {
     /// The first operators, decoded once: that takes as long as a small layer's products.
     #[cfg(foolproof_simd)]
     nodes: heapless::Vec<Node, NODES>,
+    /// Those of them that are ready to run.
+    #[cfg(target_arch = "x86_64")]
+    prepared: prepared::AllPrepared<'a>,
     /// The first tensors, as operators see them.
     #[cfg(foolproof_simd)]
     known: heapless::Vec<Known<'a>, KNOWN>,
@@ -153,12 +158,16 @@ impl<'a> Session<'a> {
             nodes: (0..model.tables().op_count().min(NODES))
                 .map(|k| model.tables().node(k))
                 .collect(),
+            #[cfg(target_arch = "x86_64")]
+            prepared: heapless::Vec::new(),
             #[cfg(foolproof_simd)]
             known: heapless::Vec::new(),
             cleared: false,
         };
         #[cfg(foolproof_simd)]
         session.know();
+        #[cfg(target_arch = "x86_64")]
+        session.prepare();
         if mode.trains() {
             session.load_parameters();
         }
@@ -183,6 +192,8 @@ impl<'a> Session<'a> {
         self.options = options;
         #[cfg(foolproof_simd)]
         self.know();
+        #[cfg(target_arch = "x86_64")]
+        self.prepare();
         self.state = State::Empty;
         self.reset_state();
         Ok(())

@@ -35,7 +35,7 @@ impl<'a> Session<'a> {
             .extend((0..count).map(|t| Known::new(&model, run, t)));
     }
 
-    fn at(&self) -> Run {
+    pub(super) fn at(&self) -> Run {
         Run {
             mode: self.options.mode,
             batch: self.options.batch,
@@ -152,7 +152,7 @@ pub(super) struct View<'a> {
 #[derive(Debug)]
 pub(super) struct Known<'a> {
     /// Its elements are those in the image, if they are read there.
-    operand: Operand<'a>,
+    pub(super) operand: Operand<'a>,
     /// Where in the buffer they are otherwise.
     slot: Option<Range<usize>>,
 }
@@ -163,7 +163,7 @@ pub(super) const KNOWN: usize = 64;
 
 #[cfg(foolproof_simd)]
 impl<'a> Known<'a> {
-    fn new(model: &Model<'a>, run: Run, t: usize) -> Known<'a> {
+    pub(super) fn new(model: &Model<'a>, run: Run, t: usize) -> Known<'a> {
         let mut operand = model.tables().operand(t);
         let in_image = model.tables().is_in_image(t);
         if !in_image {

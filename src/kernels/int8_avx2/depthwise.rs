@@ -111,7 +111,7 @@ fn narrow(p: &ConvI8, y: &mut [i8]) -> bool {
 }
 
 /// A column is as good as a row, of which two elements are taken at a time.
-fn turned(g: &Window) -> Window {
+pub(in super::super) fn turned(g: &Window) -> Window {
     let is_column = [g.input[1], g.output[1], g.kernel[1]] == [1; 3] && g.padding[1] == 0;
     if !is_column {
         return *g;

@@ -21,7 +21,7 @@ const MOST: usize = ROOM / 16;
 const NONE: i8 = -128;
 
 /// The filters that are left of a layer's.
-pub(super) struct Live<'a> {
+pub(in super::super) struct Live<'a> {
     /// One behind the other.
     w: &'a [i8],
     output: Requantize<'a>,

@@ -1,12 +1,12 @@
 //! Convolution, of which a dense layer is one: some pixels meet a block of filters, four elements at a time.
 
-use super::super::kept::{Key, Loops};
+use super::super::kept::{Kept, Key, Loops};
 use super::super::simd::ran_wide;
 use super::super::strip::{Cut, Layout, Scratch, Strip, flattened};
 use super::super::{ConvI8, DenseI8, Rounding, Window};
 use super::{
     Finish, Form, LANES, Weights, block_len, both, channel, describe, numbers, raise, registers,
-    row_of_bytes, store, store_all, takes,
+    row_of_bytes, store, store_all, takes, vector::vector,
 };
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -23,6 +23,28 @@ const BEHIND: usize = 4;
 /// The integer convolution, weights in any order; false where it was left undone.
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
 pub(in super::super) fn conv(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
+    let blocks = p.w.place().and_then(|kept| in_order(p, layout, kept));
+    blocks.is_some_and(|blocks| conv_of(p, blocks, y))
+}
+
+/// The same, with its blocks at hand.
+#[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+pub(in super::super) fn conv_of(p: &ConvI8, blocks: &[i32], y: &mut [i8]) -> bool {
+    let g = p.window;
+    if is_flat(g)
+        && g.batch * g.input[0] * g.input[1] == 1
+        && let (Some(x), Some(y)) = (p.x.get(..g.in_channels), y.get_mut(..g.out_channels))
+    {
+        vector(&p.output, blocks, x, y);
+        return true;
+    }
+    of_strips(p, blocks, y)
+}
+
+/// The same, strip by strip. No part of its caller, which would keep room for one on the stack.
+#[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+#[inline(never)]
+fn of_strips(p: &ConvI8, blocks: &[i32], y: &mut [i8]) -> bool {
     let g = p.window;
     let mut room = Scratch::<STRIP, u8>::new();
     let pixels = g.batch * g.input[0] * g.input[1];
@@ -31,9 +53,6 @@ pub(in super::super) fn conv(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
         && len <= STRIP - BEHIND
         && let Some(input) = p.x.get(..len)
     {
-        let Some(blocks) = in_order(p, layout) else {
-            return false;
-        };
         // the whole input, as it lies
         let strip = Strip {
             n: 0,
@@ -57,9 +76,6 @@ pub(in super::super) fn conv(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
     };
     let g = p.window;
     let Some(cut) = Cut::new(g, STRIP - BEHIND) else {
-        return false;
-    };
-    let Some(blocks) = in_order(p, layout) else {
         return false;
     };
     for strip in cut.strips(g) {
@@ -118,17 +134,7 @@ pub(in super::super) fn dense(p: &DenseI8, y: &mut [i8]) -> bool {
         return false;
     }
     let samples = p.x.len() / p.depth;
-    let window = Window {
-        batch: 1,
-        input: [1, samples],
-        in_channels: p.depth,
-        output: [1, samples],
-        out_channels: p.output.bias.len(),
-        kernel: [1, 1],
-        stride: [1, 1],
-        dilation: [1, 1],
-        padding: [0, 0],
-    };
+    let window = Window::of_dense(p.depth, samples, p.output.bias.len());
     let layer = ConvI8 {
         window: &window,
         x: p.x,
@@ -149,7 +155,11 @@ fn quads(g: &Window) -> usize {
 }
 
 /// All blocks, one behind the other: found, or written now. None where there is no place for them or the layer is left to others.
-pub(super) fn in_order<'a>(p: &ConvI8<'a>, layout: Layout) -> Option<&'a [i32]> {
+pub(in super::super) fn in_order<'a>(
+    p: &ConvI8,
+    layout: Layout,
+    kept: &Kept<'a>,
+) -> Option<&'a [i32]> {
     let g = p.window;
     let [high, wide] = g.kernel;
     let filter = g.filter_len();
@@ -164,9 +174,8 @@ pub(super) fn in_order<'a>(p: &ConvI8<'a>, layout: Layout) -> Option<&'a [i32]> 
         both(g.in_channels, g.out_channels),
     ];
     let key = Key::of_constants(Loops::IntegerQuads, &p.w, shape, p.x_zero_point, &p.output);
-    let place = p.w.place()?;
     let len = numbers(g.out_channels, quads(g));
-    let found = place.numbers(&key, len, |to| write(p, layout, to))?;
+    let found = kept.numbers(&key, len, |to| write(p, layout, to))?;
     (Form::of(found[0]) != Form::NotTaken).then_some(found)
 }
 

@@ -3,7 +3,7 @@
 //! Rows of the input come as quads: each element beside those of the next three columns. The few rows that a row of outputs reads are kept until the
 //! next one has read them. Columns of fewer than 64 channels lie side by side in a vector; more channels than that come 64 at a time.
 
-use super::super::kept::{Key, Loops};
+use super::super::kept::{Kept, Key, Loops};
 use super::super::simd::ran_wide;
 use super::super::strip::{Cut, Scratch, Strip};
 use super::super::{ConvI8, Rounding, Window};
@@ -75,17 +75,18 @@ impl Sizes {
 /// The integer depthwise convolution; false where it was left undone.
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
 pub(in super::super) fn depthwise(p: &ConvI8, y: &mut [i8]) -> bool {
+    let blocks = p.w.place().and_then(|kept| in_order(p, kept));
+    blocks.is_some_and(|blocks| depthwise_of(p, blocks, y))
+}
+
+/// The same, with its blocks at hand.
+#[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
+pub(in super::super) fn depthwise_of(p: &ConvI8, blocks: &[i32], y: &mut [i8]) -> bool {
     let g = p.window;
-    if g.in_channels == 0 || g.kernel.contains(&0) || g.stride[1] == 0 {
-        return false;
-    }
     let columns = Sizes::widest(g).min(g.output[1]);
     if columns == 0 {
         return false;
     }
-    let Some(blocks) = in_order(p) else {
-        return false;
-    };
     let (mut planes, mut quads) = (Scratch::<ROW, u8>::new(), Scratch::<QUADS, u8>::new());
     let cut = Cut {
         rows: g.output[0],
@@ -186,12 +187,13 @@ fn side_by_side(planes: &[u8], g: &Window, sizes: &Sizes, to: &mut [MaybeUninit<
 }
 
 /// All blocks, one behind the other: found, or written now. None where there is no place for them or the layer is left to others.
-fn in_order<'a>(p: &ConvI8<'a>) -> Option<&'a [i32]> {
+pub(in super::super) fn in_order<'a>(p: &ConvI8, kept: &Kept<'a>) -> Option<&'a [i32]> {
     let g = p.window;
     let (c, cells) = (g.in_channels, g.kernel[0] * g.kernel[1]);
+    let shaped = c > 0 && cells > 0 && g.stride[1] > 0;
     let sized = c == g.out_channels && c == p.output.bias.len() && p.w.len() == cells * c;
     let rounds_twice = p.output.rounding == Rounding::Double;
-    if !sized || !matches!(g.dilation, [1, 1]) || !rounds_twice {
+    if !shaped || !sized || !matches!(g.dilation, [1, 1]) || !rounds_twice {
         return None;
     }
     let shape = [both(g.kernel[0], g.kernel[1]), c, 0];
@@ -204,7 +206,7 @@ fn in_order<'a>(p: &ConvI8<'a>) -> Option<&'a [i32]> {
     );
     let quads = g.kernel[0] * g.kernel[1].div_ceil(4);
     let len = depthwise_numbers(g.in_channels, quads);
-    let found = p.w.place()?.numbers(&key, len, |to| write(p, quads, to))?;
+    let found = kept.numbers(&key, len, |to| write(p, quads, to))?;
     (Form::of(found[0]) != Form::NotTaken).then_some(found)
 }
 

@@ -16,10 +16,11 @@ mod conv;
 mod depthwise;
 #[cfg(test)]
 mod tests;
+mod vector;
 
 pub(super) use add::add;
-pub(super) use conv::{DEPTH, conv, dense};
-pub(super) use depthwise::depthwise;
+pub(super) use conv::{DEPTH, conv, conv_of, dense, in_order};
+pub(super) use depthwise::{depthwise, depthwise_of, in_order as depthwise_in_order};
 
 use super::strip::Strip;
 use super::{ConvI8, Multiplier, Requantize, Rounding};

@@ -239,7 +239,7 @@ fn requantization_is_exact() {
             filter: 1,
             element: 1,
         };
-        forms[super::conv::in_order(&p, layout).unwrap()[0] as usize] += 1;
+        forms[super::conv::in_order(&p, layout, p.w.place().unwrap()).unwrap()[0] as usize] += 1;
     }
     assert!(
         forms[0] == 0 && forms[1] > 10_000 && forms[2] > 5_000,
@@ -285,7 +285,7 @@ fn the_short_way_is_exact_at_its_limits() {
                         filter: 1,
                         element: 1,
                     };
-                    let form = super::conv::in_order(&p, layout).unwrap()[0];
+                    let form = super::conv::in_order(&p, layout, p.w.place().unwrap()).unwrap()[0];
                     assert_eq!(form, Form::Plain as i32);
                 }
             }

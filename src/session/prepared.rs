@@ -1,0 +1,64 @@
+//! Operators that a session looks at once, so that a run goes straight to their loops.
+
+use super::view::Known;
+use super::{NODES, Session};
+use crate::kernels::PreparedI8;
+use crate::memory::Role;
+use crate::ops::{Context, MAX_INPUTS};
+use crate::tensor::Operand;
+use core::ops::Range;
+use zerocopy::FromBytes;
+
+/// An operator, and where in the buffer its input and its output are.
+#[derive(Debug)]
+pub(super) struct Prepared<'a> {
+    layer: PreparedI8<'a>,
+    input: Range<usize>,
+    output: Range<usize>,
+}
+
+/// The first operators, those among them that are.
+pub(super) type AllPrepared<'a> = heapless::Vec<Option<Prepared<'a>>, NODES>;
+
+impl<'a> Session<'a> {
+    /// Looks at the first operators. Only for runs that no backward pass follows: nothing is noted for one.
+    pub(super) fn prepare(&mut self) {
+        self.prepared.clear();
+        if !self.options.mode.goes_back() {
+            let count = self.nodes.len();
+            self.prepared = (0..count).map(|k| self.prepared(k)).collect();
+        }
+    }
+
+    fn prepared(&self, k: usize) -> Option<Prepared<'a>> {
+        let (model, run, node) = (&self.model, self.at(), self.nodes.get(k)?);
+        let operand = |t: usize| Known::new(model, run, t).operand;
+        let operands: heapless::Vec<Operand<'a>, MAX_INPUTS> = node.inputs().map(operand).collect();
+        let context = Context::new(self.options.kernels, model.numerics());
+        let layer = node
+            .op
+            .prepared_i8(&context, &self.kept, &operands, &operand(node.output))?;
+        Some(Prepared {
+            layer,
+            input: self.slot(node.inputs().next()?, Role::Value)?,
+            output: self.slot(node.output, Role::Value)?,
+        })
+    }
+
+    /// Runs operator `k` if it is prepared, or says false.
+    #[inline]
+    pub(super) fn run_prepared(&mut self, k: usize) -> bool {
+        let Some(Some(prepared)) = self.prepared.get(k) else {
+            return false;
+        };
+        let ranges = [prepared.input.clone(), prepared.output.clone()];
+        // a checked plan has no two slots in one place
+        let Ok([x, y]) = self.buffer.get_disjoint_mut(ranges) else {
+            return false;
+        };
+        match (<[i8]>::ref_from_bytes(x), <[i8]>::mut_from_bytes(y)) {
+            (Ok(x), Ok(y)) => prepared.layer.run(x, y),
+            _ => false,
+        }
+    }
+}
