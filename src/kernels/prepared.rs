@@ -114,3 +114,140 @@ impl<'a> PreparedI8<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::super::int8_tests::{Constants, Random, sized, window};
+    use super::super::kept::{Sizes, dense_bytes};
+    use super::super::wide_in_tests::{counted, without};
+    use super::super::{DenseI8, Simd, scalar};
+    use super::*;
+    use std::vec::Vec;
+
+    fn kernels() -> Option<Kernels> {
+        let kernels = Simd::new().map(Kernels::Simd);
+        kernels.filter(|_| simd::found().wide_products)
+    }
+
+    /// Room for one layer, no more than a session asks for.
+    fn room(g: &Window, kind: KindI8) -> Vec<u8> {
+        let channels = match kind {
+            KindI8::Depthwise => 1,
+            _ => g.in_channels,
+        };
+        let sizes = Sizes {
+            kernel: g.kernel,
+            weight: 1,
+            forward: [channels, g.out_channels],
+            backward: None,
+            images: [g.output, g.input],
+            keeps_ties: false,
+            phases: 1,
+        };
+        let bytes = match kind {
+            KindI8::Dense => dense_bytes(g.in_channels * g.out_channels, g.out_channels),
+            _ => sizes.bytes(),
+        };
+        std::vec![0; bytes]
+    }
+
+    #[test]
+    fn prepared_layers_are_the_scalar_ones_bit_for_bit() {
+        let Some(kernels) = kernels() else { return };
+        let mut random = Random(31);
+        for (kind, g) in [
+            (KindI8::Conv, window([9, 7], 5, 40, [3, 3])),
+            (KindI8::Conv, window([1, 1], 70, 12, [1, 1])),
+            (KindI8::Conv, window([6, 6], 16, 64, [1, 1])),
+            (KindI8::Depthwise, window([9, 7], 24, 24, [3, 3])),
+            // a column, which is turned, and a single channel
+            (KindI8::Depthwise, window([20, 1], 24, 24, [10, 1])),
+            (KindI8::Depthwise, window([9, 7], 1, 8, [3, 3])),
+            (KindI8::Dense, Window::of_dense(130, 1, 196)),
+            (KindI8::Dense, Window::of_dense(65, 3, 10)),
+        ] {
+            let g = match kind {
+                KindI8::Dense => g,
+                _ => sized(g, [0, 0]),
+            };
+            let weights = match kind {
+                KindI8::Depthwise => g.kernel[0] * g.kernel[1] * g.out_channels,
+                _ => g.filter_len() * g.out_channels,
+            };
+            let w = random.bytes(weights);
+            let constants = Constants::new(g.out_channels, &mut random);
+            let layer = LayerI8 {
+                kind,
+                window: g,
+                x_zero_point: -5,
+                w: &w,
+                output: constants.requantize(),
+            };
+            let mut memory = room(&g, kind);
+            let kept = Kept::new(&mut memory);
+            let prepared = PreparedI8::new(kernels, layer, &kept).unwrap();
+            // asked for again, as after a change of the batch, it is what is there
+            let used = kept.used();
+            assert!(PreparedI8::new(kernels, layer, &kept).is_some());
+            assert_eq!(kept.used(), used);
+            for _ in 0..3 {
+                let x = random.bytes(g.batch * g.input[0] * g.input[1] * g.in_channels);
+                let outputs = g.batch * g.output[0] * g.output[1] * g.out_channels;
+                let (mut expected, mut got) = (std::vec![99; outputs], std::vec![0; outputs]);
+                let runs = counted(|| assert!(prepared.run(&x, &mut got)));
+                let p = ConvI8 {
+                    window: &g,
+                    x: &x,
+                    x_zero_point: -5,
+                    w: w[..].into(),
+                    output: layer.output,
+                };
+                match kind {
+                    KindI8::Conv => scalar::conv::forward_i8(&p, &mut expected),
+                    KindI8::Depthwise => scalar::depthwise::forward_i8(&p, &mut expected),
+                    KindI8::Dense => {
+                        let p = DenseI8 {
+                            depth: g.in_channels,
+                            x: &x,
+                            x_zero_point: -5,
+                            w: p.w,
+                            output: p.output,
+                        };
+                        scalar::dense::forward_i8(&p, &mut expected);
+                    }
+                }
+                assert_eq!(got, expected, "{kind:?} {g:?}");
+                assert!(runs > 0, "{kind:?} {g:?}");
+            }
+        }
+    }
+
+    /// Without the registers or room, with other loops, and where most filters are alike, whoever runs the layer asks anew.
+    #[test]
+    fn what_is_not_prepared() {
+        let Some(kernels) = kernels() else { return };
+        let mut random = Random(32);
+        let g = sized(window([4, 4], 16, 32, [1, 1]), [0, 0]);
+        let (w, none) = (random.bytes(16 * 32), std::vec![0; 16 * 32]);
+        let constants = Constants::new(32, &mut random);
+        let layer = LayerI8 {
+            kind: KindI8::Conv,
+            window: g,
+            x_zero_point: 3,
+            w: &w,
+            output: constants.requantize(),
+        };
+        let mut memory = room(&g, KindI8::Conv);
+        let is_prepared = |kernels: Kernels, layer: LayerI8, memory: &mut [u8]| {
+            PreparedI8::new(kernels, layer, &Kept::new(memory)).is_some()
+        };
+        assert!(is_prepared(kernels, layer, &mut memory));
+        assert!(!is_prepared(Kernels::Scalar, layer, &mut memory));
+        assert!(!without(|| is_prepared(kernels, layer, &mut memory)));
+        assert!(!is_prepared(kernels, layer, &mut memory[..1024]));
+        assert!(!is_prepared(kernels, layer, &mut []));
+        let alike = LayerI8 { w: &none, ..layer };
+        assert!(!is_prepared(kernels, alike, &mut memory));
+    }
+}

@@ -84,6 +84,49 @@ fn a_preferred_buffer_holds_all_weights_in_order() {
     }
 }
 
+/// Layers that a session looks at once see as many samples as there are now, and those behind the first ones are looked at each time.
+#[test]
+fn an_int8_session_can_take_fewer_samples_and_go_through_many_layers() {
+    const LAYERS: u32 = 40;
+    let mut b = Builder::new(&[30], (-1.0, 1.0), 3).unwrap();
+    let mut x = b.input();
+    for i in 0..LAYERS {
+        x = b.dense(x, 17 + i % 3, Activation::None).unwrap();
+    }
+    let long = b.finish(x);
+    for graph in [long, convolutions()] {
+        let len = graph.tensors[graph.input].shape.len();
+        let calibration = sample(4 * len, 7);
+        let int8 = quantize(&graph, &calibration, &Default::default()).unwrap();
+        let image = to_image(&int8).unwrap();
+        let model = image.model().unwrap();
+        let x: Vec<i8> = calibration.iter().map(|v| (v * 127.0) as i8).collect();
+        let answers = |kernels: Kernels, batches: &[usize]| {
+            let mut memory = Lines::zeroed(model.preferred_buffer_for(Mode::Infer, 4).unwrap());
+            let options = Options {
+                mode: Mode::Infer,
+                batch: 4,
+                kernels,
+            };
+            let mut session = Session::with_options(&model, options, &mut memory).unwrap();
+            let (mut left, mut all) = (&x[..], Vec::new());
+            for &batch in batches {
+                let (now, rest) = left.split_at(batch * len);
+                session.set_batch(batch).unwrap();
+                all.extend_from_slice(session.forward_i8(now).unwrap());
+                left = rest;
+            }
+            all
+        };
+        let expected = answers(Kernels::Scalar, &[1; 4]);
+        for batches in [&[4][..], &[1, 3], &[2, 1, 1], &[3, 1]] {
+            assert_eq!(answers(Kernels::detect(), batches), expected);
+        }
+        let first = &expected[..expected.len() / 4];
+        assert!(first.iter().any(|&y| y != first[0]));
+    }
+}
+
 /// Strides beyond the window ask for no memory that nobody has a use for, and batches near the limit of 31 bits for none behind it.
 #[test]
 fn a_small_model_prefers_a_small_buffer() {

@@ -30,9 +30,9 @@ use core::mem::MaybeUninit;
 /// Sums in a register.
 const LANES: usize = 16;
 
-/// Registers of constants for sixteen channels, in this order: where sums begin, shifts to the left, factors of the even lanes and of the odd
-/// ones, what is added to their products (two again), the bit of a sum's sign, shifts to the right, and shifts of whole products (two
-/// again). [`OfLane::write`] writes them, [`plain`] and [`any`] read them.
+/// Registers of constants for sixteen channels, in this order: where sums begin, factors, what is added to the upper halves of their products,
+/// and shifts to the right: all that [`Form::Plain`] reads, next to each other. Then shifts to the left, the bit of a sum's sign, and for even lanes and for odd ones what is added to
+/// whole products (two registers) and their shifts (two again). [`OfLane::write`] writes them, [`plain`] and [`any`] read them.
 const CONSTANTS: usize = 10;
 
 /// Numbers before a block's constants: its [`Form`], and what fills a line.
@@ -176,7 +176,8 @@ fn describe(
 struct OfLane {
     start: i32,
     factor: i32,
-    /// Added to its product.
+    /// Added to the upper half of its product, or to all of it.
+    high: i32,
     more: i64,
     /// Of [`Form::Any`] the bit of its sign, where it counts.
     sign: i32,
@@ -193,19 +194,24 @@ impl OfLane {
             let at = at * LANES + lane / 2 * 2;
             (to[at], to[at + 1]) = (value as i32, (value >> 32) as i32);
         };
-        to[lane] = self.start;
-        to[LANES + lane] = self.left;
-        wide(2 + is_odd, i64::from(self.factor as u32), to);
-        wide(4 + is_odd, self.more, to);
-        to[6 * LANES + lane] = self.sign;
-        to[7 * LANES + lane] = self.right;
-        // the products of these are shifted whole
+        let numbers = [
+            self.start,
+            self.factor,
+            self.high,
+            self.right,
+            self.left,
+            self.sign,
+        ];
+        for (register, number) in numbers.into_iter().enumerate() {
+            to[register * LANES + lane] = number;
+        }
+        wide(6 + is_odd, self.more, to);
         wide(8 + is_odd, 31 + i64::from(self.right), to);
     }
 }
 
-/// Sums are kept unsigned, 2^31 above what they are, and meet twice the mantissa, unsigned, too: the upper half of the product is gemmlowp's
-/// doubling high multiply, and the mantissa. That is taken off, and halves of both roundings and the zero point are added before the shift, in one
+/// Sums are kept unsigned, 2^31 above what they are, and meet twice the mantissa, unsigned, too: the upper half of the product, rounded, is
+/// gemmlowp's doubling high multiply, and the mantissa. That is taken off, and the half of the second rounding and the zero point are added before the shift, in one
 /// addition; a second one adds the 1 that a sum that is not negative has more (gemmlowp's rounding shift takes halves away from zero).
 fn plain_constants(factor: Multiplier, zero_point: i32, start: i64) -> OfLane {
     let (mantissa, right) = (factor.mantissa, -factor.shift);
@@ -214,7 +220,8 @@ fn plain_constants(factor: Multiplier, zero_point: i32, start: i64) -> OfLane {
     OfLane {
         start: (start as i32).wrapping_add(i32::MIN),
         factor: mantissa << 1,
-        more: (1 << 31) + (high << 32),
+        high: high as i32,
+        more: 0,
         sign: 0,
         right,
         left: 0,
@@ -229,6 +236,7 @@ fn any_constants(factor: Multiplier, start: i64) -> OfLane {
     OfLane {
         start: start as i32,
         factor: factor.mantissa,
+        high: 0,
         more: (1 << 30) + (half << 31),
         sign: if right > 0 { i32::MIN } else { 0 },
         right,
@@ -339,12 +347,16 @@ fn load(from: &[i32; LANES]) -> __m512i {
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
 #[inline]
 fn plain(constants: &[[i32; LANES]; CONSTANTS], sum: __m512i) -> __m512i {
-    let [_, _, factor, of_odd, more, more_odd, _, right, _, _] = constants;
-    let even = _mm512_mul_epu32(sum, load(factor));
-    let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(sum), load(of_odd));
-    let even = _mm512_add_epi64(even, load(more));
-    let odd = _mm512_add_epi64(odd, load(more_odd));
+    let [_, factor, more, right, ..] = constants;
+    let factor = load(factor);
+    let even = _mm512_mul_epu32(sum, factor);
+    let odd = _mm512_srli_epi64::<32>(sum);
+    let odd = _mm512_mul_epu32(odd, _mm512_srli_epi64::<32>(factor));
+    let half = _mm512_set1_epi64(1 << 31);
+    let even = _mm512_add_epi64(even, half);
+    let odd = _mm512_add_epi64(odd, half);
     let high = _mm512_mask_shuffle_epi32::<0b11_11_01_01>(odd, 0x5555, even);
+    let high = _mm512_add_epi32(high, load(more));
     let high = _mm512_add_epi32(high, _mm512_srli_epi32::<31>(sum));
     _mm512_srav_epi32(high, load(right))
 }
@@ -355,20 +367,21 @@ fn plain(constants: &[[i32; LANES]; CONSTANTS], sum: __m512i) -> __m512i {
 fn any(constants: &[[i32; LANES]; CONSTANTS], sum: __m512i) -> __m512i {
     let [
         _,
-        left,
         factor,
-        of_odd,
+        _,
+        _,
+        left,
+        sign,
         more,
         more_odd,
-        sign,
-        _,
         right,
         right_odd,
     ] = constants;
     let sum = _mm512_sllv_epi32(sum, load(left));
     let negative = _mm512_and_si512(sum, load(sign));
     let even = _mm512_mul_epi32(sum, load(factor));
-    let odd = _mm512_mul_epi32(_mm512_srli_epi64::<32>(sum), load(of_odd));
+    let of_odd = _mm512_srli_epi64::<32>(load(factor));
+    let odd = _mm512_mul_epi32(_mm512_srli_epi64::<32>(sum), of_odd);
     let even = _mm512_add_epi64(even, load(more));
     let odd = _mm512_add_epi64(odd, load(more_odd));
     // the sign's bit counts 2^31 in a lane of 64

@@ -207,7 +207,9 @@ fn requantization_is_exact() {
     let mut forms = [0; 3];
     for round in 0..20_000 {
         let channels = [16, 32, 64, 70][round as usize % 4];
-        let g = sized(window([1, 1], 1, channels, [1, 1]), [0, 0]);
+        // one pixel, or more of them
+        let pixels = [1, 5][round as usize / 4 % 2];
+        let g = sized(window([1, pixels], 1, channels, [1, 1]), [0, 0]);
         let is_tame = round % 3 > 0;
         let bias: Vec<i32> = (0..channels)
             .map(|_| match is_tame {
@@ -233,7 +235,8 @@ fn requantization_is_exact() {
         let w = std::vec![1; channels];
         let mut memory = room(&g, false);
         let kept = Kept::new(&mut memory);
-        let p = conv_layer(&g, &[3], 3, Constant::new(&w, Some(&kept)), output);
+        let x = &[3; 5][..pixels];
+        let p = conv_layer(&g, x, 3, Constant::new(&w, Some(&kept)), output);
         check(&p, false);
         let layout = Layout {
             filter: 1,
@@ -253,8 +256,9 @@ fn the_short_way_is_exact_at_its_limits() {
     if !is_there() {
         return;
     }
-    let g = sized(window([1, 1], 1, 16, [1, 1]), [0, 0]);
-    for right in 1..=22 {
+    let each = |right| [(right, 1), (right, 4)];
+    for (right, pixels) in (1..=22).flat_map(each) {
+        let g = sized(window([1, pixels], 1, 16, [1, 1]), [0, 0]);
         for zero_point in [-128, -1, 0, 127] {
             for mantissa in [1 << 30, i32::MAX, (1 << 30) + 12345, 0] {
                 let half = 1i32 << right;
@@ -278,8 +282,8 @@ fn the_short_way_is_exact_at_its_limits() {
                     let mut memory = room(&g, false);
                     let kept = Kept::new(&mut memory);
                     let w = Constant::new(&[1; 16], Some(&kept));
-                    let x = [x];
-                    let p = conv_layer(&g, &x, zero, w, output);
+                    let x = [x; 4];
+                    let p = conv_layer(&g, &x[..pixels], zero, w, output);
                     check(&p, false);
                     let layout = Layout {
                         filter: 1,
@@ -435,7 +439,7 @@ fn dense_layers_have_the_room_they_ask_for() {
     }
     let mut random = Random(19);
     for depth in [1, 2, 5, 64, 127, 640] {
-        for outputs in [1, 3, 12, 16, 40, 64, 130] {
+        for outputs in [1, 3, 12, 16, 40, 64, 96, 97, 128, 130, 200] {
             for samples in [1, 2, 3, 7] {
                 let (x, w) = (random.bytes(samples * depth), random.bytes(depth * outputs));
                 let constants = Constants::new(outputs, &mut random);

@@ -51,11 +51,14 @@ impl Vector<'_> {
     ) {
         ran_wide();
         let len = block_len(T, self.quads);
-        let of = |b: usize| Finish::of(self.output, T, &blocks[b * len..][..len]);
+        let mut parts = [Finish::of(self.output, T, &blocks[..len]); B];
+        for b in 1..B {
+            parts[b] = Finish::of(self.output, T, &blocks[b * len..][..len]);
+        }
         let mut sums = [[[_mm512_setzero_si512(); T]; C]; B];
         let mut w = [blocks.as_ptr(); B];
         for b in 0..B {
-            let (finish, weights) = of(b);
+            let (finish, weights) = &parts[b];
             w[b] = weights[..self.quads * T * LANES].as_ptr();
             for t in 0..T {
                 sums[b][0][t] = finish.start(t);
@@ -97,7 +100,7 @@ impl Vector<'_> {
             }
         }
         for (b, y) in y.chunks_mut(T * LANES).take(B).enumerate() {
-            let (finish, _) = of(b);
+            let (finish, _) = &parts[b];
             let mut four = [_mm512_setzero_si512(); 4];
             for t in 0..T {
                 four[t] = sums[b][0][t];
