@@ -6,8 +6,10 @@
 #![allow(clippy::needless_range_loop)] // places are registers: numbered, in loops that are unrolled
 
 use super::conv::{self, Ends, PACKED, Slide, Work};
+use super::lanes::Lanes;
 use super::packing::Weights;
-use super::tile::{Rails, Scratch};
+use super::three;
+use super::tile::{Rails, Scratch, rails};
 use crate::kernels::Window;
 use crate::kernels::f32x8::{F8, Mask};
 use crate::kernels::kept::Loops;
@@ -36,12 +38,14 @@ pub(super) fn backward(g: &Window, each: impl FnMut(&Slide)) {
 }
 
 /// The cells along an axis that lie inside the source, at place `q`.
-fn inside(s: &Slide, axis: usize, q: usize) -> Range<usize> {
+pub(super) fn inside(s: &Slide, axis: usize, q: usize) -> Range<usize> {
     let (step, size) = (s.dilation[axis] as isize, s.source[axis] as isize);
     let start = (q * s.stride[axis]) as isize - s.padding[axis];
     // so many cells lie before a position
     let before = |position: isize| match position - start {
         ..=0 => 0,
+        // a division takes as long as a place
+        far if step == 1 => far as usize,
         far => ((far + step - 1) / step) as usize,
     };
     let end = before(size).min(s.kernel[axis]);
@@ -49,7 +53,7 @@ fn inside(s: &Slide, axis: usize, q: usize) -> Range<usize> {
 }
 
 /// The places along an axis whose windows lie inside the source with all of their cells.
-fn whole(s: &Slide, axis: usize) -> Range<usize> {
+pub(super) fn whole(s: &Slide, axis: usize) -> Range<usize> {
     let (stride, padding) = (s.stride[axis] as isize, s.padding[axis]);
     let reach = (s.kernel[axis].max(1) - 1) * s.dilation[axis];
     let first = (padding.max(0) + stride - 1) / stride;
@@ -66,45 +70,88 @@ fn whole(s: &Slide, axis: usize) -> Range<usize> {
 /// A token of [`Fma`](super::Fma) exists; images and weights have the slide's sizes, as [`takes`] said of the window that it comes from.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
 pub(super) unsafe fn run(s: &Slide, work: &Work) {
-    let Work {
-        source,
-        weights,
-        ends,
-        destination,
-    } = *work;
-    let channels = s.channels;
+    let len = s.kernel[0] * s.kernel[1] * s.channels;
+    // SAFETY: all weights are written; the rest is the caller's promise.
+    unsafe {
+        let pack = |to| pack(s, work.weights, to);
+        match s.kept(work.weights, (Loops::Depthwise, 0), len, pack) {
+            Some(packed) => all(s, work, packed),
+            None => unkept(s, work),
+        }
+    }
+}
+
+/// With weights in order on the stack. No part of its caller, which would keep room for them.
+///
+/// # Safety
+/// As [`run`].
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+#[inline(never)]
+unsafe fn unkept(s: &Slide, work: &Work) {
     let mut packed = Scratch::<PACKED>::new();
-    let packed = packed.start();
-    let pack = |packed: *mut f32| {
-        for i in 0..s.kernel[0] {
-            for j in 0..s.kernel[1] {
-                let steps = i as isize * s.weight_step[0] + j as isize * s.weight_step[1];
-                let from = s.weight.wrapping_add_signed(steps);
-                let to = packed.wrapping_add((i * s.kernel[1] + j) * channels);
-                // SAFETY: a slide has no more cells than the window, whose weights fit.
-                unsafe {
-                    match weights {
-                        Weights::F32(w) => {
-                            to.copy_from_nonoverlapping(
-                                w[from..from + channels].as_ptr(),
-                                channels,
-                            );
-                        }
-                        Weights::I8(_) => {
-                            for c in 0..channels {
-                                *to.add(c) = weights.get(from + c, c);
-                            }
+    // SAFETY: [`takes`] saw that there is room; the rest is the caller's promise.
+    unsafe {
+        pack(s, work.weights, packed.start());
+        all(s, work, packed.start());
+    }
+}
+
+/// All weights, `[cell][channel]`.
+///
+/// # Safety
+/// As [`run`], and `to` has room for them.
+unsafe fn pack(s: &Slide, weights: &Weights, to: *mut f32) {
+    let channels = s.channels;
+    for i in 0..s.kernel[0] {
+        for j in 0..s.kernel[1] {
+            let steps = i as isize * s.weight_step[0] + j as isize * s.weight_step[1];
+            let from = s.weight.wrapping_add_signed(steps);
+            let to = to.wrapping_add((i * s.kernel[1] + j) * channels);
+            // SAFETY: a slide has no more cells than the window, whose weights fit.
+            unsafe {
+                match weights {
+                    Weights::F32(w) => {
+                        to.copy_from_nonoverlapping(w[from..from + channels].as_ptr(), channels);
+                    }
+                    Weights::I8(_) => {
+                        for c in 0..channels {
+                            *to.add(c) = weights.get(from + c, c);
                         }
                     }
                 }
             }
         }
+    }
+}
+
+/// All places.
+///
+/// # Safety
+/// As [`run`]; `packed` are all weights, `[cell][channel]`.
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+unsafe fn all(s: &Slide, work: &Work, packed: *const f32) {
+    let first = match three::takes(s) {
+        // SAFETY: the caller's promise.
+        true => unsafe { three::run(s, work, packed) },
+        false => 0,
     };
-    let room = (s.kernel[0] * s.kernel[1] * channels, packed);
-    // SAFETY: all weights are written.
-    let packed = unsafe { s.in_order(weights, (Loops::Depthwise, 0), room, pack) };
+    if first < s.channels {
+        // SAFETY: the caller's promise.
+        unsafe { from(first, s, work, packed) }
+    }
+}
+
+/// All places, channels from `first` on.
+///
+/// # Safety
+/// As [`all`].
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+unsafe fn from(first: usize, s: &Slide, work: &Work, packed: *const f32) {
+    let channels = s.channels;
     let together = whole(s, 1);
     for n in 0..s.batch {
+        let image = n * s.source[0] * s.source[1] * channels;
+        let result = n * s.destination[0] * s.destination[1] * channels;
         for y in 0..s.count[0] {
             let rows = inside(s, 0, y);
             let mut x = 0;
@@ -117,22 +164,21 @@ pub(super) unsafe fn run(s: &Slide, work: &Work) {
                 };
                 let at = Places {
                     slide: s,
-                    source: source.wrapping_add(n * s.source[0] * s.source[1] * channels),
+                    source: work.source.wrapping_add(image),
                     weights: packed,
                     first: [y, x],
                     rows: rows.clone(),
                     columns,
-                    ends,
-                    destination: destination
-                        .wrapping_add(n * s.destination[0] * s.destination[1] * channels),
+                    ends: work.ends,
+                    destination: work.destination.wrapping_add(result),
                 };
                 // SAFETY: so many places from `x` on are there, alike in which cells are inside.
                 x += unsafe {
                     match alike {
-                        8.. => at.run::<8>(),
-                        4.. => at.run::<4>(),
-                        2.. => at.run::<2>(),
-                        _ => at.run::<1>(),
+                        8.. => at.run::<8, 1>(first),
+                        4.. => at.run::<4, 2>(first),
+                        2.. => at.run::<2, 4>(first),
+                        _ => at.run::<1, 4>(first),
                     }
                 };
             }
@@ -154,89 +200,145 @@ struct Places<'a> {
     destination: *mut f32,
 }
 
+/// What all channels of some places have in common.
+struct Cells {
+    /// Where the first cell's channels are in the source, and its weights.
+    from: *const f32,
+    weights: *const f32,
+    /// From a row's first cell to the next one's, and from cell to cell: of the source, and of the weights.
+    rows: [usize; 2],
+    columns: [usize; 2],
+    count: [usize; 2],
+    /// From place to place in the source.
+    step: usize,
+    /// The first place's outputs, and from place to place.
+    to: *mut f32,
+    step_to: usize,
+}
+
 impl Places<'_> {
-    /// All channels of `P` places; returns `P`.
+    fn cells(&self) -> Cells {
+        let s = self.slide;
+        let [y, x] = self.first;
+        let pitch = [s.source[1] * s.channels, s.destination[1] * s.channels];
+        let (i, j) = (self.rows.start, self.columns.start);
+        // a pixel of the source; rows and columns inside make these numbers positive
+        let row = (y * s.stride[0] + i * s.dilation[0]) as isize - s.padding[0];
+        let column = (x * s.stride[1] + j * s.dilation[1]) as isize - s.padding[1];
+        let at = row as usize * pitch[0] + column as usize * s.channels;
+        let to =
+            (s.first[0] + y * s.step[0]) * pitch[1] + (s.first[1] + x * s.step[1]) * s.channels;
+        Cells {
+            from: self.source.wrapping_add(at),
+            weights: self
+                .weights
+                .wrapping_add((i * s.kernel[1] + j) * s.channels),
+            rows: [s.dilation[0] * pitch[0], s.kernel[1] * s.channels],
+            columns: [s.dilation[1] * s.channels, s.channels],
+            count: [self.rows.len(), self.columns.len()],
+            step: s.stride[1] * s.channels,
+            to: self.destination.wrapping_add(to),
+            step_to: s.step[1] * s.channels,
+        }
+    }
+
+    /// Channels from `first` on of `P` places, `8 V` at a time as long as there are so many; returns `P`.
     ///
     /// # Safety
     /// As [`run`]; there are so many places, and `rows` and `columns` of their windows lie inside the source.
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-    unsafe fn run<const P: usize>(&self) -> usize {
-        let channels = self.slide.channels;
-        let whole = channels / 8 * 8;
-        for c in (0..whole).step_by(8) {
-            // SAFETY: the caller's promise; eight channels.
-            unsafe {
-                self.eight::<P>(c, |at| F8::load(at), |to, v| v.store(to));
+    unsafe fn run<const P: usize, const V: usize>(&self, first: usize) -> usize {
+        let (channels, cells) = (self.slide.channels, self.cells());
+        let mut c = first;
+        // SAFETY: the caller's promise; so many channels are left, and those that are not there are neither read nor written.
+        unsafe {
+            while c + 8 * V <= channels {
+                self.sums::<F8, P, V>(&cells, c);
+                c += 8 * V;
             }
-        }
-        if whole < channels {
-            let there = Mask::first(channels - whole);
-            // SAFETY: the caller's promise; channels that are not there are neither read nor written.
-            unsafe {
-                self.eight::<P>(
-                    whole,
-                    |at| F8::load_some(at, there),
-                    |to, v| v.store_some(to, there),
-                );
+            while c + 8 <= channels {
+                self.sums::<F8, P, 1>(&cells, c);
+                c += 8;
+            }
+            if c < channels {
+                self.rest::<P>(&cells, c);
             }
         }
         P
     }
 
-    /// Channels `c..c + 8`.
+    /// `V` registers of channels from `c` on.
     ///
     /// # Safety
-    /// As [`Places::run`]; `load` and `store` leave alone the channels that are not there.
-    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-    #[inline]
-    unsafe fn eight<const P: usize>(
-        &self,
-        c: usize,
-        load: impl Fn(*const f32) -> F8,
-        store: impl Fn(*mut f32, F8),
-    ) {
-        let s = self.slide;
-        let [y, x] = self.first;
-        let pitch = [s.source[1] * s.channels, s.destination[1] * s.channels];
-        // a pixel of the source; rows and columns inside make these numbers positive
-        let row = |i: usize| {
-            ((y * s.stride[0] + i * s.dilation[0]) as isize - s.padding[0]) as usize * pitch[0]
-        };
-        let column = |j: usize| {
-            ((x * s.stride[1] + j * s.dilation[1]) as isize - s.padding[1]) as usize * s.channels
-        };
-        let step = s.stride[1] * s.channels;
-        let mut sums = [F8::zero(); P];
-        for i in self.rows.clone() {
-            let from = self.source.wrapping_add(row(i) + c);
-            for j in self.columns.clone() {
-                let w = load(
-                    self.weights
-                        .wrapping_add((i * s.kernel[1] + j) * s.channels + c),
-                );
-                let from = from.wrapping_add(column(j));
-                for p in 0..P {
-                    let x = load(from.wrapping_add(p * step));
-                    sums[p] = F8::mul_add(x, w, sums[p]);
+    /// As [`Places::run`]; so many channels are left, and the CPU has such registers.
+    #[inline(always)]
+    unsafe fn sums<L: Lanes, const P: usize, const V: usize>(&self, cells: &Cells, c: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut sums = [[L::splat(0.0); V]; P];
+            let mut row = [cells.from.wrapping_add(c), cells.weights.wrapping_add(c)];
+            for _ in 0..cells.count[0] {
+                let [mut x, mut w] = row;
+                for _ in 0..cells.count[1] {
+                    for v in 0..V {
+                        let w = L::load(w.wrapping_add(v * L::COUNT));
+                        for p in 0..P {
+                            let x = L::load(x.wrapping_add(p * cells.step + v * L::COUNT));
+                            sums[p][v] = L::mul_add_each(x, w, sums[p][v]);
+                        }
+                    }
+                    x = x.wrapping_add(cells.columns[0]);
+                    w = w.wrapping_add(cells.columns[1]);
+                }
+                row[0] = row[0].wrapping_add(cells.rows[0]);
+                row[1] = row[1].wrapping_add(cells.rows[1]);
+            }
+            let rails = rails(self.ends.activation);
+            for p in 0..P {
+                for v in 0..V {
+                    let c = c + v * L::COUNT;
+                    let to = cells.to.wrapping_add(p * cells.step_to + c);
+                    let start = match self.ends.bias {
+                        Some(bias) => L::load(bias.as_ptr().wrapping_add(c)),
+                        None => L::load(to),
+                    };
+                    L::add(sums[p][v], start).clamp(rails).store(to);
                 }
             }
         }
-        let at =
-            (s.first[0] + y * s.step[0]) * pitch[1] + (s.first[1] + x * s.step[1]) * s.channels;
-        let bias = self
-            .ends
-            .bias
-            .map(|bias| load(bias.as_ptr().wrapping_add(c)));
-        let rails = Rails::new(self.ends.activation);
-        for p in 0..P {
-            let to = self
-                .destination
-                .wrapping_add(at + p * s.step[1] * s.channels + c);
-            let start = match bias {
-                Some(bias) => bias,
-                None => load(to),
-            };
-            store(to, rails.clamp(F8::add(sums[p], start)));
+    }
+
+    /// The last channels, from `c` on, of which there are fewer than eight.
+    ///
+    /// # Safety
+    /// As [`Places::run`].
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+    unsafe fn rest<const P: usize>(&self, cells: &Cells, c: usize) {
+        let there = Mask::first(self.slide.channels - c);
+        // SAFETY: the caller's promise; channels that are not there are neither read nor written.
+        unsafe {
+            let mut sums = [F8::zero(); P];
+            for i in 0..cells.count[0] {
+                for j in 0..cells.count[1] {
+                    let at = |side: usize| i * cells.rows[side] + j * cells.columns[side] + c;
+                    let w = F8::load_some(cells.weights.wrapping_add(at(1)), there);
+                    let from = cells.from.wrapping_add(at(0));
+                    for p in 0..P {
+                        let x = F8::load_some(from.wrapping_add(p * cells.step), there);
+                        sums[p] = F8::mul_add(x, w, sums[p]);
+                    }
+                }
+            }
+            let rails = Rails::new(self.ends.activation);
+            for p in 0..P {
+                let to = cells.to.wrapping_add(p * cells.step_to + c);
+                let start = match self.ends.bias {
+                    Some(bias) => bias.as_ptr().wrapping_add(c),
+                    None => to,
+                };
+                let start = F8::load_some(start, there);
+                rails.clamp(F8::add(sums[p], start)).store_some(to, there);
+            }
         }
     }
 }

@@ -20,6 +20,9 @@ pub(super) trait Lanes: Copy {
     /// `x a + b`, rounded once.
     fn mul_add(x: f32, a: Self, b: Self) -> Self;
 
+    /// The same, each lane with an `x` of its own.
+    fn mul_add_each(x: Self, a: Self, b: Self) -> Self;
+
     /// At least the first, at most the second, as [`Rails::clamp`](crate::kernels::fma::tile::Rails::clamp).
     fn clamp(self, rails: [f32; 2]) -> Self;
 
@@ -75,6 +78,12 @@ impl Lanes for F8 {
     fn mul_add(x: f32, a: F8, b: F8) -> F8 {
         // SAFETY: there are registers.
         unsafe { F8::mul_add(F8::splat(x), a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add_each(x: F8, a: F8, b: F8) -> F8 {
+        // SAFETY: there are registers.
+        unsafe { F8::mul_add(x, a, b) }
     }
 
     #[inline(always)]
@@ -146,6 +155,12 @@ impl Lanes for F16 {
     fn mul_add(x: f32, a: F16, b: F16) -> F16 {
         // SAFETY: there are registers.
         F16(unsafe { _mm512_fmadd_ps(_mm512_set1_ps(x), a.0, b.0) })
+    }
+
+    #[inline(always)]
+    fn mul_add_each(x: F16, a: F16, b: F16) -> F16 {
+        // SAFETY: there are registers.
+        F16(unsafe { _mm512_fmadd_ps(x.0, a.0, b.0) })
     }
 
     #[inline(always)]

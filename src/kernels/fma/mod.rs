@@ -21,6 +21,7 @@ mod peak;
 mod stem;
 #[cfg(test)]
 mod tests;
+mod three;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod wide;
