@@ -222,14 +222,14 @@ impl Places<'_> {
         let [y, x] = self.first;
         let pitch = [s.source[1] * s.channels, s.destination[1] * s.channels];
         let (i, j) = (self.rows.start, self.columns.start);
-        // a pixel of the source; rows and columns inside make these numbers positive
+        // a pixel of the source, if any row and any column is inside
         let row = (y * s.stride[0] + i * s.dilation[0]) as isize - s.padding[0];
         let column = (x * s.stride[1] + j * s.dilation[1]) as isize - s.padding[1];
-        let at = row as usize * pitch[0] + column as usize * s.channels;
+        let at = row * pitch[0] as isize + column * s.channels as isize;
         let to =
             (s.first[0] + y * s.step[0]) * pitch[1] + (s.first[1] + x * s.step[1]) * s.channels;
         Cells {
-            from: self.source.wrapping_add(at),
+            from: self.source.wrapping_offset(at),
             weights: self
                 .weights
                 .wrapping_add((i * s.kernel[1] + j) * s.channels),

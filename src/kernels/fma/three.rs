@@ -34,6 +34,7 @@ pub(super) fn takes(s: &Slide) -> bool {
 pub(super) unsafe fn run(s: &Slide, work: &Work, packed: *const f32) -> usize {
     let whole = whole(s, 1);
     let columns = |x| Columns::of(inside(s, 1, x));
+    let bias = work.ends.bias.map(<[f32]>::as_ptr);
     let mut row = Row {
         left: [columns(0), columns(1)],
         lefts: whole.start,
@@ -51,46 +52,41 @@ pub(super) unsafe fn run(s: &Slide, work: &Work, packed: *const f32) -> usize {
         step_to: s.step[1] * s.channels,
         rails: rails(work.ends.activation),
     };
-    let mut c = 0;
     #[cfg(target_arch = "x86_64")]
     let is_wide = found().wide;
     #[cfg(not(target_arch = "x86_64"))]
     let is_wide = false;
-    while c + 8 <= s.channels {
-        let there = match s.channels - c {
-            16.. if is_wide => 16,
-            _ => 8,
-        };
-        row.bias = match work.ends.bias {
-            Some(bias) => bias.as_ptr().wrapping_add(c),
-            None => core::ptr::null(),
-        };
-        let pitch = [s.source[1] * s.channels, s.destination[1] * s.channels];
-        for n in 0..s.batch {
-            for y in 0..s.count[0] {
-                let rows = inside(s, 0, y);
-                // rows inside make this number positive
-                let first = (y * s.stride[0] + rows.start * s.dilation[0]) as isize - s.padding[0];
-                let from = (n * s.source[0]) as isize + first;
-                let from = from * pitch[0] as isize - s.padding[1] * s.channels as isize;
+    let pitch = [s.source[1] * s.channels, s.destination[1] * s.channels];
+    for n in 0..s.batch {
+        for y in 0..s.count[0] {
+            let rows = inside(s, 0, y);
+            // rows inside make this number positive
+            let first = (y * s.stride[0] + rows.start * s.dilation[0]) as isize - s.padding[0];
+            let from = ((n * s.source[0]) as isize + first) * pitch[0] as isize;
+            let from = from - s.padding[1] * s.channels as isize;
+            let weights = 3 * rows.start * s.channels;
+            let to = (n * s.destination[0] + s.first[0] + y * s.step[0]) * pitch[1];
+            let to = to + s.first[1] * s.channels;
+            let mut c = 0;
+            while c + 8 <= s.channels {
+                let takes_two = is_wide && c + 16 <= s.channels;
                 row.from = work.source.wrapping_offset(from).wrapping_add(c);
-                row.weights = packed.wrapping_add(3 * rows.start * s.channels + c);
-                let to = (n * s.destination[0] + s.first[0] + y * s.step[0]) * pitch[1];
-                let to = to + s.first[1] * s.channels + c;
-                row.to = work.destination.wrapping_add(to);
-                // SAFETY: the caller's promise; so many rows of the windows are inside.
+                row.weights = packed.wrapping_add(weights + c);
+                row.bias = bias.map_or(core::ptr::null(), |bias| bias.wrapping_add(c));
+                row.to = work.destination.wrapping_add(to + c);
+                // SAFETY: the caller's promise; so many rows of the windows are inside, and so many channels are left.
                 unsafe {
-                    match (rows.len(), there) {
+                    match takes_two {
                         #[cfg(target_arch = "x86_64")]
-                        (_, 16) => wide(rows.len(), &row),
+                        true => wide(rows.len(), &row),
                         _ => narrow(rows.len(), &row),
                     }
                 }
+                c += if takes_two { 16 } else { 8 };
             }
         }
-        c += there;
     }
-    c
+    s.channels / 8 * 8
 }
 
 /// # Safety

@@ -2,16 +2,19 @@
 
 use super::*;
 
-/// Windows over images of a few rows, of all sizes that slides can do.
+/// Windows over images of a few rows, of all sizes that slides can do; half of them three by three, which have loops of their own.
 fn windows(numbers: &mut Numbers, count: usize) -> Vec<Window> {
-    let channels = [1, 3, 8, 9, 16, 33];
+    let channels = [1, 3, 8, 9, 16, 24, 33, 40, 70];
     let mut windows = std::vec![];
     while windows.len() < count {
         let mut pair = |low, high| [numbers.within(low, high), numbers.within(low, high)];
-        let (kernel, stride) = (pair(1, 5), pair(1, 3));
+        let (mut kernel, stride) = (pair(1, 5), pair(1, 3));
+        if windows.len() % 2 == 0 {
+            kernel = [3, 3];
+        }
         let (input, padding, after) = (pair(1, 24), pair(0, 3), pair(0, 3));
         let dilation = stride.map(|s| if s == 1 { numbers.within(1, 2) } else { 1 });
-        let c = [channels[numbers.within(0, 5)]; 2];
+        let c = [channels[numbers.within(0, 8)]; 2];
         let batch = numbers.within(1, 3);
         windows.extend(window(
             batch,
@@ -41,6 +44,54 @@ fn depthwise_convolutions_are_close_to_scalar() {
         };
         let lens = [image, cells * g.in_channels, places, g.in_channels];
         loops.are_close((&g, &g), lens, cells, &mut numbers);
+    }
+}
+
+/// The sum goes over the cells inside, in their order, each product added with one rounding; then comes the bias.
+#[test]
+fn depthwise_sums_are_in_order() {
+    let Some(fma) = Fma::new() else { return };
+    let mut numbers = Numbers(15);
+    let mut shapes = windows(&mut numbers, 300);
+    // no cell inside at some places, one at others; edges alone
+    for (input, padding) in [([1, 1], 2), ([2, 3], 3), ([4, 1], 1), ([1, 9], 1)] {
+        let g = window(2, input, [24; 2], [3; 2], [1; 2], [1; 2], [[padding; 2]; 2]);
+        shapes.push(g.unwrap());
+    }
+    for g in shapes {
+        let [image, places] = conv::images(&g);
+        let c = g.in_channels;
+        let (x, bias) = (numbers.floats(image), numbers.floats(c));
+        let w = numbers.floats(g.kernel[0] * g.kernel[1] * c);
+        let mut expected = std::vec![];
+        for (n, rows, columns) in g.windows() {
+            for o in 0..c {
+                let mut sum = 0.0f32;
+                for cell in g.cells(n, rows, columns) {
+                    sum = x[cell.pixel * c + o].mul_add(w[cell.cell * c + o], sum);
+                }
+                expected.push((sum + bias[o]).clamp(0.0, 6.0).to_bits());
+            }
+        }
+        let p = ConvF32 {
+            window: &g,
+            x: &x,
+            w: w[..].into(),
+            bias: &bias,
+            keeps_ties: true,
+            activation: Activation::Relu6,
+        };
+        let run = || {
+            let mut y = std::vec![9.0; places];
+            kernels::depthwise_f32(Kernels::Fma(fma), &p, &mut y);
+            y.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        };
+        assert_eq!(run(), expected, "{g:?}");
+        assert_eq!(
+            crate::kernels::wide_in_tests::without(run),
+            expected,
+            "{g:?}"
+        );
     }
 }
 
