@@ -393,50 +393,99 @@ impl Slide {
     /// As [`Slide::run`].
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
     pub(super) unsafe fn run_plain(&self, work: &Work) {
+        if self.kernel.contains(&0) {
+            // SAFETY: the caller's promise.
+            unsafe { self.unreached(work.ends, work.destination) };
+            return;
+        }
+        if self.count.contains(&0) {
+            return;
+        }
+        let plain = Plain::of(self);
+        let Plain {
+            wide,
+            block,
+            cells,
+            panels,
+            ..
+        } = plain;
+        let all = cells * wide * panels * self.source_channels;
+        // SAFETY: all of them are written; `cut` depends on the width of the source, too. The rest is the caller's promise.
+        unsafe {
+            let kept = self.kept(work.weights, (Loops::Plain, block), all, |to| {
+                for c in (0..self.source_channels).step_by(block) {
+                    let block = block.min(self.source_channels - c);
+                    let to = to.add(cells * wide * panels * c);
+                    self.pack_panels(work.weights, &plain, [c, block], 0..panels, to);
+                }
+            });
+            match kept {
+                Some(kept) => self.sums(work, &plain, Some(kept), core::ptr::null_mut()),
+                None => self.run_unkept(work, &plain),
+            }
+        }
+    }
+
+    /// The same, with panels of weights in order on the stack. No part of its caller, which would keep room for them.
+    ///
+    /// # Safety
+    /// As [`Slide::run`].
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+    #[inline(never)]
+    unsafe fn run_unkept(&self, work: &Work, plain: &Plain) {
+        let mut packed = Scratch::<PACKED>::new();
+        // SAFETY: the caller's promise.
+        unsafe { self.sums(work, plain, None, packed.start()) }
+    }
+
+    /// Packs panels of some of the source's channels.
+    ///
+    /// # Safety
+    /// As [`Slide::run`], and `to` has room for so many panels.
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+    unsafe fn pack_panels(
+        &self,
+        weights: &Weights,
+        plain: &Plain,
+        [c, block]: [usize; 2],
+        panels: Range<usize>,
+        to: *mut f32,
+    ) {
+        let Plain { few, wide, .. } = *plain;
+        let panel = plain.cells * block * wide;
+        for (i, p) in panels.enumerate() {
+            let o = p * wide;
+            let lanes = wide.min(self.channels - o);
+            let step = if few { [1, panel / wide] } else { [WIDE, 1] };
+            // SAFETY: the caller's promise.
+            unsafe { self.pack(weights, [c, block], [o, lanes], step, to.add(i * panel)) };
+        }
+    }
+
+    /// All sums. Weights in order are `kept`, all panels of some of the source's channels behind those of the channels before; or they
+    /// are packed to `packed`, as many panels as there is room for.
+    ///
+    /// # Safety
+    /// As [`Slide::run`]; `packed` has room for [`PACKED`] elements if nothing is kept.
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+    unsafe fn sums(&self, work: &Work, plain: &Plain, kept: Option<*const f32>, packed: *mut f32) {
         let Work {
             source,
             weights,
             ends,
             destination,
         } = *work;
-        if self.kernel.contains(&0) {
-            // SAFETY: the caller's promise.
-            unsafe { self.unreached(ends, destination) };
-            return;
-        }
-        if self.count.contains(&0) {
-            return;
-        }
-        let few = self.channels <= FEW && self.source_channels * self.kernel[1] >= 8;
-        // a panel: terms by 16 channels, or all channels by terms
-        let wide = if few { self.channels } else { WIDE };
-        let (mut packed, mut strip) = (Scratch::<PACKED>::new(), Scratch::<STRIP>::new());
-        let (packed, strip) = (packed.start(), strip.start());
-        let cells = self.kernel[0] * self.kernel[1];
-        let (block, rows) = self.cut(if few { PACKED / FEW } else { DEPTH });
-        let panels = self.channels.div_ceil(wide);
+        let Plain {
+            few,
+            wide,
+            block,
+            rows,
+            cells,
+            panels,
+        } = *plain;
+        let mut strip = Scratch::<STRIP>::new();
+        let strip = strip.start();
         let found = simd::found();
-        // all panels of some of the source's channels, behind those of the channels before
-        let pack = |[c, block]: [usize; 2], panels: Range<usize>, to: *mut f32| {
-            let panel = cells * block * wide;
-            for (i, p) in panels.enumerate() {
-                let o = p * wide;
-                let lanes = wide.min(self.channels - o);
-                let step = if few { [1, panel / wide] } else { [WIDE, 1] };
-                // SAFETY: the caller has room for so many panels.
-                unsafe { self.pack(weights, [c, block], [o, lanes], step, to.add(i * panel)) };
-            }
-        };
-        let all = cells * wide * panels * self.source_channels;
-        // SAFETY: all of them are written; `cut` depends on the width of the source, too.
-        let kept = unsafe {
-            self.kept(weights, (Loops::Plain, block), all, |to| {
-                for c in (0..self.source_channels).step_by(block) {
-                    let block = block.min(self.source_channels - c);
-                    pack([c, block], 0..panels, to.add(cells * wide * panels * c));
-                }
-            })
-        };
         let at_once = match kept {
             Some(_) => panels,
             None => (PACKED / (cells * block * wide)).min(panels),
@@ -465,7 +514,9 @@ impl Slide {
                     }
                     None => {
                         // `at_once` panels fit
-                        pack([c, block], first..first + panels, packed);
+                        let panels = first..first + panels;
+                        // SAFETY: the caller's promise.
+                        unsafe { self.pack_panels(weights, plain, [c, block], panels, packed) };
                         packed.cast_const()
                     }
                 };
@@ -514,6 +565,37 @@ impl Slide {
                     }
                 }
             }
+        }
+    }
+}
+
+/// How the sum as it is written is cut.
+#[derive(Clone, Copy)]
+struct Plain {
+    /// Whether there are too few channels to fill lanes with.
+    few: bool,
+    /// Channels of a panel: terms by 16 channels, or all channels by terms.
+    wide: usize,
+    /// Channels of the source, and rows of places, at once.
+    block: usize,
+    rows: usize,
+    /// Of a window.
+    cells: usize,
+    panels: usize,
+}
+
+impl Plain {
+    fn of(s: &Slide) -> Plain {
+        let few = s.channels <= FEW && s.source_channels * s.kernel[1] >= 8;
+        let wide = if few { s.channels } else { WIDE };
+        let (block, rows) = s.cut(if few { PACKED / FEW } else { DEPTH });
+        Plain {
+            few,
+            wide,
+            block,
+            rows,
+            cells: s.kernel[0] * s.kernel[1],
+            panels: s.channels.div_ceil(wide),
         }
     }
 }
