@@ -116,7 +116,7 @@ struct Header {
 }
 
 /// The memory. Orders lie one behind the other, in the order in which they were first asked for; a model asks for them in the same order
-/// run after run, so that the next one is nearly always found at once.
+/// run after run, so that the next one is nearly always found at once (or behind those of layers that are prepared, which never ask again).
 #[derive(Debug)]
 pub struct Kept<'a> {
     /// Begins with a cache line.
@@ -128,7 +128,8 @@ pub struct Kept<'a> {
     lent: PhantomData<&'a mut [u8]>,
 }
 
-// SAFETY: it is the only one that knows of its memory, as a `&mut [u8]` would be.
+// SAFETY: nobody else writes to its memory, as with a `&mut [u8]`, and what lies below `used`, of which others may hold references, is never written
+// again.
 unsafe impl Send for Kept<'_> {}
 
 impl<'a> Kept<'a> {

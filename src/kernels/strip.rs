@@ -15,6 +15,16 @@ pub(super) struct Layout {
     pub element: usize,
 }
 
+impl Layout {
+    /// Of a convolution: filter by filter.
+    pub fn of(g: &Window) -> Layout {
+        Layout {
+            filter: g.filter_len(),
+            element: 1,
+        }
+    }
+}
+
 /// Widened weights in the order that `loops` read, whose `len` elements `pack` writes: where they are kept, if they can be.
 #[inline]
 pub(super) fn kept<'a>(

@@ -1,8 +1,25 @@
-//! Backward through fused activations: the bit that says where the gradient passes, and what it does.
+//! Fused activations: the range of an int8 output, and backward the bit that says where the gradient passes, and what it does.
 
-use super::{Activation, Context};
-use crate::kernels::{self, scalar::elementwise::pack};
+use super::{Activation, Context, Rounding};
+use crate::kernels::{self, Requantize, scalar::elementwise::pack};
 use crate::tensor::{Data, Operand};
+
+/// From the sums of an int8 layer to its outputs. `constants`: bias, multiplier, shift.
+#[inline(always)]
+pub(super) fn requantize<'a>(
+    (rounding, activation): (Rounding, Activation),
+    [bias, multiplier, shift]: [&Operand<'a>; 3],
+    output: &Operand,
+) -> Requantize<'a> {
+    Requantize {
+        bias: bias.i32(),
+        multiplier: multiplier.i32(),
+        shift: shift.i32(),
+        rounding,
+        zero_point: output.quant.zero_point,
+        range: activation.range_i8(&output.quant),
+    }
+}
 
 /// Writes one bit per element, lowest first: whether the gradient passes.
 pub(super) fn save_bits(cx: &Context, activation: Activation, output: &Operand, saved: &mut [u8]) {

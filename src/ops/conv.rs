@@ -1,7 +1,8 @@
 //! Conv2d and DepthwiseConv2d: x `[N, H, W, C]`, w `[O, kh, kw, C / groups]` or `[1, kh, kw, C m]`, bias `[O]`.
 
+use super::activation::{self, requantize};
 use super::check;
-use super::{Activation, Context, Conv2d, DepthwiseConv2d, Numerics, OpError, activation};
+use super::{Activation, Context, Conv2d, DepthwiseConv2d, Numerics, OpError};
 use crate::kernels::{self, ConvF32, ConvI8, Requantize, Spread, WeightsI8, Window};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::{KindI8, LayerI8};
@@ -159,21 +160,17 @@ impl Convolution {
         }
     }
 
-    #[inline(always)]
     fn requantize<'a>(
         &self,
         cx: &Context,
-        [bias, multiplier, shift]: [&Operand<'a>; 3],
+        constants: [&Operand<'a>; 3],
         output: &Operand,
     ) -> Requantize<'a> {
-        Requantize {
-            bias: bias.i32(),
-            multiplier: multiplier.i32(),
-            shift: shift.i32(),
-            rounding: cx.numerics.convolution(),
-            zero_point: output.quant.zero_point,
-            range: self.activation.range_i8(&output.quant),
-        }
+        requantize(
+            (cx.numerics.convolution(), self.activation),
+            constants,
+            output,
+        )
     }
 
     /// The int8 layer, all but its input.

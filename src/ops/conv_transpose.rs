@@ -1,8 +1,9 @@
 //! Transposed 2-D convolution: x `[N, H, W, C]`, w `[O, kh, kw, C / groups]`, bias `[O]`. Every input cell adds a window of
 //! weights to the output; the gradient of a convolution with the same numbers.
 
-use super::{Activation, Context, Numerics, OpError, Padding, activation, check};
-use crate::kernels::{self, ConvF32, ConvI8, Requantize, Spread, WeightsI8, Window};
+use super::activation::{self, requantize};
+use super::{Activation, Context, Numerics, OpError, Padding, check};
+use crate::kernels::{self, ConvF32, ConvI8, Spread, WeightsI8, Window};
 use crate::tensor::{DType, DataMut, Operand, Shape};
 
 /// Outputs stay below this along each axis.
@@ -120,14 +121,11 @@ impl ConvTranspose2d {
                     x: x.i8(),
                     x_zero_point: x.quant.zero_point as i16,
                     w: cx.constant(w.i8()),
-                    output: Requantize {
-                        bias: bias.i32(),
-                        multiplier: multiplier.i32(),
-                        shift: shift.i32(),
-                        rounding: cx.numerics.convolution(),
-                        zero_point: output.quant.zero_point,
-                        range: self.activation.range_i8(&output.quant),
-                    },
+                    output: requantize(
+                        (cx.numerics.convolution(), self.activation),
+                        [bias, multiplier, shift],
+                        output,
+                    ),
                 };
                 kernels::spread_i8(cx.kernels, *spread, &p, y);
             }

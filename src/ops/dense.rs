@@ -1,6 +1,7 @@
 //! Fully connected: x flattened to `[N, I]`, w `[O, I]`, bias `[O]`, output `[N, O]`.
 
-use super::{Context, Dense, Numerics, OpError, activation, check};
+use super::activation::{self, requantize};
+use super::{Context, Dense, Numerics, OpError, check};
 use crate::kernels::{self, DenseF32, DenseI8, Requantize, WeightsI8};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::{KindI8, LayerI8, Window};
@@ -61,21 +62,13 @@ impl Dense {
         }
     }
 
-    #[inline(always)]
     fn requantize<'a>(
         &self,
         cx: &Context,
-        [bias, multiplier, shift]: [&Operand<'a>; 3],
+        constants: [&Operand<'a>; 3],
         output: &Operand,
     ) -> Requantize<'a> {
-        Requantize {
-            bias: bias.i32(),
-            multiplier: multiplier.i32(),
-            shift: shift.i32(),
-            rounding: cx.numerics.dense(),
-            zero_point: output.quant.zero_point,
-            range: self.activation.range_i8(&output.quant),
-        }
+        requantize((cx.numerics.dense(), self.activation), constants, output)
     }
 
     /// The int8 layer, all but its input.

@@ -298,7 +298,7 @@ impl Op {
             Op::Dense(dense) => dense.layer_i8(cx, operands, output),
             _ => None,
         };
-        PreparedI8::new(cx.kernels, layer?, kept)
+        PreparedI8::new(cx.kernels, &layer?, kept)
     }
 
     /// The operator's name, in lower case.

@@ -123,7 +123,8 @@ impl<'a> Session<'a> {
 
     /// A session that uses the first [`Model::required_buffer_for`] bytes of `buffer`. In Train mode the
     /// image's parameters are copied there. In the other modes vector loops keep weights in the order in which they read them, or what they know of them, behind these
-    /// bytes, as far as `buffer` goes ([`Model::preferred_buffer_for`]): runs are faster, results the same to the bit.
+    /// bytes, as far as `buffer` goes ([`Model::preferred_buffer_for`]): runs are faster, results the same to the bit. Some of it happens here, so that a
+    /// session is worth more than one run.
     ///
     /// # Errors
     /// The buffer is too small or misaligned, or the model cannot run in this mode or with this batch.
@@ -167,7 +168,7 @@ impl<'a> Session<'a> {
         #[cfg(foolproof_simd)]
         session.know();
         #[cfg(target_arch = "x86_64")]
-        session.prepare();
+        session.prepare_layers();
         if mode.trains() {
             session.load_parameters();
         }
@@ -193,7 +194,7 @@ impl<'a> Session<'a> {
         #[cfg(foolproof_simd)]
         self.know();
         #[cfg(target_arch = "x86_64")]
-        self.prepare();
+        self.prepare_layers();
         self.state = State::Empty;
         self.reset_state();
         Ok(())

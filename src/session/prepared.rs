@@ -22,7 +22,7 @@ pub(super) type AllPrepared<'a> = heapless::Vec<Option<Prepared<'a>>, NODES>;
 
 impl<'a> Session<'a> {
     /// Looks at the first operators. Only for runs that no backward pass follows: nothing is noted for one.
-    pub(super) fn prepare(&mut self) {
+    pub(super) fn prepare_layers(&mut self) {
         self.prepared.clear();
         if !self.options.mode.goes_back() {
             let count = self.nodes.len();
@@ -56,9 +56,10 @@ impl<'a> Session<'a> {
         let Ok([x, y]) = self.buffer.get_disjoint_mut(ranges) else {
             return false;
         };
-        match (<[i8]>::ref_from_bytes(x), <[i8]>::mut_from_bytes(y)) {
-            (Ok(x), Ok(y)) => prepared.layer.run(x, y),
-            _ => false,
-        }
+        let (Ok(x), Ok(y)) = (<[i8]>::ref_from_bytes(x), <[i8]>::mut_from_bytes(y)) else {
+            return false;
+        };
+        prepared.layer.run(x, y);
+        true
     }
 }

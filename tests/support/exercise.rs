@@ -1,6 +1,7 @@
 //! What a stranger's image can make the engine do: checked, and if it passes, run in every mode that it claims.
 //! Shared by `tests/hostile_images.rs` and the fuzz target `fuzz/fuzz_targets/image.rs`.
 
+use foolproof::kernels::Kernels;
 use foolproof::loss::{Goal, Loss, Objective};
 use foolproof::memory::Mode;
 use foolproof::model::format::{Header, checksum};
@@ -55,14 +56,35 @@ pub fn exercise(bytes: &[u8], arena: &mut Arena, noise: u64) -> Verdict {
         })
         .sum();
     let (mut forward, mut backward) = (0, 0);
-    for (mode, batch) in [
-        (Mode::Infer, 1),
-        (Mode::Attack, 1),
-        (Mode::Attack, 2),
-        (Mode::Train, 1),
-        (Mode::Train, 2),
+    // the reference loops in as much memory as they need, and this machine's in as much as they like
+    let scalar = |mode, batch| {
+        (
+            Options {
+                batch,
+                ..Options::new(mode)
+            },
+            model.required_buffer_for(mode, batch),
+        )
+    };
+    let fast = |mode, batch| {
+        let (options, _) = scalar(mode, batch);
+        let kernels = Kernels::detect();
+        (
+            Options { kernels, ..options },
+            model.preferred_buffer_for(mode, batch),
+        )
+    };
+    for (options, needed) in [
+        scalar(Mode::Infer, 1),
+        scalar(Mode::Attack, 1),
+        scalar(Mode::Attack, 2),
+        scalar(Mode::Train, 1),
+        scalar(Mode::Train, 2),
+        fast(Mode::Infer, 1),
+        fast(Mode::Attack, 2),
     ] {
-        let Some(needed) = model.required_buffer_for(mode, batch) else {
+        let Options { mode, batch, .. } = options;
+        let Some(needed) = needed else {
             continue;
         };
         if batch > 1 && !model.is_batchable() {
@@ -72,10 +94,6 @@ pub fn exercise(bytes: &[u8], arena: &mut Arena, noise: u64) -> Verdict {
             continue;
         }
         let buffer = &mut arena.0.as_mut_bytes()[..needed];
-        let options = Options {
-            batch,
-            ..Options::new(mode)
-        };
         let mut session = Session::with_options(&model, options, buffer).expect("it fits");
         run(&model, &mut session, noise);
         forward += 1;

@@ -36,7 +36,7 @@ const KERNEL: &str = "linux-image-cloud-amd64";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Tests whose names hold one of these, without those that take an emulated hour.
-const TESTS: &str = "int8_ f32x8 fma:: simd --skip winograd --skip large_";
+const TESTS: &str = "int8_ prepared f32x8 fma:: simd --skip winograd --skip large_";
 
 /// Processors that the tests run on: with AVX-512's sums of integer products, and without.
 const PROCESSORS: [(&str, bool); 2] = [("corei7_icelake_u", true), ("corei7_skylake_x", false)];

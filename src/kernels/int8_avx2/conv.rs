@@ -20,9 +20,7 @@ pub(in super::super) fn conv(p: &ConvI8, y: &mut [i8]) -> bool {
     if let Some(live) = Live::of(p) {
         return live.conv(p, y);
     }
-    let filter = p.window.filter_len();
-    let layout = Layout { filter, element: 1 };
-    conv_of(p, layout, y)
+    conv_of(p, Layout::of(p.window), y)
 }
 
 /// The same, with weights in any order.

@@ -16,19 +16,12 @@ const PACKED: usize = 32 * 1024;
 /// The integer depthwise convolution; false where it was left undone.
 #[target_feature(enable = "avx2")]
 pub(in super::super) fn depthwise(p: &ConvI8, y: &mut [i8]) -> bool {
-    let turned = turned(p.window);
+    let (window, layout) = seen(p.window);
     let p = &ConvI8 {
-        window: &turned,
+        window: &window,
         ..*p
     };
-    let g = p.window;
-    let (c, outputs) = (g.in_channels, g.out_channels);
-    if c == 1 {
-        // every filter sees the one channel
-        let layout = Layout {
-            filter: 1,
-            element: outputs,
-        };
+    if let Some(layout) = layout {
         return conv_of(p, layout, y);
     }
     // SAFETY: the CPU has what they need.
@@ -110,8 +103,17 @@ fn narrow(p: &ConvI8, y: &mut [i8]) -> bool {
     true
 }
 
-/// A column is as good as a row, of which two elements are taken at a time.
-pub(in super::super) fn turned(g: &Window) -> Window {
+/// How these loops and wider ones see a depthwise layer: a column is as good as a row, of which several elements are taken at a time; and if every
+/// filter sees one channel it is a convolution, of weights in this layout.
+pub(in super::super) fn seen(g: &Window) -> (Window, Option<Layout>) {
+    let layout = Layout {
+        filter: 1,
+        element: g.out_channels,
+    };
+    (turned(g), (g.in_channels == 1).then_some(layout))
+}
+
+fn turned(g: &Window) -> Window {
     let is_column = [g.input[1], g.output[1], g.kernel[1]] == [1; 3] && g.padding[1] == 0;
     if !is_column {
         return *g;

@@ -23,7 +23,7 @@ pub(super) mod whole;
 pub(super) use add::add;
 pub(super) use conv::conv;
 pub(super) use dense::dense;
-pub(super) use depthwise::{depthwise, turned};
+pub(super) use depthwise::{depthwise, seen};
 
 use super::{Requantize, Rounding, strip};
 use core::arch::x86_64::*;

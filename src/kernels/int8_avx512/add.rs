@@ -3,11 +3,8 @@
 use super::super::simd::ran_wide;
 use super::super::strip::bytes;
 use super::super::{AddI8, Multiplier, Rounding, fixed_point};
-use super::{CONSTANTS, Finish, Form, LANES, is_plain, plain_constants, store};
+use super::{CONSTANTS, Finish, Form, LANES, WIDE, is_plain, plain_constants, store};
 use core::arch::x86_64::*;
-
-/// Outputs at once.
-const WIDE: usize = 4 * LANES;
 
 /// TFLite Micro's integer sum, two roundings; false where it was left undone.
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]

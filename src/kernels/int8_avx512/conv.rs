@@ -5,8 +5,8 @@ use super::super::simd::ran_wide;
 use super::super::strip::{Cut, Layout, Scratch, Strip, flattened};
 use super::super::{ConvI8, DenseI8, Rounding, Window};
 use super::{
-    Finish, Form, LANES, Weights, block_len, both, channel, describe, numbers, raise, registers,
-    row_of_bytes, store, store_all, takes, vector::vector,
+    Finish, Form, LANES, WIDE, Weights, block_len, both, channel, describe, numbers, raise,
+    registers, row_of_bytes, store, store_all, takes, vector::vector,
 };
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -23,28 +23,30 @@ const BEHIND: usize = 4;
 /// The integer convolution, weights in any order; false where it was left undone.
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
 pub(in super::super) fn conv(p: &ConvI8, layout: Layout, y: &mut [i8]) -> bool {
-    let blocks = p.w.place().and_then(|kept| in_order(p, layout, kept));
-    blocks.is_some_and(|blocks| conv_of(p, blocks, y))
+    let Some(blocks) = p.w.place().and_then(|kept| in_order(p, layout, kept)) else {
+        return false;
+    };
+    conv_with(p, blocks, y);
+    true
 }
 
-/// The same, with its blocks at hand.
+/// The same, with all blocks of the layer, as [`in_order`] gave them for it.
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
-pub(in super::super) fn conv_of(p: &ConvI8, blocks: &[i32], y: &mut [i8]) -> bool {
+pub(in super::super) fn conv_with(p: &ConvI8, blocks: &[i32], y: &mut [i8]) {
     let g = p.window;
     if is_flat(g)
         && g.batch * g.input[0] * g.input[1] == 1
         && let (Some(x), Some(y)) = (p.x.get(..g.in_channels), y.get_mut(..g.out_channels))
     {
-        vector(&p.output, blocks, x, y);
-        return true;
+        return vector(&p.output, blocks, x, y);
     }
-    of_strips(p, blocks, y)
+    of_strips(p, blocks, y);
 }
 
 /// The same, strip by strip. No part of its caller, which would keep room for one on the stack.
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
 #[inline(never)]
-fn of_strips(p: &ConvI8, blocks: &[i32], y: &mut [i8]) -> bool {
+fn of_strips(p: &ConvI8, blocks: &[i32], y: &mut [i8]) {
     let g = p.window;
     let mut room = Scratch::<STRIP, u8>::new();
     let pixels = g.batch * g.input[0] * g.input[1];
@@ -66,8 +68,7 @@ fn of_strips(p: &ConvI8, blocks: &[i32], y: &mut [i8]) -> bool {
         raise(input, whole);
         behind.fill(MaybeUninit::new(0));
         // SAFETY: all of it has been written.
-        outputs(p, &strip, blocks, unsafe { x.assume_init_ref() }, y);
-        return true;
+        return outputs(p, &strip, blocks, unsafe { x.assume_init_ref() }, y);
     }
     let flat = flattened(g);
     let p = &ConvI8 {
@@ -75,8 +76,9 @@ fn of_strips(p: &ConvI8, blocks: &[i32], y: &mut [i8]) -> bool {
         ..*p
     };
     let g = p.window;
+    // `in_order` saw that a window fits
     let Some(cut) = Cut::new(g, STRIP - BEHIND) else {
-        return false;
+        return;
     };
     for strip in cut.strips(g) {
         let rows = strip.input_rows(g);
@@ -89,7 +91,6 @@ fn of_strips(p: &ConvI8, blocks: &[i32], y: &mut [i8]) -> bool {
         // SAFETY: all rows have been written, and what is behind them.
         outputs(p, &strip, blocks, unsafe { x.assume_init_ref() }, y);
     }
-    true
 }
 
 /// Whether each pixel of the output is made of the pixel of the input that has its number. Of pairs products are compared: both numbers at
@@ -142,11 +143,7 @@ pub(in super::super) fn dense(p: &DenseI8, y: &mut [i8]) -> bool {
         w: p.w,
         output: p.output,
     };
-    let layout = Layout {
-        filter: p.depth,
-        element: 1,
-    };
-    conv(&layer, layout, y)
+    conv(&layer, Layout::of(&window), y)
 }
 
 /// Four elements each of a filter: those of a row, and zeros behind the last.
@@ -154,7 +151,7 @@ fn quads(g: &Window) -> usize {
     g.kernel[0] * (g.kernel[1] * g.in_channels).div_ceil(4)
 }
 
-/// All blocks, one behind the other: found, or written now. None where there is no place for them or the layer is left to others.
+/// All blocks, one behind the other: found, or written now. None where there is no room for them or the layer is left to others.
 pub(in super::super) fn in_order<'a>(
     p: &ConvI8,
     layout: Layout,
@@ -168,6 +165,8 @@ pub(in super::super) fn in_order<'a>(
     if !sized || filter == 0 || !matches!(g.dilation, [1, 1]) || !rounds_twice {
         return None;
     }
+    // room for what no loop would read would be lost to others
+    Cut::new(&flattened(g), STRIP - BEHIND)?;
     let shape = [
         both(layout.filter, layout.element),
         both(high, wide),
@@ -192,7 +191,7 @@ fn write(p: &ConvI8, layout: Layout, to: &mut [i32]) {
         let registers = registers(g.out_channels - first);
         let (block, rest) = to.split_at_mut(block_len(registers, quads(g)));
         // a channel that does not exist is the last one again
-        let mut channels = [0; 4 * LANES];
+        let mut channels = [0; WIDE];
         let channels = &mut channels[..registers * LANES];
         for (i, o) in channels.iter_mut().enumerate() {
             let o_in_block = channel(registers, i / LANES, i % LANES);

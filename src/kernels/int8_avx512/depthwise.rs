@@ -8,8 +8,8 @@ use super::super::simd::ran_wide;
 use super::super::strip::{Cut, Scratch, Strip};
 use super::super::{ConvI8, Rounding, Window};
 use super::{
-    Finish, Form, LANES, Weights, block_len, both, channel, depthwise_numbers, describe, fill,
-    outside, raise, row_of_bytes, store, takes,
+    Finish, Form, LANES, WIDE, Weights, block_len, both, channel, depthwise_numbers, describe,
+    fill, outside, raise, row_of_bytes, store, takes,
 };
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -19,9 +19,6 @@ const ROW: usize = 8 * 1024;
 
 /// Bytes of all rows that a row of outputs reads, as quads.
 const QUADS: usize = 64 * 1024;
-
-/// Outputs side by side.
-const WIDE: usize = 4 * LANES;
 
 /// A depthwise layer's sizes, as these loops see it.
 struct Sizes {
@@ -75,18 +72,18 @@ impl Sizes {
 /// The integer depthwise convolution; false where it was left undone.
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
 pub(in super::super) fn depthwise(p: &ConvI8, y: &mut [i8]) -> bool {
-    let blocks = p.w.place().and_then(|kept| in_order(p, kept));
-    blocks.is_some_and(|blocks| depthwise_of(p, blocks, y))
+    let Some(blocks) = p.w.place().and_then(|kept| in_order(p, kept)) else {
+        return false;
+    };
+    depthwise_with(p, blocks, y);
+    true
 }
 
-/// The same, with its blocks at hand.
+/// The same, with all blocks of the layer, as [`in_order`] gave them for it.
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
-pub(in super::super) fn depthwise_of(p: &ConvI8, blocks: &[i32], y: &mut [i8]) -> bool {
+pub(in super::super) fn depthwise_with(p: &ConvI8, blocks: &[i32], y: &mut [i8]) {
     let g = p.window;
     let columns = Sizes::widest(g).min(g.output[1]);
-    if columns == 0 {
-        return false;
-    }
     let (mut planes, mut quads) = (Scratch::<ROW, u8>::new(), Scratch::<QUADS, u8>::new());
     let cut = Cut {
         rows: g.output[0],
@@ -123,7 +120,6 @@ pub(in super::super) fn depthwise_of(p: &ConvI8, blocks: &[i32], y: &mut [i8]) -
             row.outputs(blocks, y);
         }
     }
-    true
 }
 
 /// Writes row `r` of the strip's input, columns sorted into planes.
@@ -186,14 +182,15 @@ fn side_by_side(planes: &[u8], g: &Window, sizes: &Sizes, to: &mut [MaybeUninit<
     }
 }
 
-/// All blocks, one behind the other: found, or written now. None where there is no place for them or the layer is left to others.
+/// All blocks, one behind the other: found, or written now. None where there is no room for them or the layer is left to others.
 pub(in super::super) fn in_order<'a>(p: &ConvI8, kept: &Kept<'a>) -> Option<&'a [i32]> {
     let g = p.window;
     let (c, cells) = (g.in_channels, g.kernel[0] * g.kernel[1]);
     let shaped = c > 0 && cells > 0 && g.stride[1] > 0;
     let sized = c == g.out_channels && c == p.output.bias.len() && p.w.len() == cells * c;
     let rounds_twice = p.output.rounding == Rounding::Double;
-    if !shaped || !sized || !matches!(g.dilation, [1, 1]) || !rounds_twice {
+    let fits = shaped && Sizes::widest(g) > 0;
+    if !fits || !sized || !matches!(g.dilation, [1, 1]) || !rounds_twice {
         return None;
     }
     let shape = [both(g.kernel[0], g.kernel[1]), c, 0];

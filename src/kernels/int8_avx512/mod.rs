@@ -19,8 +19,8 @@ mod tests;
 mod vector;
 
 pub(super) use add::add;
-pub(super) use conv::{DEPTH, conv, conv_of, dense, in_order};
-pub(super) use depthwise::{depthwise, depthwise_of, in_order as depthwise_in_order};
+pub(super) use conv::{DEPTH, conv, conv_with, dense, in_order};
+pub(super) use depthwise::{depthwise, depthwise_with, in_order as depthwise_in_order};
 
 use super::strip::Strip;
 use super::{ConvI8, Multiplier, Requantize, Rounding};
@@ -29,6 +29,9 @@ use core::mem::MaybeUninit;
 
 /// Sums in a register.
 const LANES: usize = 16;
+
+/// Sums of four: as many outputs as bytes fit a register.
+const WIDE: usize = 4 * LANES;
 
 /// Registers of constants for sixteen channels, in this order: where sums begin, factors, what is added to the upper halves of their products,
 /// and shifts to the right: all that [`Form::Plain`] reads, next to each other. Then shifts to the left, the bit of a sum's sign, and for even lanes and for odd ones what is added to
@@ -55,7 +58,7 @@ fn registers(left: usize) -> usize {
 
 /// Numbers of all blocks of so many channels.
 pub(super) fn numbers(channels: usize, quads: usize) -> usize {
-    let (whole, left) = (channels / (4 * LANES), channels % (4 * LANES));
+    let (whole, left) = (channels / WIDE, channels % WIDE);
     let rest = match left {
         0 => 0,
         _ => block_len(registers(left), quads),
@@ -65,7 +68,7 @@ pub(super) fn numbers(channels: usize, quads: usize) -> usize {
 
 /// The same of a depthwise layer, whose blocks have 64 lanes each.
 pub(super) fn depthwise_numbers(channels: usize, quads: usize) -> usize {
-    channels.div_ceil(4 * LANES) * block_len(4, quads)
+    channels.div_ceil(WIDE) * block_len(4, quads)
 }
 
 /// Which of a block's channels is in a lane of one of its registers: [`Finish::pack`] puts them in order.
@@ -176,8 +179,9 @@ fn describe(
 struct OfLane {
     start: i32,
     factor: i32,
-    /// Added to the upper half of its product, or to all of it.
+    /// Of [`Form::Plain`]: added to the upper half of its product.
     high: i32,
+    /// Of [`Form::Any`]: added to all of it.
     more: i64,
     /// Of [`Form::Any`] the bit of its sign, where it counts.
     sign: i32,
@@ -462,7 +466,7 @@ fn raise(x: &[i8], to: &mut [MaybeUninit<u8>]) {
 
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
 #[inline]
-fn store_all(bytes: __m512i, y: &mut [i8; 4 * LANES]) {
+fn store_all(bytes: __m512i, y: &mut [i8; WIDE]) {
     // SAFETY: 64 bytes.
     unsafe { _mm512_storeu_si512(y.as_mut_ptr().cast(), bytes) }
 }

@@ -3,11 +3,8 @@
 
 use super::super::Requantize;
 use super::super::simd::ran_wide;
-use super::{Finish, Form, LANES, block_len, registers, store};
+use super::{Finish, Form, LANES, WIDE, block_len, registers, store};
 use core::arch::x86_64::*;
-
-/// Channels of a block of four registers.
-const WIDE: usize = 4 * LANES;
 
 /// All outputs of one input. `blocks` are of as many quads as it has, the last one perhaps begun.
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
