@@ -19,9 +19,7 @@ const STEP: usize = 4;
 /// The integer convolution; false where it was left undone.
 #[target_feature(enable = "neon")]
 pub(in super::super) fn conv(p: &ConvI8, y: &mut [i8]) -> bool {
-    let filter = p.window.filter_len();
-    let layout = Layout { filter, element: 1 };
-    conv_of(p, layout, y)
+    conv_of(p, Layout::of(p.window), y)
 }
 
 /// The same, with weights in any order.
