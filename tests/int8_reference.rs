@@ -17,7 +17,7 @@ fn operands(tensors: &[Tensor]) -> Vec<Operand<'_>> {
     tensors.iter().map(|t| t.operand()).collect()
 }
 
-/// Checks, runs forward, and returns the output with its elements.
+/// Checks, runs forward, and returns the output with its elements: with this machine's loops those of the reference loops.
 fn forward(case: &Case, numerics: Numerics) -> Tensor {
     let checked: Vec<Operand> = case
         .inputs
@@ -27,10 +27,18 @@ fn forward(case: &Case, numerics: Numerics) -> Tensor {
     case.op
         .check(numerics, &checked, &case.output.absent())
         .unwrap_or_else(|e| panic!("{:?}: {e:?}", case.op));
-    let cx = Context::new(Kernels::Scalar, numerics);
     let mut output = case.output.clone();
-    let mut inputs = case.inputs.clone();
-    output.values = support::forward(&case.op, &cx, &mut inputs, &case.output, &mut []);
+    let [scalar, fast] = [Kernels::Scalar, Kernels::detect()].map(|kernels| {
+        let cx = Context::new(kernels, numerics);
+        let mut inputs = case.inputs.clone();
+        support::forward(&case.op, &cx, &mut inputs, &case.output, &mut [])
+    });
+    output.values = scalar;
+    let other = Tensor {
+        values: fast,
+        ..output.clone()
+    };
+    assert_eq!(other.i8s(), output.i8s(), "{:?} {numerics:?}", case.op);
     output
 }
 

@@ -9,8 +9,8 @@ use super::int8_neon as vector;
 use super::kept::Kept;
 use super::wide_in_tests::without;
 use super::{
-    AddI8, Constant, ConvI8, DenseI8, Kernels, Multiplier, Requantize, Rounding, Simd, Window,
-    scalar,
+    AddI8, Constant, ConvI8, DenseI8, Kernels, MulI8, Multiplier, Requantize, Rounding, Simd,
+    Window, scalar,
 };
 use std::vec::Vec;
 
@@ -438,6 +438,61 @@ fn compare_add(
     // SAFETY: whoever has `fast` has the feature.
     unsafe { vector::add(&p, &mut got) };
     assert_eq!(got, expected, "{p:?}");
+}
+
+#[test]
+fn products_of_awkward_lengths() {
+    let Some(fast) = fast() else { return };
+    let mut random = Random(7);
+    for n in (0..70).chain([1000]) {
+        let x = [random.bytes(n), random.bytes(n)];
+        for shift in [-7, -22, -3, 0] {
+            let mantissa = random.next() & i32::MAX | 1 << 30;
+            compare_mul(fast, &x, Multiplier { mantissa, shift });
+        }
+    }
+}
+
+/// All pairs of elements, and factors of all kinds.
+#[test]
+fn products_with_any_factor() {
+    let Some(fast) = fast() else { return };
+    let mut random = Random(8);
+    let all: Vec<i8> = (0..=u8::MAX).map(|x| x as i8).collect();
+    let first: Vec<i8> = all.iter().flat_map(|&x| [x; 256]).collect();
+    let second: Vec<i8> = all.iter().copied().cycle().take(1 << 16).collect();
+    let pairs = [first, second];
+    for shift in -31..=30 {
+        let mantissa = random.mantissa();
+        compare_mul(fast, &pairs, Multiplier { mantissa, shift });
+    }
+}
+
+fn compare_mul(fast: Kernels, x: &[Vec<i8>; 2], output: Multiplier) {
+    let n = x[0].len();
+    for (zero_points, zero_point, range) in [
+        ([-128, 127], 4, (-128, 120)),
+        ([0, -3], -128, (-128, 127)),
+        ([127, 127], 127, (-5, 127)),
+    ] {
+        let p = MulI8 {
+            x: [&x[0], &x[1]],
+            zero_points,
+            output,
+            zero_point,
+            range,
+        };
+        let (mut expected, mut got) = (std::vec![99; n], std::vec![0; n]);
+        super::mul_i8(Kernels::Scalar, &p, &mut expected);
+        super::mul_i8(fast, &p, &mut got);
+        assert!(got == expected, "{output:?} {zero_points:?}");
+        got.fill(0);
+        // SAFETY: whoever has `fast` has the feature.
+        unsafe { vector::mul(&p, &mut got) };
+        assert!(got == expected, "{output:?} {zero_points:?}");
+        without(|| super::mul_i8(fast, &p, &mut got));
+        assert!(got == expected, "{output:?} {zero_points:?}");
+    }
 }
 
 /// Any sum and any factor that an image may hold.

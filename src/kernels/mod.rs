@@ -398,6 +398,40 @@ impl AddI8<'_> {
     }
 }
 
+/// The elementwise product of two int8 tensors of one shape as TFLite Micro computes it, two roundings: the product of both less their zero points
+/// times a factor.
+#[derive(Clone, Copy, Debug)]
+pub struct MulI8<'a> {
+    /// The factors, as long as the output.
+    pub x: [&'a [i8]; 2],
+    /// Their zero points.
+    pub zero_points: [i32; 2],
+    /// The product's factor.
+    pub output: Multiplier,
+    /// Added last.
+    pub zero_point: i32,
+    /// Smallest and largest output, in -128..=127.
+    pub range: (i32, i32),
+}
+
+/// Forward of a product in int8.
+pub fn mul_i8(kernels: Kernels, p: &MulI8, y: &mut [i8]) {
+    match kernels {
+        Kernels::Scalar => {
+            for ((y, &a), &b) in y.iter_mut().zip(p.x[0]).zip(p.x[1]) {
+                let product = (i32::from(a) - p.zero_points[0]) * (i32::from(b) - p.zero_points[1]);
+                let q = fixed_point::requantize(product, p.output, Rounding::Double);
+                let q = q.wrapping_add(p.zero_point);
+                *y = q.max(p.range.0).min(p.range.1) as i8;
+            }
+        }
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.mul_i8(p, y),
+        #[cfg(foolproof_simd)]
+        Kernels::Fma(fma) => fma.simd().mul_i8(p, y),
+    }
+}
+
 /// Forward of a sum in int8.
 pub fn add_i8(kernels: Kernels, p: &AddI8, y: &mut [i8]) {
     match kernels {

@@ -11,7 +11,7 @@ use super::int8_avx2 as int8;
 use super::int8_neon as int8;
 use super::scalar::{batch_norm, conv, dense, depthwise, pool, spread};
 use super::{
-    AddI8, BatchNormF32, Constant, ConvF32, ConvI8, DenseF32, DenseI8, NORMALIZED, Spread,
+    AddI8, BatchNormF32, Constant, ConvF32, ConvI8, DenseF32, DenseI8, MulI8, NORMALIZED, Spread,
     WeightsI8, Window,
 };
 
@@ -55,6 +55,14 @@ impl Simd {
         ran();
         // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { int8::add(p, y) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn mul_i8(self, p: &MulI8, y: &mut [i8]) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has the registers.
+        unsafe { int8::mul(p, y) }
     }
 
     /// As the function of this name in [`kernels`](super).
@@ -402,29 +410,43 @@ fn batch_norm_input_gradient_f32(
     batch_norm::add_gradient(p, constants, gy, gx);
 }
 
-/// Channels that an average is taken of at once.
-const AVERAGED: usize = 64;
-
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
 fn average_pool_i8(g: &Window, x: &[i8], range: (i32, i32), y: &mut [i8]) {
-    if !g.out_channels.is_multiple_of(AVERAGED) {
-        return pool::average_i8(g, x, range, y);
+    // a window of more cells than that is no window
+    let fits = g.kernel[0].saturating_mul(g.kernel[1]) <= 1 << 16;
+    match g.out_channels % 64 {
+        0 if fits => averages::<64>(g, x, range, y),
+        16 | 32 | 48 if fits => averages::<16>(g, x, range, y),
+        _ => pool::average_i8(g, x, range, y),
     }
+}
+
+/// Averages of windows of at most 2^16 cells, `C` channels at once.
+#[inline(always)]
+fn averages<const C: usize>(g: &Window, x: &[i8], (low, high): (i32, i32), y: &mut [i8]) {
     for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
         let count = ((rows.count * columns.count) as i32).max(1);
-        for (block, y) in y.as_chunks_mut::<AVERAGED>().0.iter_mut().enumerate() {
-            let mut sums = [0i32; AVERAGED];
+        for (block, y) in y.as_chunks_mut::<C>().0.iter_mut().enumerate() {
+            let mut sums = [0i32; C];
             for cell in g.cells(n, rows, columns) {
-                let at = cell.pixel * g.in_channels + block * AVERAGED;
-                for (sum, &x) in sums.iter_mut().zip(&x[at..][..AVERAGED]) {
+                let at = cell.pixel * g.in_channels + block * C;
+                for (sum, &x) in sums.iter_mut().zip(&x[at..][..C]) {
                     *sum += i32::from(x);
                 }
             }
             for (y, sum) in y.iter_mut().zip(sums) {
-                *y = pool::average(sum, count, range);
+                *y = average(sum, count).max(low).min(high) as i8;
             }
         }
     }
+}
+
+/// The average of 2^16 elements or fewer, halves away from zero. There are vectors of this division, not of integers': it rounds by 2^-18 at most
+/// below 128, and a quotient that is no integer is 2^-16 away from one at least.
+#[inline(always)]
+pub(super) fn average(sum: i32, count: i32) -> i32 {
+    let half = if sum > 0 { count / 2 } else { -(count / 2) };
+    ((sum + half) as f32 / count as f32) as i32
 }
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]

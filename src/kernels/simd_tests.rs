@@ -4,7 +4,7 @@ extern crate std;
 use super::simd::Simd;
 use super::{
     BatchNormF32, ConvF32, ConvI8, DenseF32, DenseI8, Kernels, NORMALIZED, Requantize, Spread,
-    WeightsI8, Window,
+    WeightsI8, Window, scalar,
 };
 use crate::kernels::wide_in_tests::counted_simd;
 use crate::kernels::{Activation, Rounding};
@@ -293,8 +293,20 @@ fn channels_of_one_kind_have_the_scalar_bits() {
             compare_batch_norm(simd, rows, channels);
         }
     }
-    for channels in [1, 16, 63, 64, 65, 128] {
+    for channels in [1, 16, 48, 63, 64, 65, 96, 128] {
         compare_average(simd, channels);
+    }
+}
+
+/// Whatever the sum.
+#[test]
+fn averages_are_exact() {
+    for count in (1..70).chain([100, 125, 1000, 4095, 65_535, 65_536]) {
+        for sum in -128 * count..=127 * count {
+            let expected = scalar::pool::average(sum, count, (-128, 127));
+            let got = super::simd::average(sum, count);
+            assert_eq!(got, i32::from(expected), "{sum} of {count}");
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Add, Context, Mul, Numerics, OpError, activation, check};
 use crate::kernels::fixed_point::requantize;
-use crate::kernels::{self, AddI8, Rounding};
+use crate::kernels::{self, AddI8, MulI8, Rounding};
 use crate::tensor::{DType, Data, DataMut, MAX_RANK, Operand, Shape};
 
 /// The broadcast shape of two.
@@ -105,7 +105,7 @@ fn repeat(x: &[i8], row: &[i8], y: &mut [i8], f: impl Fn(&[i8], &[i8], &mut [i8]
     }
 }
 
-/// Whether there are kernels for sums of tensors of one shape.
+/// Whether there are kernels for sums and products of tensors of one shape.
 const PC: bool = cfg!(target_arch = "x86_64");
 
 /// What both operators require.
@@ -264,6 +264,27 @@ impl Mul {
             (Data::I8(xa), Data::I8(xb), DataMut::I8(y)) => {
                 let (low, high) = self.activation.range_i8(&output.quant);
                 let (za, zb) = (a.quant.zero_point, b.quant.zero_point);
+                let product = |x: [&[i8]; 2], y: &mut [i8]| {
+                    let p = MulI8 {
+                        x,
+                        zero_points: [za, zb],
+                        output: self.output,
+                        zero_point: output.quant.zero_point,
+                        range: (low, high),
+                    };
+                    kernels::mul_i8(cx.kernels, &p, y);
+                };
+                if PC && cx.numerics.convolution() == Rounding::Double {
+                    if a.shape == b.shape {
+                        return product([xa, xb], y);
+                    }
+                    if a.shape == output.shape && is_repeated(&b.shape, &output.shape) {
+                        return repeat(xa, xb, y, |a, b, y| product([a, b], y));
+                    }
+                    if b.shape == output.shape && is_repeated(&a.shape, &output.shape) {
+                        return repeat(xb, xa, y, |b, a, y| product([a, b], y));
+                    }
+                }
                 for_each(shapes.0, shapes.1, shapes.2, |i, ia, ib| {
                     let product = (xa[ia] as i32 - za) * (xb[ib] as i32 - zb);
                     let q = requantize(product, self.output, cx.numerics.convolution())

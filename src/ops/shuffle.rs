@@ -1,6 +1,6 @@
 //! Transpose and Slice: elements move or stay behind, none is computed.
 
-use super::{OpError, check};
+use super::{OpError, check, layout};
 use crate::tensor::{Data, DataMut, MAX_RANK, Operand, Shape};
 
 /// Axes in another order.
@@ -117,12 +117,18 @@ impl Slice {
         let axis = usize::from(self.axis);
         let inner: usize = (axis + 1..x.rank()).map(|i| x.dim(i)).product();
         let block = x.dim(axis) * inner;
+        // neighbours along the axis are neighbours
+        let (count, together) = match self.step {
+            1 => (1, self.count as usize),
+            _ => (self.count, 1),
+        };
         let mut o = 0;
         for outer in 0..x.len() / block {
-            for k in 0..i64::from(self.count) {
+            for k in 0..i64::from(count) {
                 let place = i64::from(self.begin) + k * i64::from(self.step);
-                f(o, outer * block + place as usize * inner, inner);
-                o += inner;
+                let len = inner * together;
+                f(o, outer * block + place as usize * inner, len);
+                o += len;
             }
         }
     }
@@ -130,10 +136,10 @@ impl Slice {
     pub(super) fn forward(&self, x: &Operand, y: DataMut) {
         match (x.data, y) {
             (Data::F32(from), DataMut::F32(y)) => self.runs(&x.shape, |o, i, n| {
-                y[o..o + n].copy_from_slice(&from[i..i + n]);
+                layout::move_few(&from[i..i + n], &mut y[o..o + n]);
             }),
             (Data::I8(from), DataMut::I8(y)) => self.runs(&x.shape, |o, i, n| {
-                y[o..o + n].copy_from_slice(&from[i..i + n]);
+                layout::move_few(&from[i..i + n], &mut y[o..o + n]);
             }),
             _ => {}
         }

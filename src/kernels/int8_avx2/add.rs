@@ -40,7 +40,7 @@ pub(in super::super) fn add(p: &AddI8, y: &mut [i8]) {
 /// Up to sixteen elements, zeros behind them.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn load(x: &[i8]) -> __m128i {
+pub(super) fn load(x: &[i8]) -> __m128i {
     let mut room = [0; 16];
     let x = bytes(x, &mut room);
     // SAFETY: `x` is 16 bytes long.

@@ -16,6 +16,7 @@ mod conv;
 mod dense;
 mod depthwise;
 pub(super) mod live;
+mod mul;
 #[cfg(test)]
 mod tests;
 pub(super) mod whole;
@@ -24,6 +25,7 @@ pub(super) use add::add;
 pub(super) use conv::conv;
 pub(super) use dense::dense;
 pub(super) use depthwise::{depthwise, seen};
+pub(super) use mul::mul;
 
 use super::{Requantize, Rounding, strip};
 use core::arch::x86_64::*;

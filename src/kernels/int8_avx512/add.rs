@@ -51,7 +51,7 @@ pub(in super::super) fn add(p: &AddI8, y: &mut [i8]) -> bool {
 /// Elements from number `16 i` on.
 #[target_feature(enable = "avx512vl,avx512bw,avx512vnni")]
 #[inline]
-fn sixteen(x: &[i8; WIDE], i: usize) -> __m512i {
+pub(super) fn sixteen(x: &[i8; WIDE], i: usize) -> __m512i {
     let x = &x[i * LANES..][..LANES];
     // SAFETY: sixteen bytes.
     _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(x.as_ptr().cast()) })

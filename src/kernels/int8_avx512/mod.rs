@@ -14,6 +14,7 @@
 mod add;
 mod conv;
 mod depthwise;
+mod mul;
 #[cfg(test)]
 mod tests;
 mod vector;
@@ -21,6 +22,7 @@ mod vector;
 pub(super) use add::add;
 pub(super) use conv::{DEPTH, conv, conv_with, dense, in_order};
 pub(super) use depthwise::{depthwise, depthwise_with, in_order as depthwise_in_order};
+pub(super) use mul::mul;
 
 use super::strip::Strip;
 use super::{ConvI8, Multiplier, Requantize, Rounding};

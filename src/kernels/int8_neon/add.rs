@@ -35,7 +35,7 @@ pub(in super::super) fn add(p: &AddI8, y: &mut [i8]) {
 /// Up to eight elements, zeros behind them.
 #[target_feature(enable = "neon")]
 #[inline]
-fn load(x: &[i8]) -> int16x8_t {
+pub(super) fn load(x: &[i8]) -> int16x8_t {
     let mut room = [0; 8];
     let x = bytes(x, &mut room);
     // SAFETY: `x` is 8 bytes long.

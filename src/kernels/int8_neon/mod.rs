@@ -15,11 +15,13 @@ mod add;
 mod conv;
 mod dense;
 mod depthwise;
+mod mul;
 
 pub(super) use add::add;
 pub(super) use conv::conv;
 pub(super) use dense::dense;
 pub(super) use depthwise::depthwise;
+pub(super) use mul::mul;
 
 use super::{Requantize, Rounding, strip};
 use core::arch::aarch64::*;
