@@ -43,7 +43,7 @@ mod mve_conv;
 mod mve_pairs;
 #[cfg(any(test, foolproof_dsp))]
 mod plain;
-#[cfg(target_arch = "x86_64")]
+#[cfg(foolproof_simd)]
 mod prepared;
 pub mod scalar;
 #[cfg(foolproof_simd)]
@@ -69,8 +69,8 @@ pub use constant::Constant;
 pub(crate) use constant::Place;
 pub use fixed_point::{Multiplier, Rounding};
 pub use layers::{ConvF32, ConvI8, DenseF32, DenseI8, Requantize};
-#[cfg(target_arch = "x86_64")]
-pub(crate) use prepared::{KindI8, LayerI8, PreparedI8};
+#[cfg(foolproof_simd)]
+pub(crate) use prepared::{Kind, Layer, Numbers, NumbersF32, NumbersI8, Prepared};
 pub use scalar::spread::Spread;
 
 /// Whether the f32 layers are compiled in. Where they are not, [`crate::ops::Op::check`] refuses them, and the functions here do nothing.

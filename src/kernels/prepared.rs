@@ -1,41 +1,174 @@
-//! An int8 layer of which all is known but its input, looked at once: which loops take it, and where its weights are in their order. To ask
-//! anew at each run takes longer than the products of a small layer.
+//! A layer of which all is known but its input, looked at once: to read its constants' shapes and where they are at each run takes longer than
+//! the products of a small layer.
 //!
-//! Only for the widest loops (`int8_avx512`), which need nothing else. All others are asked at each run.
+//! The widest int8 loops (`int8_avx512`) need nothing else than their blocks, so these are found beforehand, too. All other loops are asked at each
+//! run, and look for their weights' order then.
 #![allow(unsafe_code)] // calls of functions for which the CPU was asked
 
-use super::int8_avx2::{live::Live, seen};
 use super::kept::Kept;
-use super::strip::Layout;
-use super::{Constant, ConvI8, Kernels, Requantize, Window, int8_avx512, simd};
+use super::{
+    Activation, Constant, ConvF32, ConvI8, DenseF32, DenseI8, Kernels, Requantize, Window,
+};
+use super::{conv_f32, conv_i8, dense_f32, dense_i8, depthwise_f32, depthwise_i8};
+#[cfg(target_arch = "x86_64")]
+use super::{int8_avx2, int8_avx512, simd, strip::Layout};
+use crate::tensor::{DType, Data, DataMut};
 
-/// An int8 layer, all but its input.
+/// A layer, all but its input.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct LayerI8<'a> {
+pub(crate) struct Layer<'a> {
     /// Which one.
-    pub kind: KindI8,
+    pub kind: Kind,
     /// Sizes; of a fully connected layer as [`Window::of_dense`] says.
     pub window: Window,
-    /// As in [`ConvI8`].
-    pub x_zero_point: i16,
-    /// As in [`ConvI8`].
-    pub w: &'a [i8],
-    /// As in [`ConvI8`].
-    pub output: Requantize<'a>,
+    /// Its constants.
+    pub numbers: Numbers<'a>,
 }
 
-/// Whose loops a layer runs through: [`conv_i8`](super::conv_i8)'s, [`depthwise_i8`](super::depthwise_i8)'s or
-/// [`dense_i8`](super::dense_i8)'s.
+/// Whose loops a layer runs through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum KindI8 {
+pub(crate) enum Kind {
     Conv,
     Depthwise,
     Dense,
 }
 
+/// A layer's constants.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Numbers<'a> {
+    F32(NumbersF32<'a>),
+    I8(NumbersI8<'a>),
+}
+
+/// As in [`ConvF32`] and [`DenseF32`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NumbersF32<'a> {
+    pub w: &'a [f32],
+    pub bias: &'a [f32],
+    pub activation: Activation,
+    pub keeps_ties: bool,
+}
+
+/// As in [`ConvI8`] and [`DenseI8`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NumbersI8<'a> {
+    pub x_zero_point: i16,
+    pub w: &'a [i8],
+    pub output: Requantize<'a>,
+}
+
+impl Layer<'_> {
+    /// The type of its input and its output.
+    pub fn dtype(&self) -> DType {
+        match self.numbers {
+            Numbers::F32(_) => DType::F32,
+            Numbers::I8(_) => DType::I8,
+        }
+    }
+
+    /// The outputs for an input of its type.
+    fn run(&self, kernels: Kernels, kept: &Kept, x: Data, y: DataMut) {
+        let (window, depth) = (&self.window, self.window.in_channels);
+        match (self.numbers, x, y) {
+            (Numbers::F32(n), Data::F32(x), DataMut::F32(y)) => {
+                let p = ConvF32 {
+                    window,
+                    x,
+                    w: Constant::new(n.w, Some(kept)),
+                    bias: n.bias,
+                    activation: n.activation,
+                    keeps_ties: n.keeps_ties,
+                };
+                match self.kind {
+                    Kind::Conv => conv_f32(kernels, &p, y),
+                    Kind::Depthwise => depthwise_f32(kernels, &p, y),
+                    Kind::Dense => {
+                        let p = DenseF32 {
+                            depth,
+                            x,
+                            w: n.w,
+                            bias: n.bias,
+                            activation: n.activation,
+                        };
+                        dense_f32(kernels, &p, y);
+                    }
+                }
+            }
+            (Numbers::I8(n), Data::I8(x), DataMut::I8(y)) => {
+                let p = ConvI8 {
+                    window,
+                    x,
+                    x_zero_point: n.x_zero_point,
+                    w: Constant::new(n.w, Some(kept)),
+                    output: n.output,
+                };
+                match self.kind {
+                    Kind::Conv => conv_i8(kernels, &p, y),
+                    Kind::Depthwise => depthwise_i8(kernels, &p, y),
+                    Kind::Dense => {
+                        let p = DenseI8 {
+                            depth,
+                            x,
+                            x_zero_point: n.x_zero_point,
+                            w: p.w,
+                            output: n.output,
+                        };
+                        dense_i8(kernels, &p, y);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 /// A layer that is ready to run.
 #[derive(Debug)]
-pub(crate) struct PreparedI8<'a> {
+pub(crate) enum Prepared<'a> {
+    /// Loops are asked at each run.
+    Asked(Layer<'a>),
+    /// The widest int8 loops, with all that they read.
+    #[cfg(target_arch = "x86_64")]
+    InBlocks(InBlocks<'a>),
+}
+
+impl<'a> Prepared<'a> {
+    pub fn new(kernels: Kernels, layer: Layer<'a>, kept: &Kept<'a>) -> Prepared<'a> {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(blocks) = InBlocks::new(kernels, &layer, kept) {
+            return Prepared::InBlocks(blocks);
+        }
+        let _ = (kernels, kept);
+        Prepared::Asked(layer)
+    }
+
+    /// The type of its input and its output.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Prepared::Asked(layer) => layer.dtype(),
+            #[cfg(target_arch = "x86_64")]
+            Prepared::InBlocks(_) => DType::I8,
+        }
+    }
+
+    /// The layer's outputs for an input of its type, with kernels and memory as it was made for.
+    pub fn run(&self, kernels: Kernels, kept: &Kept, x: Data, y: DataMut) {
+        match self {
+            Prepared::Asked(layer) => layer.run(kernels, kept, x, y),
+            #[cfg(target_arch = "x86_64")]
+            Prepared::InBlocks(layer) => {
+                if let (Data::I8(x), DataMut::I8(y)) = (x, y) {
+                    layer.run(x, y);
+                }
+            }
+        }
+    }
+}
+
+/// An int8 layer of the widest loops.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug)]
+pub(crate) struct InBlocks<'a> {
     window: Window,
     x_zero_point: i16,
     output: Requantize<'a>,
@@ -44,45 +177,49 @@ pub(crate) struct PreparedI8<'a> {
     is_depthwise: bool,
 }
 
-impl<'a> PreparedI8<'a> {
+#[cfg(target_arch = "x86_64")]
+impl<'a> InBlocks<'a> {
     /// None where these loops or the CPU leave the layer to others, or there is no room to keep its weights.
-    pub fn new(kernels: Kernels, layer: &LayerI8<'a>, kept: &Kept<'a>) -> Option<PreparedI8<'a>> {
+    fn new(kernels: Kernels, layer: &Layer<'a>, kept: &Kept<'a>) -> Option<InBlocks<'a>> {
         let has_registers = match kernels {
             Kernels::Scalar => false,
             Kernels::Simd(_) | Kernels::Fma(_) => simd::found().wide_products,
+        };
+        let Numbers::I8(numbers) = layer.numbers else {
+            return None;
         };
         if !has_registers {
             return None;
         }
         let (window, layout) = match layer.kind {
-            KindI8::Conv | KindI8::Dense => (layer.window, Some(Layout::of(&layer.window))),
-            KindI8::Depthwise => seen(&layer.window),
+            Kind::Conv | Kind::Dense => (layer.window, Some(Layout::of(&layer.window))),
+            Kind::Depthwise => int8_avx2::seen(&layer.window),
         };
         let p = ConvI8 {
             window: &window,
             x: &[],
-            x_zero_point: layer.x_zero_point,
-            w: Constant::new(layer.w, Some(kept)),
-            output: layer.output,
+            x_zero_point: numbers.x_zero_point,
+            w: Constant::new(numbers.w, Some(kept)),
+            output: numbers.output,
         };
-        if layer.kind == KindI8::Conv && Live::of(&p).is_some() {
+        if layer.kind == Kind::Conv && int8_avx2::live::Live::of(&p).is_some() {
             return None;
         }
         let blocks = match layout {
             Some(layout) => int8_avx512::in_order(&p, layout, kept),
             None => int8_avx512::depthwise_in_order(&p, kept),
         }?;
-        Some(PreparedI8 {
+        Some(InBlocks {
             window,
-            x_zero_point: layer.x_zero_point,
-            output: layer.output,
+            x_zero_point: numbers.x_zero_point,
+            output: numbers.output,
             blocks,
             is_depthwise: layout.is_none(),
         })
     }
 
     /// The layer's outputs for an input.
-    pub fn run(&self, x: &[i8], y: &mut [i8]) {
+    fn run(&self, x: &[i8], y: &mut [i8]) {
         simd::ran();
         let p = ConvI8 {
             window: &self.window,
@@ -102,7 +239,7 @@ impl<'a> PreparedI8<'a> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     extern crate std;
     use super::super::int8_tests::{Constants, Random, sized, window};
@@ -121,10 +258,27 @@ mod tests {
         kernels
     }
 
+    fn int8<'a>(
+        kind: Kind,
+        window: Window,
+        x_zero_point: i16,
+        (w, output): (&'a [i8], Requantize<'a>),
+    ) -> Layer<'a> {
+        Layer {
+            kind,
+            window,
+            numbers: Numbers::I8(NumbersI8 {
+                x_zero_point,
+                w,
+                output,
+            }),
+        }
+    }
+
     /// Room for one layer, no more than a session asks for.
-    fn room(g: &Window, kind: KindI8) -> Vec<u8> {
+    fn room(g: &Window, kind: Kind) -> Vec<u8> {
         let channels = match kind {
-            KindI8::Depthwise => 1,
+            Kind::Depthwise => 1,
             _ => g.in_channels,
         };
         let sizes = Sizes {
@@ -137,7 +291,7 @@ mod tests {
             phases: 1,
         };
         let bytes = match kind {
-            KindI8::Dense => dense_bytes(g.in_channels * g.out_channels, g.out_channels),
+            Kind::Dense => dense_bytes(g.in_channels * g.out_channels, g.out_channels),
             _ => sizes.bytes(),
         };
         std::vec![0; bytes]
@@ -148,46 +302,41 @@ mod tests {
         let Some(kernels) = kernels() else { return };
         let mut random = Random(31);
         for (kind, g) in [
-            (KindI8::Conv, window([9, 7], 5, 40, [3, 3])),
-            (KindI8::Conv, window([1, 1], 70, 12, [1, 1])),
+            (Kind::Conv, window([9, 7], 5, 40, [3, 3])),
+            (Kind::Conv, window([1, 1], 70, 12, [1, 1])),
             (
-                KindI8::Conv,
+                Kind::Conv,
                 Window {
                     batch: 3,
                     ..window([1, 1], 70, 12, [1, 1])
                 },
             ),
-            (KindI8::Conv, window([6, 6], 16, 64, [1, 1])),
-            (KindI8::Depthwise, window([9, 7], 24, 24, [3, 3])),
+            (Kind::Conv, window([6, 6], 16, 64, [1, 1])),
+            (Kind::Depthwise, window([9, 7], 24, 24, [3, 3])),
             // a column, which is turned, and a single channel
-            (KindI8::Depthwise, window([20, 1], 24, 24, [10, 1])),
-            (KindI8::Depthwise, window([9, 7], 1, 8, [3, 3])),
-            (KindI8::Dense, Window::of_dense(130, 1, 196)),
-            (KindI8::Dense, Window::of_dense(65, 3, 10)),
+            (Kind::Depthwise, window([20, 1], 24, 24, [10, 1])),
+            (Kind::Depthwise, window([9, 7], 1, 8, [3, 3])),
+            (Kind::Dense, Window::of_dense(130, 1, 196)),
+            (Kind::Dense, Window::of_dense(65, 3, 10)),
         ] {
             let g = match kind {
-                KindI8::Dense => g,
+                Kind::Dense => g,
                 _ => sized(g, [0, 0]),
             };
             let weights = match kind {
-                KindI8::Depthwise => g.kernel[0] * g.kernel[1] * g.out_channels,
+                Kind::Depthwise => g.kernel[0] * g.kernel[1] * g.out_channels,
                 _ => g.filter_len() * g.out_channels,
             };
             let w = random.bytes(weights);
             let constants = Constants::new(g.out_channels, &mut random);
-            let layer = LayerI8 {
-                kind,
-                window: g,
-                x_zero_point: -5,
-                w: &w,
-                output: constants.requantize(),
-            };
+            let output = constants.requantize();
+            let layer = int8(kind, g, -5, (&w, output));
             let mut memory = room(&g, kind);
             let kept = Kept::new(&mut memory);
-            let prepared = PreparedI8::new(kernels, &layer, &kept).unwrap();
+            let prepared = InBlocks::new(kernels, &layer, &kept).unwrap();
             // asked for again, as after a change of the batch, it is what is there
             let used = kept.used();
-            assert!(PreparedI8::new(kernels, &layer, &kept).is_some());
+            assert!(InBlocks::new(kernels, &layer, &kept).is_some());
             assert_eq!(kept.used(), used);
             for _ in 0..3 {
                 let x = random.bytes(g.batch * g.input[0] * g.input[1] * g.in_channels);
@@ -199,7 +348,7 @@ mod tests {
                     x: &x,
                     x_zero_point: -5,
                     w: w[..].into(),
-                    output: layer.output,
+                    output,
                 };
                 let dense = |w| DenseI8 {
                     depth: g.in_channels,
@@ -209,9 +358,9 @@ mod tests {
                     output: p.output,
                 };
                 match kind {
-                    KindI8::Conv => scalar::conv::forward_i8(&p, &mut expected),
-                    KindI8::Depthwise => scalar::depthwise::forward_i8(&p, &mut expected),
-                    KindI8::Dense => scalar::dense::forward_i8(&dense(p.w), &mut expected),
+                    Kind::Conv => scalar::conv::forward_i8(&p, &mut expected),
+                    Kind::Depthwise => scalar::depthwise::forward_i8(&p, &mut expected),
+                    Kind::Dense => scalar::dense::forward_i8(&dense(p.w), &mut expected),
                 }
                 assert_eq!(got, expected, "{kind:?} {g:?}");
                 assert!(runs > 0, "{kind:?} {g:?}");
@@ -220,9 +369,9 @@ mod tests {
                 let p = ConvI8 { w, ..p };
                 got.fill(0);
                 match kind {
-                    KindI8::Conv => conv_i8(kernels, &p, &mut got),
-                    KindI8::Depthwise => depthwise_i8(kernels, &p, &mut got),
-                    KindI8::Dense => dense_i8(kernels, &dense(w), &mut got),
+                    Kind::Conv => conv_i8(kernels, &p, &mut got),
+                    Kind::Depthwise => depthwise_i8(kernels, &p, &mut got),
+                    Kind::Dense => dense_i8(kernels, &dense(w), &mut got),
                 }
                 assert_eq!(got, expected, "{kind:?} {g:?}");
                 assert_eq!(kept.used(), used, "{kind:?} {g:?}");
@@ -238,23 +387,18 @@ mod tests {
         let g = sized(window([4, 4], 16, 32, [1, 1]), [0, 0]);
         let (w, none) = (random.bytes(16 * 32), std::vec![0; 16 * 32]);
         let constants = Constants::new(32, &mut random);
-        let layer = LayerI8 {
-            kind: KindI8::Conv,
-            window: g,
-            x_zero_point: 3,
-            w: &w,
-            output: constants.requantize(),
-        };
-        let mut memory = room(&g, KindI8::Conv);
-        let is_prepared = |kernels: Kernels, layer: LayerI8, memory: &mut [u8]| {
-            PreparedI8::new(kernels, &layer, &Kept::new(memory)).is_some()
+        let output = constants.requantize();
+        let layer = int8(Kind::Conv, g, 3, (&w, output));
+        let mut memory = room(&g, Kind::Conv);
+        let is_prepared = |kernels: Kernels, layer: Layer, memory: &mut [u8]| {
+            InBlocks::new(kernels, &layer, &Kept::new(memory)).is_some()
         };
         assert!(is_prepared(kernels, layer, &mut memory));
         assert!(!is_prepared(Kernels::Scalar, layer, &mut memory));
         assert!(!without(|| is_prepared(kernels, layer, &mut memory)));
         assert!(!is_prepared(kernels, layer, &mut memory[..1024]));
         assert!(!is_prepared(kernels, layer, &mut []));
-        let alike = LayerI8 { w: &none, ..layer };
+        let alike = int8(Kind::Conv, g, 3, (&none, output));
         assert!(!is_prepared(kernels, alike, &mut memory));
     }
 
@@ -287,16 +431,16 @@ mod tests {
             ..some(16)
         };
         for (kind, g, output) in [
-            (KindI8::Conv, three, float),
-            (KindI8::Conv, dilated, some(16)),
+            (Kind::Conv, three, float),
+            (Kind::Conv, dilated, some(16)),
             // a window of 25,000 elements, in a row and at one pixel
-            (KindI8::Conv, window([1, 5], 5000, 4, [1, 5]), some(4)),
-            (KindI8::Dense, Window::of_dense(25_000, 1, 4), some(4)),
-            (KindI8::Depthwise, dilated, some(16)),
-            (KindI8::Depthwise, apart(wide), some(576)),
+            (Kind::Conv, window([1, 5], 5000, 4, [1, 5]), some(4)),
+            (Kind::Dense, Window::of_dense(25_000, 1, 4), some(4)),
+            (Kind::Depthwise, dilated, some(16)),
+            (Kind::Depthwise, apart(wide), some(576)),
             // two filters for each channel
             (
-                KindI8::Depthwise,
+                Kind::Depthwise,
                 Window {
                     out_channels: 32,
                     ..three
@@ -305,23 +449,17 @@ mod tests {
             ),
         ] {
             let g = match kind {
-                KindI8::Dense => g,
+                Kind::Dense => g,
                 _ => sized(g, [0, 0]),
             };
             let weights = match kind {
-                KindI8::Depthwise => g.kernel[0] * g.kernel[1] * g.out_channels,
+                Kind::Depthwise => g.kernel[0] * g.kernel[1] * g.out_channels,
                 _ => g.filter_len() * g.out_channels,
             };
-            let layer = LayerI8 {
-                kind,
-                window: g,
-                x_zero_point: 3,
-                w: &w[..weights],
-                output,
-            };
+            let layer = int8(kind, g, 3, (&w[..weights], output));
             let mut memory = std::vec![0; 1 << 20];
             let kept = Kept::new(&mut memory);
-            let prepared = PreparedI8::new(kernels, &layer, &kept);
+            let prepared = InBlocks::new(kernels, &layer, &kept);
             assert!(prepared.is_none(), "{kind:?} {g:?}");
             // no more than what is known of which filters are left
             assert!(kept.used() <= 1024, "{kind:?} {g:?} {}", kept.used());

@@ -39,7 +39,7 @@ pub struct Inside {
 
 impl Window {
     /// Of a fully connected layer, `[samples, depth]` to `[samples, outputs]`: a convolution of single pixels, of which each sample is one.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(foolproof_simd)]
     pub(crate) fn of_dense(depth: usize, samples: usize, outputs: usize) -> Window {
         Window {
             batch: 1,

@@ -4,8 +4,8 @@ use super::activation::{self, requantize};
 use super::check;
 use super::{Activation, Context, Conv2d, DepthwiseConv2d, Numerics, OpError};
 use crate::kernels::{self, ConvF32, ConvI8, Requantize, Spread, WeightsI8, Window};
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::{KindI8, LayerI8};
+#[cfg(foolproof_simd)]
+use crate::kernels::{Kind, Layer, Numbers, NumbersF32, NumbersI8};
 use crate::tensor::{DType, DataMut, Operand, Shape};
 
 /// What both convolutions are, apart from which channels meet.
@@ -173,27 +173,43 @@ impl Convolution {
         )
     }
 
-    /// The int8 layer, all but its input.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn layer_i8<'a>(
+    /// All but the input. None of channels in groups, and of what was not checked.
+    #[cfg(foolproof_simd)]
+    pub(super) fn layer<'a>(
         &self,
         cx: &Context,
         inputs: &[Operand<'a>],
         output: &Operand,
-    ) -> Option<LayerI8<'a>> {
-        let [x, w, bias, multiplier, shift] = inputs else {
+    ) -> Option<Layer<'a>> {
+        let [x, w, bias, rest @ ..] = inputs else {
             return None;
         };
-        let in_groups = self.spread(&x.shape, &w.shape).is_some();
-        (!in_groups).then(|| LayerI8 {
-            kind: match self.depthwise {
-                true => KindI8::Depthwise,
-                false => KindI8::Conv,
-            },
-            window: self.window(&x.shape, &w.shape, &output.shape),
-            x_zero_point: x.quant.zero_point as i16,
-            w: w.i8(),
-            output: self.requantize(cx, [bias, multiplier, shift], output),
+        if self.spread(&x.shape, &w.shape).is_some() {
+            return None;
+        }
+        let numbers = match (output.dtype, rest) {
+            (DType::F32, []) => Numbers::F32(NumbersF32 {
+                w: w.f32(),
+                bias: bias.f32(),
+                activation: self.activation,
+                keeps_ties: cx.keeps_ties,
+            }),
+            (DType::I8, [multiplier, shift]) => Numbers::I8(NumbersI8 {
+                x_zero_point: x.quant.zero_point as i16,
+                w: w.i8(),
+                output: self.requantize(cx, [bias, multiplier, shift], output),
+            }),
+            _ => return None,
+        };
+        let kind = match self.depthwise {
+            true => Kind::Depthwise,
+            false => Kind::Conv,
+        };
+        let window = self.window(&x.shape, &w.shape, &output.shape);
+        Some(Layer {
+            kind,
+            window,
+            numbers,
         })
     }
 

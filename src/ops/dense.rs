@@ -3,8 +3,8 @@
 use super::activation::{self, requantize};
 use super::{Context, Dense, Numerics, OpError, check};
 use crate::kernels::{self, DenseF32, DenseI8, Requantize, WeightsI8};
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::{KindI8, LayerI8, Window};
+#[cfg(foolproof_simd)]
+use crate::kernels::{Kind, Layer, Numbers, NumbersF32, NumbersI8, Window};
 use crate::tensor::{DType, DataMut, Operand, Shape};
 
 impl Dense {
@@ -71,24 +71,36 @@ impl Dense {
         requantize((cx.numerics.dense(), self.activation), constants, output)
     }
 
-    /// The int8 layer, all but its input.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn layer_i8<'a>(
+    /// All but the input. None of what was not checked.
+    #[cfg(foolproof_simd)]
+    pub(super) fn layer<'a>(
         &self,
         cx: &Context,
         inputs: &[Operand<'a>],
         output: &Operand,
-    ) -> Option<LayerI8<'a>> {
-        let [x, w, bias, multiplier, shift] = inputs else {
+    ) -> Option<Layer<'a>> {
+        let [x, w, bias, rest @ ..] = inputs else {
             return None;
         };
-        let depth = w.shape.dim(1);
-        Some(LayerI8 {
-            kind: KindI8::Dense,
-            window: Window::of_dense(depth, x.shape.len() / depth, w.shape.dim(0)),
-            x_zero_point: x.quant.zero_point as i16,
-            w: w.i8(),
-            output: self.requantize(cx, [bias, multiplier, shift], output),
+        let numbers = match (output.dtype, rest) {
+            (DType::F32, []) => Numbers::F32(NumbersF32 {
+                w: w.f32(),
+                bias: bias.f32(),
+                activation: self.activation,
+                keeps_ties: cx.keeps_ties,
+            }),
+            (DType::I8, [multiplier, shift]) => Numbers::I8(NumbersI8 {
+                x_zero_point: x.quant.zero_point as i16,
+                w: w.i8(),
+                output: self.requantize(cx, [bias, multiplier, shift], output),
+            }),
+            _ => return None,
+        };
+        let (outputs, depth) = (w.shape.dim(0), w.shape.dim(1));
+        Some(Layer {
+            kind: Kind::Dense,
+            window: Window::of_dense(depth, x.shape.len().checked_div(depth)?, outputs),
+            numbers,
         })
     }
 

@@ -67,11 +67,9 @@ pub use table::Table;
 use conv::Convolution;
 use linked::*;
 
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::PreparedI8;
-#[cfg(foolproof_simd)]
-use crate::kernels::kept;
 use crate::kernels::{Constant, Kernels, Place};
+#[cfg(foolproof_simd)]
+use crate::kernels::{Layer, kept};
 use crate::tensor::{DType, DataMut, Operand, Shape, StateMut};
 
 /// The largest number of inputs (activations and constants together) of one operator.
@@ -280,25 +278,20 @@ impl Op {
         sizes.bytes()
     }
 
-    /// What a session that runs the operator again and again should look at once; `operands` with the elements of constants. None where there is no such thing.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn prepared_i8<'a>(
+    /// The operator as a layer's loops, all but its input; `operands` with the elements of constants. None where it is no such layer.
+    #[cfg(foolproof_simd)]
+    pub(crate) fn layer<'a>(
         &self,
         cx: &Context,
-        kept: &kept::Kept<'a>,
         operands: &[Operand<'a>],
         output: &Operand,
-    ) -> Option<PreparedI8<'a>> {
-        if output.dtype != DType::I8 {
-            return None;
-        }
-        let layer = match self {
-            Op::Conv2d(conv) => Convolution::from(conv).layer_i8(cx, operands, output),
-            Op::DepthwiseConv2d(conv) => Convolution::from(conv).layer_i8(cx, operands, output),
-            Op::Dense(dense) => dense.layer_i8(cx, operands, output),
+    ) -> Option<Layer<'a>> {
+        match self {
+            Op::Conv2d(conv) => Convolution::from(conv).layer(cx, operands, output),
+            Op::DepthwiseConv2d(conv) => Convolution::from(conv).layer(cx, operands, output),
+            Op::Dense(dense) => dense.layer(cx, operands, output),
             _ => None,
-        };
-        PreparedI8::new(cx.kernels, &layer?, kept)
+        }
     }
 
     /// The operator's name, in lower case.

@@ -136,7 +136,7 @@ impl Session<'_> {
         if tables.is_reshape(k) {
             return;
         }
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
         if self.run_prepared(k) {
             return;
         }

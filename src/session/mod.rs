@@ -11,7 +11,7 @@ mod backward;
 pub(crate) mod detector;
 mod error;
 mod forward;
-#[cfg(target_arch = "x86_64")]
+#[cfg(foolproof_simd)]
 mod prepared;
 mod view;
 
@@ -99,7 +99,7 @@ pub struct Session<'a> {
     #[cfg(foolproof_simd)]
     nodes: heapless::Vec<Node, NODES>,
     /// Those of them that are ready to run.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(foolproof_simd)]
     prepared: prepared::AllPrepared<'a>,
     /// The first tensors, as operators see them.
     #[cfg(foolproof_simd)]
@@ -159,7 +159,7 @@ impl<'a> Session<'a> {
             nodes: (0..model.tables().op_count().min(NODES))
                 .map(|k| model.tables().node(k))
                 .collect(),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(foolproof_simd)]
             prepared: heapless::Vec::new(),
             #[cfg(foolproof_simd)]
             known: heapless::Vec::new(),
@@ -167,7 +167,7 @@ impl<'a> Session<'a> {
         };
         #[cfg(foolproof_simd)]
         session.know();
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
         session.prepare_layers();
         if mode.trains() {
             session.load_parameters();
@@ -193,7 +193,7 @@ impl<'a> Session<'a> {
         self.options = options;
         #[cfg(foolproof_simd)]
         self.know();
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(foolproof_simd)]
         self.prepare_layers();
         self.state = State::Empty;
         self.reset_state();

@@ -2,17 +2,16 @@
 
 use super::view::Known;
 use super::{NODES, Session};
-use crate::kernels::PreparedI8;
+use crate::kernels;
 use crate::memory::Role;
 use crate::ops::{Context, MAX_INPUTS};
-use crate::tensor::Operand;
+use crate::tensor::{Operand, typed, typed_mut};
 use core::ops::Range;
-use zerocopy::FromBytes;
 
 /// An operator, and where in the buffer its input and its output are.
 #[derive(Debug)]
 pub(super) struct Prepared<'a> {
-    layer: PreparedI8<'a>,
+    layer: kernels::Prepared<'a>,
     input: Range<usize>,
     output: Range<usize>,
 }
@@ -34,12 +33,13 @@ impl<'a> Session<'a> {
         let (model, run, node) = (&self.model, self.at(), self.nodes.get(k)?);
         let operand = |t: usize| Known::new(model, run, t).operand;
         let operands: heapless::Vec<Operand<'a>, MAX_INPUTS> = node.inputs().map(operand).collect();
-        let context = Context::new(self.options.kernels, model.numerics());
-        let layer = node
-            .op
-            .prepared_i8(&context, &self.kept, &operands, &operand(node.output))?;
+        let context = Context {
+            keeps_ties: model.keeps_ties(),
+            ..Context::new(self.options.kernels, model.numerics())
+        };
+        let layer = node.op.layer(&context, &operands, &operand(node.output))?;
         Some(Prepared {
-            layer,
+            layer: kernels::Prepared::new(self.options.kernels, layer, &self.kept),
             input: self.slot(node.inputs().next()?, Role::Value)?,
             output: self.slot(node.output, Role::Value)?,
         })
@@ -56,10 +56,11 @@ impl<'a> Session<'a> {
         let Ok([x, y]) = self.buffer.get_disjoint_mut(ranges) else {
             return false;
         };
-        let (Ok(x), Ok(y)) = (<[i8]>::ref_from_bytes(x), <[i8]>::mut_from_bytes(y)) else {
+        let (layer, kernels) = (&prepared.layer, self.options.kernels);
+        let Some(y) = typed_mut(layer.dtype(), y) else {
             return false;
         };
-        prepared.layer.run(x, y);
+        layer.run(kernels, &self.kept, typed(layer.dtype(), x), y);
         true
     }
 }
