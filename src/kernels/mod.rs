@@ -2,7 +2,7 @@
 //! what runs on a chip without special instructions, and what every faster kernel is compared with.
 //!
 //! The functions at this level are the one dispatch point: they hand over to the implementation that
-//! [`Kernels`] names. Loops that take no noticeable time (most elementwise ones, averages in f32) have one portable form,
+//! [`Kernels`] names. Loops that take no noticeable time (most elementwise ones) have one portable form,
 //! beside their operator in `ops`.
 
 mod activation;
@@ -178,6 +178,23 @@ pub fn conv_i8(kernels: Kernels, p: &ConvI8, y: &mut [i8]) {
         Kernels::Simd(simd) => simd.conv_i8(p, y),
         #[cfg(foolproof_simd)]
         Kernels::Fma(fma) => fma.conv_i8(p, y),
+    }
+}
+
+/// Average pooling in f32: `y` is the activation of the average of the cells of each window that are inside the image, summed in their order.
+pub fn average_pool_f32(
+    kernels: Kernels,
+    g: &Window,
+    x: &[f32],
+    activation: Activation,
+    y: &mut [f32],
+) {
+    match kernels {
+        Kernels::Scalar => scalar::pool::average_f32(g, x, activation, y),
+        #[cfg(foolproof_simd)]
+        Kernels::Simd(simd) => simd.average_pool_f32(g, x, activation, y),
+        #[cfg(foolproof_simd)]
+        Kernels::Fma(fma) => fma.simd().average_pool_f32(g, x, activation, y),
     }
 }
 

@@ -11,8 +11,8 @@ use super::int8_avx2 as int8;
 use super::int8_neon as int8;
 use super::scalar::{batch_norm, conv, dense, depthwise, pool, spread};
 use super::{
-    AddI8, BatchNormF32, Constant, ConvF32, ConvI8, DenseF32, DenseI8, MulI8, NORMALIZED, Spread,
-    WeightsI8, Window,
+    Activation, AddI8, BatchNormF32, Constant, ConvF32, ConvI8, DenseF32, DenseI8, MulI8,
+    NORMALIZED, Spread, WeightsI8, Window,
 };
 
 /// Proof that this CPU has AVX2, or NEON: one exists only where [`Simd::new`] found it.
@@ -111,6 +111,14 @@ impl Simd {
         ran();
         // SAFETY: `self` exists, so the CPU has the registers.
         unsafe { batch_norm_input_gradient_f32(p, constants, gy, gx) }
+    }
+
+    /// As the function of this name in [`kernels`](super).
+    #[inline]
+    pub fn average_pool_f32(self, g: &Window, x: &[f32], activation: Activation, y: &mut [f32]) {
+        ran();
+        // SAFETY: `self` exists, so the CPU has the registers.
+        unsafe { average_pool_f32(g, x, activation, y) }
     }
 
     /// As the function of this name in [`kernels`](super).
@@ -408,6 +416,30 @@ fn batch_norm_input_gradient_f32(
     gx: &mut [f32],
 ) {
     batch_norm::add_gradient(p, constants, gy, gx);
+}
+
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
+fn average_pool_f32(g: &Window, x: &[f32], activation: Activation, y: &mut [f32]) {
+    // sums stay in registers
+    const C: usize = 32;
+    if !g.out_channels.is_multiple_of(C) {
+        return pool::average_f32(g, x, activation, y);
+    }
+    for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
+        let count = (rows.count * columns.count) as f32;
+        for (block, y) in y.as_chunks_mut::<C>().0.iter_mut().enumerate() {
+            let mut sums = [0.0; C];
+            for cell in g.cells(n, rows, columns) {
+                let at = cell.pixel * g.in_channels + block * C;
+                for (sum, &x) in sums.iter_mut().zip(&x[at..][..C]) {
+                    *sum += x;
+                }
+            }
+            for (y, sum) in y.iter_mut().zip(sums) {
+                *y = activation.apply(sum / count);
+            }
+        }
+    }
 }
 
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]

@@ -261,7 +261,7 @@ fn compare_batch_norm(simd: Simd, rows: usize, channels: usize) {
     }
 }
 
-/// An int8 average of windows that reach beyond the image.
+/// Averages of windows that reach beyond the image.
 fn compare_average(simd: Simd, channels: usize) {
     let g = Window {
         batch: 2,
@@ -274,6 +274,12 @@ fn compare_average(simd: Simd, channels: usize) {
         dilation: [1, 1],
         padding: [1, 1],
     };
+    let real = floats(2 * 7 * 6 * channels, 4);
+    for activation in [Activation::None, Activation::Relu6] {
+        same(simd, &std::vec![9.0; 2 * 4 * 3 * channels], |k, y| {
+            super::average_pool_f32(k, &g, &real, activation, y);
+        });
+    }
     let x = ints(2 * 7 * 6 * channels, 1);
     for range in [(-128, 127), (-3, 5)] {
         same(simd, &std::vec![99; 2 * 4 * 3 * channels], |k, y| {

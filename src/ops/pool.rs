@@ -72,19 +72,7 @@ impl Pool2d {
         let g = &self.window(&x.shape, &output.shape);
         match (x.data, y) {
             (Data::F32(x), DataMut::F32(y)) => {
-                for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
-                    y.fill(0.0);
-                    for cell in g.cells(n, rows, columns) {
-                        let at = cell.pixel * g.in_channels;
-                        for (y, &x) in y.iter_mut().zip(&x[at..]) {
-                            *y += x;
-                        }
-                    }
-                    let count = (rows.count * columns.count) as f32;
-                    for y in y {
-                        *y = self.activation.apply(*y / count);
-                    }
-                }
+                kernels::average_pool_f32(cx.kernels, g, x, self.activation, y);
             }
             (Data::I8(x), DataMut::I8(y)) => {
                 let range = self.activation.range_i8(&output.quant);

@@ -27,6 +27,24 @@ pub fn maximum_f32(g: &Window, x: &[f32], activation: Activation, y: &mut [f32])
     }
 }
 
+/// `y` = the activation of the average of each window, summed in the order of its cells.
+#[inline(always)]
+pub fn average_f32(g: &Window, x: &[f32], activation: Activation, y: &mut [f32]) {
+    for ((n, rows, columns), y) in g.windows().zip(y.chunks_exact_mut(g.out_channels)) {
+        y.fill(0.0);
+        for cell in g.cells(n, rows, columns) {
+            let at = cell.pixel * g.in_channels;
+            for (y, &x) in y.iter_mut().zip(&x[at..]) {
+                *y += x;
+            }
+        }
+        let count = (rows.count * columns.count) as f32;
+        for y in y {
+            *y = activation.apply(*y / count);
+        }
+    }
+}
+
 /// Channels whose average is summed at once.
 const SUMS: usize = 16;
 
