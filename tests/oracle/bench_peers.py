@@ -463,8 +463,18 @@ def gans(ours, args, _):
 def processor():
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} logical cores" if names else platform.processor()
+    of = lambda key: [line.split(":", 1)[1].strip() for line in lines if line.split("\t")[0] == key]
+    if not of("model name"):
+        return platform.processor()
+    # a virtual machine's name may hide what it is
+    flags = of("flags")[0].split() if of("flags") else []
+    registers = next((name for flag, name in REGISTERS if flag in flags), "neither")
+    kind = f"family {of('cpu family')[0]} model {of('model')[0]}" if of("cpu family") else "family unknown"
+    return f"{of('model name')[0]} ({kind}, {registers}), {len(of('model name'))} logical cores"
+
+
+# the widest first
+REGISTERS = [("avx512_vnni", "AVX-512 with VNNI"), ("avx512f", "AVX-512"), ("avx2", "AVX2")]
 
 
 def page(results):
