@@ -7,7 +7,7 @@ use super::int8_avx2 as vector;
 #[cfg(target_arch = "aarch64")]
 use super::int8_neon as vector;
 use super::kept::Kept;
-use super::wide_in_tests::without;
+use super::wide_in_tests::{counted, without};
 use super::{
     AddI8, Constant, ConvI8, DenseI8, Kernels, MulI8, Multiplier, Requantize, Rounding, Simd,
     Window, scalar,
@@ -484,12 +484,16 @@ fn compare_mul(fast: Kernels, x: &[Vec<i8>; 2], output: Multiplier) {
         };
         let (mut expected, mut got) = (std::vec![99; n], std::vec![0; n]);
         super::mul_i8(Kernels::Scalar, &p, &mut expected);
-        super::mul_i8(fast, &p, &mut got);
+        let runs = counted(|| super::mul_i8(fast, &p, &mut got));
         assert!(got == expected, "{output:?} {zero_points:?}");
+        let is_plain = (-22..0).contains(&output.shift);
+        let is_wide = super::simd::found().wide_products && is_plain;
+        assert_eq!(runs > 0, is_wide, "{output:?}");
         got.fill(0);
         // SAFETY: whoever has `fast` has the feature.
         unsafe { vector::mul(&p, &mut got) };
         assert!(got == expected, "{output:?} {zero_points:?}");
+        got.fill(0);
         without(|| super::mul_i8(fast, &p, &mut got));
         assert!(got == expected, "{output:?} {zero_points:?}");
     }

@@ -40,7 +40,7 @@ pub(crate) enum Numbers<'a> {
     I8(NumbersI8<'a>),
 }
 
-/// As in [`ConvF32`] and [`DenseF32`].
+/// As in [`ConvF32`]; a fully connected layer keeps ties in any case.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NumbersF32<'a> {
     pub w: &'a [f32],
@@ -125,8 +125,8 @@ impl Layer<'_> {
 /// A layer that is ready to run.
 #[derive(Debug)]
 pub(crate) enum Prepared<'a> {
-    /// Loops are asked at each run.
-    Asked(Layer<'a>),
+    /// Loops look at it at each run.
+    Layer(Layer<'a>),
     /// The widest int8 loops, with all that they read.
     #[cfg(target_arch = "x86_64")]
     InBlocks(InBlocks<'a>),
@@ -139,13 +139,13 @@ impl<'a> Prepared<'a> {
             return Prepared::InBlocks(blocks);
         }
         let _ = (kernels, kept);
-        Prepared::Asked(layer)
+        Prepared::Layer(layer)
     }
 
     /// The type of its input and its output.
     pub fn dtype(&self) -> DType {
         match self {
-            Prepared::Asked(layer) => layer.dtype(),
+            Prepared::Layer(layer) => layer.dtype(),
             #[cfg(target_arch = "x86_64")]
             Prepared::InBlocks(_) => DType::I8,
         }
@@ -154,7 +154,7 @@ impl<'a> Prepared<'a> {
     /// The layer's outputs for an input of its type, with kernels and memory as it was made for.
     pub fn run(&self, kernels: Kernels, kept: &Kept, x: Data, y: DataMut) {
         match self {
-            Prepared::Asked(layer) => layer.run(kernels, kept, x, y),
+            Prepared::Layer(layer) => layer.run(kernels, kept, x, y),
             #[cfg(target_arch = "x86_64")]
             Prepared::InBlocks(layer) => {
                 if let (Data::I8(x), DataMut::I8(y)) = (x, y) {

@@ -473,8 +473,8 @@ fn averages<const C: usize>(g: &Window, x: &[i8], (low, high): (i32, i32), y: &m
     }
 }
 
-/// The average of 2^16 elements or fewer, halves away from zero. There are vectors of this division, not of integers': it rounds by 2^-18 at most
-/// below 128, and a quotient that is no integer is 2^-16 away from one at least.
+/// The average of 2^16 elements or fewer, halves away from zero. There are vectors of this division, not of integers': it rounds by 2^-17 at most
+/// below 256, and a quotient that is no integer is 2^-16 away from one at least.
 #[inline(always)]
 pub(super) fn average(sum: i32, count: i32) -> i32 {
     let half = if sum > 0 { count / 2 } else { -(count / 2) };

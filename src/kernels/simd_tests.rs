@@ -304,6 +304,33 @@ fn channels_of_one_kind_have_the_scalar_bits() {
     }
 }
 
+/// Of so many cells that their sum has more digits than an f32.
+#[test]
+fn averages_of_huge_windows_are_exact() {
+    let Some(simd) = Simd::new() else { return };
+    let g = Window {
+        batch: 1,
+        input: [400, 400],
+        in_channels: 16,
+        output: [1, 1],
+        out_channels: 16,
+        kernel: [400, 400],
+        stride: [1, 1],
+        dilation: [1, 1],
+        padding: [0, 0],
+    };
+    // one less than what is rounded to 110
+    let (cells, least) = (400 * 400, 109 * 400 * 400 + 400 * 400 / 2);
+    let mut x = std::vec![109; cells * 16];
+    x[..(least - 109 * cells) * 16 - 16].fill(110);
+    for y in [0, 1] {
+        x[..16].fill(109 + y);
+        same(simd, &[0; 16], |k, y| {
+            super::average_pool_i8(k, &g, &x, (-128, 127), y);
+        });
+    }
+}
+
 /// Whatever the sum.
 #[test]
 fn averages_are_exact() {

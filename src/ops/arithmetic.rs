@@ -106,7 +106,7 @@ fn repeat(x: &[i8], row: &[i8], y: &mut [i8], f: impl Fn(&[i8], &[i8], &mut [i8]
 }
 
 /// Whether there are kernels for sums and products of tensors of one shape.
-const PC: bool = cfg!(target_arch = "x86_64");
+const PC: bool = cfg!(foolproof_simd);
 
 /// What both operators require.
 fn check_operands(inputs: &[Operand], output: &Operand) -> Result<DType, OpError> {

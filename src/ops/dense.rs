@@ -87,7 +87,7 @@ impl Dense {
                 w: w.f32(),
                 bias: bias.f32(),
                 activation: self.activation,
-                keeps_ties: cx.keeps_ties,
+                keeps_ties: true,
             }),
             (DType::I8, [multiplier, shift]) => Numbers::I8(NumbersI8 {
                 x_zero_point: x.quant.zero_point as i16,

@@ -79,7 +79,7 @@ impl Pad {
 #[inline(always)]
 pub(super) fn move_few<T: Copy>(from: &[T], to: &mut [T]) {
     const FEW: usize = 32;
-    if cfg!(foolproof_simd) && from.len() <= FEW {
+    if cfg!(foolproof_simd) && from.len() <= FEW && from.len() == to.len() {
         let (from, to) = (from.as_chunks::<8>(), to.as_chunks_mut::<8>());
         for (to, from) in to.0.iter_mut().zip(from.0) {
             *to = *from;

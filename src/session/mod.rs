@@ -100,7 +100,7 @@ pub struct Session<'a> {
     nodes: heapless::Vec<Node, NODES>,
     /// Those of them that are ready to run.
     #[cfg(foolproof_simd)]
-    prepared: prepared::AllPrepared<'a>,
+    steps: prepared::Steps<'a>,
     /// The first tensors, as operators see them.
     #[cfg(foolproof_simd)]
     known: heapless::Vec<Known<'a>, KNOWN>,
@@ -160,7 +160,7 @@ impl<'a> Session<'a> {
                 .map(|k| model.tables().node(k))
                 .collect(),
             #[cfg(foolproof_simd)]
-            prepared: heapless::Vec::new(),
+            steps: heapless::Vec::new(),
             #[cfg(foolproof_simd)]
             known: heapless::Vec::new(),
             cleared: false,

@@ -2,34 +2,34 @@
 
 use super::view::Known;
 use super::{NODES, Session};
-use crate::kernels;
+use crate::kernels::Prepared;
 use crate::memory::Role;
 use crate::ops::{Context, MAX_INPUTS};
 use crate::tensor::{Operand, typed, typed_mut};
 use core::ops::Range;
 
-/// An operator, and where in the buffer its input and its output are.
+/// An operator that is ready to run, and where in the buffer its input and its output are.
 #[derive(Debug)]
-pub(super) struct Prepared<'a> {
-    layer: kernels::Prepared<'a>,
+pub(super) struct Step<'a> {
+    layer: Prepared<'a>,
     input: Range<usize>,
     output: Range<usize>,
 }
 
 /// The first operators, those among them that are.
-pub(super) type AllPrepared<'a> = heapless::Vec<Option<Prepared<'a>>, NODES>;
+pub(super) type Steps<'a> = heapless::Vec<Option<Step<'a>>, NODES>;
 
 impl<'a> Session<'a> {
     /// Looks at the first operators. Only for runs that no backward pass follows: nothing is noted for one.
     pub(super) fn prepare_layers(&mut self) {
-        self.prepared.clear();
+        self.steps.clear();
         if !self.options.mode.goes_back() {
             let count = self.nodes.len();
-            self.prepared = (0..count).map(|k| self.prepared(k)).collect();
+            self.steps = (0..count).map(|k| self.step(k)).collect();
         }
     }
 
-    fn prepared(&self, k: usize) -> Option<Prepared<'a>> {
+    fn step(&self, k: usize) -> Option<Step<'a>> {
         let (model, run, node) = (&self.model, self.at(), self.nodes.get(k)?);
         let operand = |t: usize| Known::new(model, run, t).operand;
         let operands: heapless::Vec<Operand<'a>, MAX_INPUTS> = node.inputs().map(operand).collect();
@@ -38,25 +38,27 @@ impl<'a> Session<'a> {
             ..Context::new(self.options.kernels, model.numerics())
         };
         let layer = node.op.layer(&context, &operands, &operand(node.output))?;
-        Some(Prepared {
-            layer: kernels::Prepared::new(self.options.kernels, layer, &self.kept),
-            input: self.slot(node.inputs().next()?, Role::Value)?,
-            output: self.slot(node.output, Role::Value)?,
+        let input = self.slot(node.inputs().next()?, Role::Value)?;
+        let output = self.slot(node.output, Role::Value)?;
+        Some(Step {
+            layer: Prepared::new(self.options.kernels, layer, &self.kept),
+            input,
+            output,
         })
     }
 
     /// Runs operator `k` if it is prepared, or says false.
     #[inline]
     pub(super) fn run_prepared(&mut self, k: usize) -> bool {
-        let Some(Some(prepared)) = self.prepared.get(k) else {
+        let Some(Some(step)) = self.steps.get(k) else {
             return false;
         };
-        let ranges = [prepared.input.clone(), prepared.output.clone()];
+        let ranges = [step.input.clone(), step.output.clone()];
         // a checked plan has no two slots in one place
         let Ok([x, y]) = self.buffer.get_disjoint_mut(ranges) else {
             return false;
         };
-        let (layer, kernels) = (&prepared.layer, self.options.kernels);
+        let (layer, kernels) = (&step.layer, self.options.kernels);
         let Some(y) = typed_mut(layer.dtype(), y) else {
             return false;
         };

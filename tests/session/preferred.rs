@@ -1,7 +1,7 @@
 //! Buffers longer than a session requires: what they hold, and how long they are.
 
 use super::*;
-use foolproof::tensor::DType;
+use foolproof::tensor::{DType, Data};
 use foolproof_host::lines::Lines;
 use foolproof_host::quantize::quantize;
 
@@ -100,7 +100,7 @@ fn a_preferred_buffer_holds_all_weights_in_order() {
 
 /// Layers that a session looks at once see as many samples as there are now, and those behind the first ones are looked at each time.
 #[test]
-fn an_int8_session_can_take_fewer_samples_and_go_through_many_layers() {
+fn a_session_can_take_fewer_samples_and_go_through_many_layers() {
     const LAYERS: u32 = 40;
     let mut b = Builder::new(&[30], (-1.0, 1.0), 3).unwrap();
     let mut x = b.input();
@@ -108,36 +108,70 @@ fn an_int8_session_can_take_fewer_samples_and_go_through_many_layers() {
         x = b.dense(x, 17 + i % 3, Activation::None).unwrap();
     }
     let long = b.finish(x);
-    for graph in [long, convolutions()] {
-        let len = graph.tensors[graph.input].shape.len();
+    for float in [long, convolutions()] {
+        let len = float.tensors[float.input].shape.len();
         let calibration = sample(4 * len, 7);
-        let int8 = quantize(&graph, &calibration, &Default::default()).unwrap();
-        let image = to_image(&int8).unwrap();
-        let model = image.model().unwrap();
-        let x: Vec<i8> = calibration.iter().map(|v| (v * 127.0) as i8).collect();
-        let answers = |kernels: Kernels, batches: &[usize]| {
-            let mut memory = Lines::zeroed(model.preferred_buffer_for(Mode::Infer, 4).unwrap());
-            let options = Options {
-                mode: Mode::Infer,
-                batch: 4,
-                kernels,
+        let int8 = quantize(&float, &calibration, &Default::default()).unwrap();
+        for graph in [float, int8] {
+            let image = to_image(&graph).unwrap();
+            let model = image.model().unwrap();
+            let is_int8 = model.tables().dtype(model.tables().input()) == DType::I8;
+            let bytes = |x: &[f32]| -> Vec<u8> {
+                match is_int8 {
+                    true => x.iter().map(|v| (v * 127.0) as i8 as u8).collect(),
+                    false => x.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                }
             };
-            let mut session = Session::with_options(&model, options, &mut memory).unwrap();
-            let (mut left, mut all) = (&x[..], Vec::new());
-            for &batch in batches {
-                let (now, rest) = left.split_at(batch * len);
-                session.set_batch(batch).unwrap();
-                all.extend_from_slice(session.forward_i8(now).unwrap());
-                left = rest;
+            let answers = |kernels: Kernels, batches: &[usize]| {
+                let mut memory = Lines::zeroed(model.preferred_buffer_for(Mode::Infer, 4).unwrap());
+                let options = Options {
+                    mode: Mode::Infer,
+                    batch: 4,
+                    kernels,
+                };
+                let mut session = Session::with_options(&model, options, &mut memory).unwrap();
+                let (mut left, mut all) = (&calibration[..], Vec::new());
+                for &batch in batches {
+                    let (now, rest) = left.split_at(batch * len);
+                    session.set_batch(batch).unwrap();
+                    match session.forward_bytes(&bytes(now)).unwrap() {
+                        Data::F32(y) => all.extend(y.iter().map(|y| y.to_bits())),
+                        Data::I8(y) => all.extend(y.iter().map(|&y| y as u32)),
+                        other => panic!("{other:?}"),
+                    }
+                    left = rest;
+                }
+                all
+            };
+            let scalar = answers(Kernels::Scalar, &[1; 4]);
+            let fused = answers(Kernels::detect(), &[1; 4]);
+            for batches in [&[4][..], &[1, 3], &[2, 1, 1], &[3, 1]] {
+                assert_eq!(answers(Kernels::detect_exact(), batches), scalar);
+                assert_eq!(answers(Kernels::detect(), batches), fused);
             }
-            all
-        };
-        let expected = answers(Kernels::Scalar, &[1; 4]);
-        for batches in [&[4][..], &[1, 3], &[2, 1, 1], &[3, 1]] {
-            assert_eq!(answers(Kernels::detect(), batches), expected);
+            let first = &scalar[..scalar.len() / 4];
+            assert!(first.iter().any(|&y| y != first[0]));
         }
-        let first = &expected[..expected.len() / 4];
-        assert!(first.iter().any(|&y| y != first[0]));
+    }
+}
+
+/// What attacks see of a network is what inference answers, to the bit.
+#[test]
+fn both_modes_have_the_same_logits() {
+    for graph in [convolutions(), shrinking(), ties::network(true)] {
+        let image = to_image(&graph).unwrap();
+        let model = image.model().unwrap();
+        let x = sample(model.input_shape().len(), 3);
+        let logits = |mode: Mode| {
+            let options = Options {
+                kernels: Kernels::detect(),
+                ..Options::new(mode)
+            };
+            let mut memory = Lines::zeroed(model.preferred_buffer_for(mode, 1).unwrap());
+            let mut session = Session::with_options(&model, options, &mut memory).unwrap();
+            bits(session.forward_f32(&x).unwrap())
+        };
+        assert_eq!(logits(Mode::Infer), logits(Mode::Attack));
     }
 }
 

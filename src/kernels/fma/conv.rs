@@ -420,7 +420,7 @@ impl Slide {
                 }
             });
             match kept {
-                Some(kept) => self.sums(work, &plain, Some(kept), core::ptr::null_mut()),
+                Some(kept) => self.sums(work, &plain, Panels::Kept(kept)),
                 None => self.run_unkept(work, &plain),
             }
         }
@@ -435,7 +435,7 @@ impl Slide {
     unsafe fn run_unkept(&self, work: &Work, plain: &Plain) {
         let mut packed = Scratch::<PACKED>::new();
         // SAFETY: the caller's promise.
-        unsafe { self.sums(work, plain, None, packed.start()) }
+        unsafe { self.sums(work, plain, Panels::Room(packed.start())) }
     }
 
     /// Packs panels of some of the source's channels.
@@ -462,13 +462,12 @@ impl Slide {
         }
     }
 
-    /// All sums. Weights in order are `kept`, all panels of some of the source's channels behind those of the channels before; or they
-    /// are packed to `packed`, as many panels as there is room for.
+    /// All sums.
     ///
     /// # Safety
-    /// As [`Slide::run`]; `packed` has room for [`PACKED`] elements if nothing is kept.
+    /// As [`Slide::run`], and the panels are what they are said to be.
     #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-    unsafe fn sums(&self, work: &Work, plain: &Plain, kept: Option<*const f32>, packed: *mut f32) {
+    unsafe fn sums(&self, work: &Work, plain: &Plain, weights_at: Panels) {
         let Work {
             source,
             weights,
@@ -486,9 +485,9 @@ impl Slide {
         let mut strip = Scratch::<STRIP>::new();
         let strip = strip.start();
         let found = simd::found();
-        let at_once = match kept {
-            Some(_) => panels,
-            None => (PACKED / (cells * block * wide)).min(panels),
+        let at_once = match weights_at {
+            Panels::Kept(_) => panels,
+            Panels::Room(_) => (PACKED / (cells * block * wide)).min(panels),
         };
         for c in (0..self.source_channels).step_by(block) {
             let block = block.min(self.source_channels - c);
@@ -508,14 +507,13 @@ impl Slide {
             };
             for first in (0..panels).step_by(at_once) {
                 let panels = at_once.min(panels - first);
-                let packed = match kept {
-                    Some(kept) => {
+                let packed = match weights_at {
+                    Panels::Kept(kept) => {
                         kept.wrapping_add(cells * wide * self.channels.div_ceil(wide) * c)
                     }
-                    None => {
-                        // `at_once` panels fit
+                    Panels::Room(packed) => {
                         let panels = first..first + panels;
-                        // SAFETY: the caller's promise.
+                        // SAFETY: `at_once` panels fit; the rest is the caller's promise.
                         unsafe { self.pack_panels(weights, plain, [c, block], panels, packed) };
                         packed.cast_const()
                     }
@@ -582,6 +580,15 @@ struct Plain {
     /// Of a window.
     cells: usize,
     panels: usize,
+}
+
+/// Where panels of weights are.
+#[derive(Clone, Copy)]
+enum Panels {
+    /// All of them, those of some of the source's channels behind those of the channels before.
+    Kept(*const f32),
+    /// Nowhere yet: there is room for [`PACKED`] elements.
+    Room(*mut f32),
 }
 
 impl Plain {

@@ -1,15 +1,15 @@
 //! Depthwise convolutions and their gradients with respect to the input, which are slides too (`conv`): eight channels in the lanes, up to
-//! eight places side by side, so that a cell's weights are loaded once for all of them.
+//! eight places side by side, so that a cell's weights are loaded once for all of them, or few places and up to four registers of channels.
+//! Windows of three by three have loops of their own (`three`) as far as there are eight channels.
 //!
 //! A sum goes over the cells inside the image in their order, whatever lies beside its place.
 
 #![allow(clippy::needless_range_loop)] // places are registers: numbered, in loops that are unrolled
 
 use super::conv::{self, Ends, PACKED, Slide, Work};
-use super::lanes::Lanes;
 use super::packing::Weights;
 use super::three;
-use super::tile::{Rails, Scratch, rails};
+use super::tile::{Rails, Scratch};
 use crate::kernels::Window;
 use crate::kernels::f32x8::{F8, Mask};
 use crate::kernels::kept::Loops;
@@ -253,11 +253,11 @@ impl Places<'_> {
         // SAFETY: the caller's promise; so many channels are left, and those that are not there are neither read nor written.
         unsafe {
             while c + 8 * V <= channels {
-                self.sums::<F8, P, V>(&cells, c);
+                self.sums::<P, V>(&cells, c);
                 c += 8 * V;
             }
             while c + 8 <= channels {
-                self.sums::<F8, P, 1>(&cells, c);
+                self.sums::<P, 1>(&cells, c);
                 c += 8;
             }
             if c < channels {
@@ -270,21 +270,22 @@ impl Places<'_> {
     /// `V` registers of channels from `c` on.
     ///
     /// # Safety
-    /// As [`Places::run`]; so many channels are left, and the CPU has such registers.
-    #[inline(always)]
-    unsafe fn sums<L: Lanes, const P: usize, const V: usize>(&self, cells: &Cells, c: usize) {
+    /// As [`Places::run`]; so many channels are left.
+    #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+    #[inline]
+    unsafe fn sums<const P: usize, const V: usize>(&self, cells: &Cells, c: usize) {
         // SAFETY: the caller's promise.
         unsafe {
-            let mut sums = [[L::splat(0.0); V]; P];
+            let mut sums = [[F8::zero(); V]; P];
             let mut row = [cells.from.wrapping_add(c), cells.weights.wrapping_add(c)];
             for _ in 0..cells.count[0] {
                 let [mut x, mut w] = row;
                 for _ in 0..cells.count[1] {
                     for v in 0..V {
-                        let w = L::load(w.wrapping_add(v * L::COUNT));
+                        let w = F8::load(w.wrapping_add(v * 8));
                         for p in 0..P {
-                            let x = L::load(x.wrapping_add(p * cells.step + v * L::COUNT));
-                            sums[p][v] = L::mul_add_each(x, w, sums[p][v]);
+                            let x = F8::load(x.wrapping_add(p * cells.step + v * 8));
+                            sums[p][v] = F8::mul_add(x, w, sums[p][v]);
                         }
                     }
                     x = x.wrapping_add(cells.columns[0]);
@@ -293,16 +294,16 @@ impl Places<'_> {
                 row[0] = row[0].wrapping_add(cells.rows[0]);
                 row[1] = row[1].wrapping_add(cells.rows[1]);
             }
-            let rails = rails(self.ends.activation);
+            let rails = Rails::new(self.ends.activation);
             for p in 0..P {
                 for v in 0..V {
-                    let c = c + v * L::COUNT;
+                    let c = c + v * 8;
                     let to = cells.to.wrapping_add(p * cells.step_to + c);
                     let start = match self.ends.bias {
-                        Some(bias) => L::load(bias.as_ptr().wrapping_add(c)),
-                        None => L::load(to),
+                        Some(bias) => F8::load(bias.as_ptr().wrapping_add(c)),
+                        None => F8::load(to),
                     };
-                    L::add(sums[p][v], start).clamp(rails).store(to);
+                    rails.clamp(F8::add(sums[p][v], start)).store(to);
                 }
             }
         }

@@ -60,7 +60,7 @@ pub(super) unsafe fn run(s: &Slide, work: &Work, packed: *const f32) -> usize {
     for n in 0..s.batch {
         for y in 0..s.count[0] {
             let rows = inside(s, 0, y);
-            // rows inside make this number positive
+            // inside the image, if any row is
             let first = (y * s.stride[0] + rows.start * s.dilation[0]) as isize - s.padding[0];
             let from = ((n * s.source[0]) as isize + first) * pitch[0] as isize;
             let from = from - s.padding[1] * s.channels as isize;

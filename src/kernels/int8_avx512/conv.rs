@@ -165,7 +165,7 @@ pub(in super::super) fn in_order<'a>(
     if !sized || filter == 0 || !matches!(g.dilation, [1, 1]) || !rounds_twice {
         return None;
     }
-    // room for what no loop would read would be lost to others
+    // room for what no strip holds would be lost to others; single pixels need none, but nobody reserves room for such long ones
     Cut::new(&flattened(g), STRIP - BEHIND)?;
     let shape = [
         both(layout.filter, layout.element),
