@@ -189,6 +189,9 @@ pub fn average_pool_f32(
     activation: Activation,
     y: &mut [f32],
 ) {
+    if !F32 {
+        return;
+    }
     match kernels {
         Kernels::Scalar => scalar::pool::average_f32(g, x, activation, y),
         #[cfg(foolproof_simd)]
