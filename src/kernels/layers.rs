@@ -117,3 +117,63 @@ impl Requantize<'_> {
         }
     }
 }
+
+/// The elementwise sum of two int8 tensors of one shape as TFLite Micro computes it, two roundings: each term is
+/// `(x - zero_point) << left_shift` times its factor, their sum times that of the output.
+#[derive(Clone, Copy, Debug)]
+pub struct AddI8<'a> {
+    /// The terms, as long as the output.
+    pub x: [&'a [i8]; 2],
+    /// Their zero points.
+    pub zero_points: [i32; 2],
+    /// At most 22.
+    pub left_shift: u32,
+    /// The terms' factors.
+    pub factors: [Multiplier; 2],
+    /// The sum's factor.
+    pub output: Multiplier,
+    /// Added last.
+    pub zero_point: i32,
+    /// Smallest and largest output, in -128..=127.
+    pub range: (i32, i32),
+}
+
+impl AddI8<'_> {
+    #[inline(always)]
+    pub(super) fn finish(&self, a: i8, b: i8) -> i8 {
+        let term = |x: i8, i: usize| {
+            let x = (i32::from(x) - self.zero_points[i]) << self.left_shift;
+            fixed_point::requantize(x, self.factors[i], Rounding::Double)
+        };
+        let sum = term(a, 0).wrapping_add(term(b, 1));
+        let q = fixed_point::requantize(sum, self.output, Rounding::Double);
+        let q = q.wrapping_add(self.zero_point);
+        q.max(self.range.0).min(self.range.1) as i8
+    }
+}
+
+/// The elementwise product of two int8 tensors of one shape as TFLite Micro computes it, two roundings: the product of both less their zero points
+/// times a factor.
+#[derive(Clone, Copy, Debug)]
+pub struct MulI8<'a> {
+    /// The factors, as long as the output.
+    pub x: [&'a [i8]; 2],
+    /// Their zero points.
+    pub zero_points: [i32; 2],
+    /// The product's factor.
+    pub output: Multiplier,
+    /// Added last.
+    pub zero_point: i32,
+    /// Smallest and largest output, in -128..=127.
+    pub range: (i32, i32),
+}
+
+impl MulI8<'_> {
+    #[inline(always)]
+    pub(super) fn finish(&self, a: i8, b: i8) -> i8 {
+        let product = (i32::from(a) - self.zero_points[0]) * (i32::from(b) - self.zero_points[1]);
+        let q = fixed_point::requantize(product, self.output, Rounding::Double);
+        let q = q.wrapping_add(self.zero_point);
+        q.max(self.range.0).min(self.range.1) as i8
+    }
+}

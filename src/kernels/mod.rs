@@ -68,7 +68,7 @@ pub use batch_norm::{
 pub use constant::Constant;
 pub(crate) use constant::Place;
 pub use fixed_point::{Multiplier, Rounding};
-pub use layers::{ConvF32, ConvI8, DenseF32, DenseI8, Requantize};
+pub use layers::{AddI8, ConvF32, ConvI8, DenseF32, DenseI8, MulI8, Requantize};
 #[cfg(foolproof_simd)]
 pub(crate) use prepared::{Kind, Layer, Numbers, NumbersF32, NumbersI8, Prepared};
 pub use scalar::spread::Spread;
@@ -384,65 +384,12 @@ fn shared(gradients: &[&[f32]], parameters: &[&mut [f32]], moments: &[&mut [f32]
     shortest.unwrap_or(0)
 }
 
-/// The elementwise sum of two int8 tensors of one shape as TFLite Micro computes it, two roundings: each term is
-/// `(x - zero_point) << left_shift` times its factor, their sum times that of the output.
-#[derive(Clone, Copy, Debug)]
-pub struct AddI8<'a> {
-    /// The terms, as long as the output.
-    pub x: [&'a [i8]; 2],
-    /// Their zero points.
-    pub zero_points: [i32; 2],
-    /// At most 22.
-    pub left_shift: u32,
-    /// The terms' factors.
-    pub factors: [Multiplier; 2],
-    /// The sum's factor.
-    pub output: Multiplier,
-    /// Added last.
-    pub zero_point: i32,
-    /// Smallest and largest output, in -128..=127.
-    pub range: (i32, i32),
-}
-
-impl AddI8<'_> {
-    #[inline(always)]
-    fn finish(&self, a: i8, b: i8) -> i8 {
-        let term = |x: i8, i: usize| {
-            let x = (i32::from(x) - self.zero_points[i]) << self.left_shift;
-            fixed_point::requantize(x, self.factors[i], Rounding::Double)
-        };
-        let sum = term(a, 0).wrapping_add(term(b, 1));
-        let q = fixed_point::requantize(sum, self.output, Rounding::Double);
-        let q = q.wrapping_add(self.zero_point);
-        q.max(self.range.0).min(self.range.1) as i8
-    }
-}
-
-/// The elementwise product of two int8 tensors of one shape as TFLite Micro computes it, two roundings: the product of both less their zero points
-/// times a factor.
-#[derive(Clone, Copy, Debug)]
-pub struct MulI8<'a> {
-    /// The factors, as long as the output.
-    pub x: [&'a [i8]; 2],
-    /// Their zero points.
-    pub zero_points: [i32; 2],
-    /// The product's factor.
-    pub output: Multiplier,
-    /// Added last.
-    pub zero_point: i32,
-    /// Smallest and largest output, in -128..=127.
-    pub range: (i32, i32),
-}
-
 /// Forward of a product in int8.
 pub fn mul_i8(kernels: Kernels, p: &MulI8, y: &mut [i8]) {
     match kernels {
         Kernels::Scalar => {
             for ((y, &a), &b) in y.iter_mut().zip(p.x[0]).zip(p.x[1]) {
-                let product = (i32::from(a) - p.zero_points[0]) * (i32::from(b) - p.zero_points[1]);
-                let q = fixed_point::requantize(product, p.output, Rounding::Double);
-                let q = q.wrapping_add(p.zero_point);
-                *y = q.max(p.range.0).min(p.range.1) as i8;
+                *y = p.finish(a, b);
             }
         }
         #[cfg(foolproof_simd)]

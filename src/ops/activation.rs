@@ -2,6 +2,10 @@
 
 use super::{Activation, Context, Rounding};
 use crate::kernels::{self, Requantize, scalar::elementwise::pack};
+#[cfg(foolproof_simd)]
+use crate::kernels::{Numbers, NumbersF32, NumbersI8};
+#[cfg(foolproof_simd)]
+use crate::tensor::DType;
 use crate::tensor::{Data, Operand};
 
 /// From the sums of an int8 layer to its outputs. `constants`: bias, multiplier, shift.
@@ -18,6 +22,30 @@ pub(super) fn requantize<'a>(
         rounding,
         zero_point: output.quant.zero_point,
         range: activation.range_i8(&output.quant),
+    }
+}
+
+/// A layer's constants as its loops take them, from its operands; None of operands that were not checked. `how`: rounding, activation, and whether it
+/// keeps ties.
+#[cfg(foolproof_simd)]
+pub(super) fn layer_numbers<'a>(
+    (rounding, activation, keeps_ties): (Rounding, Activation, bool),
+    operands: &[Operand<'a>],
+    output: &Operand,
+) -> Option<Numbers<'a>> {
+    match (output.dtype, operands) {
+        (DType::F32, [_, w, bias]) => Some(Numbers::F32(NumbersF32 {
+            w: w.f32(),
+            bias: bias.f32(),
+            activation,
+            keeps_ties,
+        })),
+        (DType::I8, [x, w, bias, multiplier, shift]) => Some(Numbers::I8(NumbersI8 {
+            x_zero_point: x.quant.zero_point as i16,
+            w: w.i8(),
+            output: requantize((rounding, activation), [bias, multiplier, shift], output),
+        })),
+        _ => None,
     }
 }
 

@@ -1,11 +1,13 @@
 //! Conv2d and DepthwiseConv2d: x `[N, H, W, C]`, w `[O, kh, kw, C / groups]` or `[1, kh, kw, C m]`, bias `[O]`.
 
+#[cfg(foolproof_simd)]
+use super::activation::layer_numbers;
 use super::activation::{self, requantize};
 use super::check;
 use super::{Activation, Context, Conv2d, DepthwiseConv2d, Numerics, OpError};
 use crate::kernels::{self, ConvF32, ConvI8, Requantize, Spread, WeightsI8, Window};
 #[cfg(foolproof_simd)]
-use crate::kernels::{Kind, Layer, Numbers, NumbersF32, NumbersI8};
+use crate::kernels::{Kind, Layer};
 use crate::tensor::{DType, DataMut, Operand, Shape};
 
 /// What both convolutions are, apart from which channels meet.
@@ -181,26 +183,12 @@ impl Convolution {
         inputs: &[Operand<'a>],
         output: &Operand,
     ) -> Option<Layer<'a>> {
-        let [x, w, bias, rest @ ..] = inputs else {
-            return None;
-        };
+        let [x, w, ..] = inputs else { return None };
         if self.spread(&x.shape, &w.shape).is_some() {
             return None;
         }
-        let numbers = match (output.dtype, rest) {
-            (DType::F32, []) => Numbers::F32(NumbersF32 {
-                w: w.f32(),
-                bias: bias.f32(),
-                activation: self.activation,
-                keeps_ties: cx.keeps_ties,
-            }),
-            (DType::I8, [multiplier, shift]) => Numbers::I8(NumbersI8 {
-                x_zero_point: x.quant.zero_point as i16,
-                w: w.i8(),
-                output: self.requantize(cx, [bias, multiplier, shift], output),
-            }),
-            _ => return None,
-        };
+        let how = (cx.numerics.convolution(), self.activation, cx.keeps_ties);
+        let numbers = layer_numbers(how, inputs, output)?;
         let kind = match self.depthwise {
             true => Kind::Depthwise,
             false => Kind::Conv,

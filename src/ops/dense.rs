@@ -1,10 +1,12 @@
 //! Fully connected: x flattened to `[N, I]`, w `[O, I]`, bias `[O]`, output `[N, O]`.
 
+#[cfg(foolproof_simd)]
+use super::activation::layer_numbers;
 use super::activation::{self, requantize};
 use super::{Context, Dense, Numerics, OpError, check};
 use crate::kernels::{self, DenseF32, DenseI8, Requantize, WeightsI8};
 #[cfg(foolproof_simd)]
-use crate::kernels::{Kind, Layer, Numbers, NumbersF32, NumbersI8, Window};
+use crate::kernels::{Kind, Layer, Window};
 use crate::tensor::{DType, DataMut, Operand, Shape};
 
 impl Dense {
@@ -79,23 +81,10 @@ impl Dense {
         inputs: &[Operand<'a>],
         output: &Operand,
     ) -> Option<Layer<'a>> {
-        let [x, w, bias, rest @ ..] = inputs else {
-            return None;
-        };
-        let numbers = match (output.dtype, rest) {
-            (DType::F32, []) => Numbers::F32(NumbersF32 {
-                w: w.f32(),
-                bias: bias.f32(),
-                activation: self.activation,
-                keeps_ties: true,
-            }),
-            (DType::I8, [multiplier, shift]) => Numbers::I8(NumbersI8 {
-                x_zero_point: x.quant.zero_point as i16,
-                w: w.i8(),
-                output: self.requantize(cx, [bias, multiplier, shift], output),
-            }),
-            _ => return None,
-        };
+        let [x, w, ..] = inputs else { return None };
+        // a fully connected layer keeps ties in any case
+        let how = (cx.numerics.dense(), self.activation, true);
+        let numbers = layer_numbers(how, inputs, output)?;
         let (outputs, depth) = (w.shape.dim(0), w.shape.dim(1));
         Some(Layer {
             kind: Kind::Dense,
